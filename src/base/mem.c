@@ -1,0 +1,110 @@
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static void out_of_memory(void)
+{
+    static const char text[] = "out of memory; ending (all acknowledged changes are on disk)\n";
+
+    (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+    abort();
+}
+
+void *xmalloc(size_t size)
+{
+    void *p = malloc(size ? size : 1);
+
+    if (!p)
+        out_of_memory();
+    return p;
+}
+
+void *xcalloc(size_t count, size_t size)
+{
+    void *p = calloc(count ? count : 1, size ? size : 1);
+
+    if (!p)
+        out_of_memory();
+    return p;
+}
+
+void *xrealloc(void *p, size_t count, size_t size)
+{
+    void *q = reallocarray(p, count, size);
+
+    if (!q)
+        out_of_memory();
+    return q;
+}
+
+char *xstrdup(const char *s)
+{
+    char *p = strdup(s);
+
+    if (!p)
+        out_of_memory();
+    return p;
+}
+
+char *xstrdup_null(const char *s)
+{
+    return s ? xstrdup(s) : NULL;
+}
+
+char *xstrndup(const char *s, size_t n)
+{
+    char *p = strndup(s, n);
+
+    if (!p)
+        out_of_memory();
+    return p;
+}
+
+void *xmemdup(const void *p, size_t n)
+{
+    void *q = xmalloc(n);
+
+    if (n)
+        memcpy(q, p, n);
+    return q;
+}
+
+char *xasprintf(const char *fmt, ...)
+{
+    char *p = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    if (vasprintf(&p, fmt, ap) < 0)
+        out_of_memory();
+    va_end(ap);
+    return p;
+}
+
+void *mem_grow(void *array, size_t used, size_t *capacity, size_t element_size)
+{
+    if (used < *capacity)
+        return array;
+    *capacity = *capacity ? *capacity * 2 : 8;
+    return xrealloc(array, *capacity, element_size);
+}
+
+void mem_freep(void *p)
+{
+    void *v;
+
+    memcpy(&v, p, sizeof(v));
+    free(v);
+}
+
+void mem_closep(int *fd)
+{
+    int saved = errno;
+
+    if (*fd >= 0)
+        (void)close(*fd); /* never retried: on Linux the descriptor is gone either way */
+    errno = saved;
+}

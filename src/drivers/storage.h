@@ -1,0 +1,87 @@
+/* A node's storage as the agent uses it: one driver, its mounts, and the ownership marks beside the data.
+ * Works the same for both kinds of storage (model/volume.h); what a driver itself must offer is in driver.h.
+ *
+ * Every function here may block (run on a worker, never on the loop thread) and is thread-safe; calls for
+ * different datasets run side by side; for one dataset the caller makes one call at a time, except that
+ * `storage_observe` and `storage_receive` may overlap with others. Each call first looks at what is, then does
+ * what is missing: it may be repeated after any crash or error and ends in the same place. */
+#pragma once
+
+#include "base/err.h"
+#include "model/dataset.h"
+#include "model/volume.h"
+
+#include <jansson.h>
+
+struct storage;
+
+struct storage_config {
+    const json_t *dataset;   /* the `dataset` section of agent.yml: `backend` and the backend's own keys */
+    const char *mount_root;  /* usually "/flocker" */
+    const char *state_dir;   /* the agent's own directory; exists, mode 0700 */
+    struct uuid node;
+    struct uuid cluster;
+};
+
+/* Opens the backend named in the configuration. ERR_INVALID: wrong or missing keys (the text names the key);
+ * other codes: the storage is not there now (missing pool, ...): may be tried again. */
+struct err *storage_open(const struct storage_config *config, struct storage **ret_storage) MUST_USE;
+struct storage *storage_close(struct storage *s); /* accepts NULL; unmounts nothing; returns NULL */
+
+enum storage_kind storage_kind(const struct storage *s);
+const char *storage_backend(const struct storage *s);
+/* Nodes that answer the same id see the same volumes; nil for local storage. */
+struct uuid storage_shared_id(const struct storage *s);
+
+/* Everything of every dataset on this node (attachable: of this cluster). The caller frees each element with
+ * volume_state_done() and the array with free(). */
+struct err *storage_list(struct storage *s, struct volume_state **ret_states, size_t *ret_n) MUST_USE;
+/* The same for one dataset; never ERR_NOT_FOUND: then an empty state is returned. */
+struct err *storage_observe(struct storage *s, const struct uuid *dataset, struct volume_state *ret_state) MUST_USE;
+
+/* Makes an empty volume and marks it owned at `epoch`. An existing volume is marked and kept as it is: data are
+ * never replaced. maximum_size 0 = the backend's default. */
+struct err *storage_create(struct storage *s, const struct uuid *dataset, uint64_t maximum_size,
+                           const struct metadata *metadata, uint64_t epoch) MUST_USE;
+/* Marks the existing volume owned at `epoch` (which must be above the mark's). ERR_NOT_FOUND: no volume. */
+struct err *storage_claim(struct storage *s, const struct uuid *dataset, uint64_t epoch) MUST_USE;
+/* Local: makes the read-only `snapshot` the writable volume of `epoch` (mark PROMOTING, replace the volume, size
+ * limit, mark OWNED); no effect when the mark says owned at `epoch` already. ERR_NOT_FOUND: no such snapshot. */
+struct err *storage_promote(struct storage *s, const struct uuid *dataset, const char *snapshot,
+                            uint64_t maximum_size, uint64_t epoch) MUST_USE;
+/* Mounts the volume at <mount_root>/<dataset>; attachable: attach, make a filesystem on a blank device, mount.
+ * ERR_CONFLICT unless the mark says owned at exactly `epoch`. The mount appears on all of the host's shared mounts. */
+struct err *storage_mount(struct storage *s, const struct uuid *dataset, uint64_t epoch) MUST_USE;
+/* Unmounts and proves the volume unwritable (design section 6: no mount of it in any mountinfo, no open file,
+ * working directory or mapping below it; a block device opens exclusively). The mount point is removed or
+ * immutable afterwards. ERR_BUSY: somebody uses it; the text names pid and command. Nothing is forced, and on
+ * ERR_BUSY the volume is mounted at its place as before. */
+struct err *storage_unmount(struct storage *s, const struct uuid *dataset) MUST_USE;
+/* Local: takes the read-only snapshot `name`, also while mounted. No effect when it exists. */
+struct err *storage_snapshot(struct storage *s, const struct uuid *dataset, const char *name) MUST_USE;
+/* Unmounts (as above), local: takes the final snapshot `snapshot` (an unmarked one of that name is replaced),
+ * attachable: detaches and checks that the backend says so; then writes the mark
+ * RELEASED(epoch, transfer, snapshot) durably. No effect when that mark is there. */
+struct err *storage_release(struct storage *s, const struct uuid *dataset, uint64_t epoch,
+                            uint64_t transfer, const char *snapshot) MUST_USE;
+/* Local: deletes all snapshots except `keep` (may be NULL) and unfinished receives; the volume stays. */
+struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep) MUST_USE;
+/* This node is not an owner any more: unmounts (as above), then local: removes volume, snapshots and partial
+ * receives; attachable: detaches. The mark is removed last. */
+struct err *storage_drop(struct storage *s, const struct uuid *dataset) MUST_USE;
+/* The dataset is deleted: as drop, and attachable: destroys the volume; ERR_BUSY while it is attached elsewhere. */
+struct err *storage_destroy(struct storage *s, const struct uuid *dataset) MUST_USE;
+
+/* Local, used by the mover. Writes the stream of `snapshot` (increment from `base`, or whole when NULL) to the
+ * pipe or socket `fd`; `cancel` is polled (may be NULL). */
+struct err *storage_send(struct storage *s, const struct uuid *dataset, const char *base,
+                         const char *snapshot, int fd, const volatile bool *cancel) MUST_USE;
+/* Local, used by the mover. Reads a stream from `fd` until end of file. When this returns NULL the snapshot is
+ * complete, checked against the sender's identity of it, listed by storage_observe and on stable storage; in any
+ * other case nothing of that name is listed. Removes leftovers of an earlier try first. A snapshot that is
+ * already complete is an ERR_EXISTS and `fd` is not read. */
+struct err *storage_receive(struct storage *s, const struct uuid *dataset, const char *base,
+                            const char *snapshot, const char *identity, int fd) MUST_USE;
+/* Local: what names a snapshot's content on any node (btrfs: the uuid by which a received copy refers to it). */
+struct err *storage_snapshot_identity(struct storage *s, const struct uuid *dataset,
+                                      const char *snapshot, char **ret_identity) MUST_USE;

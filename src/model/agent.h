@@ -1,0 +1,110 @@
+/* What the control service and an agent tell each other. Both directions carry states, not commands: a newer
+ * value replaces an older one, any message may be repeated. The wire form is in src/proto. */
+#pragma once
+
+#include "model/container.h"
+#include "model/dataset.h"
+#include "model/reason.h"
+#include "model/volume.h"
+
+#define AGENT_PROTOCOL_VERSION 1u
+
+/* What a node is to do about one dataset. */
+enum role {
+    ROLE_NONE,    /* nothing is asked; whatever is there stays as it is */
+    ROLE_OWNER,   /* may write at `epoch`; create it unless born; mount it once born */
+    ROLE_SOURCE,  /* owner, and copies to `peer` while it writes */
+    ROLE_RELEASE, /* stop writing for ever at `epoch`, ship the final snapshot to `peer` */
+    ROLE_RECEIVE, /* take snapshots of `transfer` from `peer` */
+    ROLE_KEEP,    /* keep what is here, use nothing (a released copy until the new owner has mounted) */
+    ROLE_DROP,    /* not an owner any more: remove what was gained under numbers <= `number` */
+    ROLE_DESTROY, /* deleted: destroy the data, whoever held it, up to `number` */
+    ROLE_MAX,
+    ROLE_INVALID = -1,
+};
+
+struct order {
+    struct uuid dataset;
+    uint64_t revision; /* of the dataset's record in the store */
+    enum role role;
+    uint64_t epoch;    /* OWNER, SOURCE, RELEASE */
+    bool born;         /* OWNER: false = create and report, do not mount */
+    char *base;        /* OWNER: promote exactly this snapshot, unless marked owned at `epoch`; or NULL */
+    uint64_t transfer; /* SOURCE, RELEASE, RECEIVE */
+    struct uuid peer;  /* SOURCE, RELEASE: the destination. RECEIVE: the source */
+    char *peer_host;   /* address of the peer's mover; NULL when unknown */
+    uint16_t peer_port;
+    uint64_t number; /* DROP, DESTROY */
+    uint64_t maximum_size;
+    struct metadata metadata;
+};
+
+void order_done(struct order *o);
+void order_copy(struct order *to, const struct order *from); /* `to` is overwritten, not freed */
+bool order_same(const struct order *a, const struct order *b); /* revision is not compared */
+
+/* What a node is to do about one container. A container without an order and with this cluster's label is
+ * stopped and removed. */
+enum container_action {
+    CONTAINER_PREPARE, /* have the image here; do not start */
+    CONTAINER_RUN,     /* keep it running, by its restart policy, on its mounted dataset */
+    CONTAINER_ACTION_MAX,
+    CONTAINER_ACTION_INVALID = -1,
+};
+
+struct container_order {
+    enum container_action action;
+    struct container *config; /* owned */
+};
+
+void container_order_done(struct container_order *o);
+
+/* What a node says about one dataset; sent when it changes. */
+struct report {
+    struct uuid dataset;
+    struct volume_state volume;
+    uint64_t gone;       /* DROP or DESTROY of this number (and all below) is done; 0 = none */
+    uint64_t copied;     /* this transfer's last increment was small: ready for the release; 0 = none */
+    uint64_t received;   /* this node has, durably and checked, of this transfer ... */
+    char received_snapshot[SNAPSHOT_NAME_SIZE]; /* ... this snapshot (the newest) */
+    uint64_t bytes_sent; /* of the present transfer */
+    uint64_t bytes_total; /* estimate; 0 = unknown */
+    struct reason reason;
+};
+
+void report_done(struct report *r);
+
+/* What a node says about one container; sent when it changes. */
+struct container_report {
+    char *name;
+    enum container_run run;
+    bool image_ready;
+    uint64_t revision; /* of the configuration that runs */
+    struct reason reason;
+};
+
+void container_report_done(struct container_report *r);
+
+/* First message of a session, from the agent. */
+struct hello {
+    uint32_t protocol;
+    struct uuid node; /* must equal the certificate's */
+    struct uuid era;  /* boot id */
+    char *version;
+    char *host; /* address under which the node is reached */
+    uint16_t mover_port;
+    enum storage_kind storage;
+    char *backend;          /* "btrfs", ... */
+    struct uuid shared_by;  /* attachable: nodes with the same value see the same storage; nil = local */
+    struct uuid store;      /* store this node obeys; nil = none yet */
+    uint64_t seen_revision; /* highest revision obeyed */
+};
+
+void hello_done(struct hello *h);
+
+/* First message of a session, from the control service. */
+struct welcome {
+    uint32_t protocol;
+    struct uuid store;
+    uint64_t revision; /* of the store, at the time of the session's start */
+};

@@ -1,0 +1,91 @@
+#include "model/dataset.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+struct dataset *dataset_new(struct uuid id)
+{
+    struct dataset *d = xcalloc(1, sizeof(*d));
+
+    d->id = id;
+    return d;
+}
+
+struct dataset *dataset_copy(const struct dataset *d)
+{
+    struct dataset *c = xmemdup(d, sizeof(*d));
+
+    c->metadata = (struct metadata){0};
+    metadata_copy(&c->metadata, &d->metadata);
+    c->base = xstrdup_null(d->base);
+    c->holders = xmemdup(d->holders, d->n_holders * sizeof(*d->holders));
+    return c;
+}
+
+struct dataset *dataset_free(struct dataset *d)
+{
+    if (!d)
+        return NULL;
+    metadata_done(&d->metadata);
+    free(d->base);
+    free(d->holders);
+    free(d);
+    return NULL;
+}
+
+bool dataset_has_holder(const struct dataset *d, const struct uuid *node)
+{
+    for (size_t i = 0; i < d->n_holders; i++) {
+        if (uuid_eq(&d->holders[i], node))
+            return true;
+    }
+    return false;
+}
+
+void dataset_add_holder(struct dataset *d, const struct uuid *node)
+{
+    if (dataset_has_holder(d, node))
+        return;
+    d->holders = xrealloc(d->holders, d->n_holders + 1, sizeof(*d->holders));
+    d->holders[d->n_holders++] = *node;
+}
+
+void dataset_remove_holder(struct dataset *d, const struct uuid *node)
+{
+    for (size_t i = 0; i < d->n_holders; i++) {
+        if (!uuid_eq(&d->holders[i], node))
+            continue;
+        d->n_holders--;
+        memmove(d->holders + i, d->holders + i + 1, (d->n_holders - i) * sizeof(*d->holders));
+        return;
+    }
+}
+
+void metadata_copy(struct metadata *to, const struct metadata *from)
+{
+    to->entries = xcalloc(from->n, sizeof(*to->entries));
+    to->n = from->n;
+    for (size_t i = 0; i < from->n; i++) {
+        to->entries[i].key = xstrdup(from->entries[i].key);
+        to->entries[i].value = xstrdup(from->entries[i].value);
+    }
+}
+
+void metadata_done(struct metadata *m)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        free(m->entries[i].key);
+        free(m->entries[i].value);
+    }
+    free(m->entries);
+    *m = (struct metadata){0};
+}
+
+const char *metadata_get(const struct metadata *m, const char *key)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        if (streq(m->entries[i].key, key))
+            return m->entries[i].value;
+    }
+    return NULL;
+}

@@ -1,0 +1,74 @@
+/* A dataset: what the user wants of it, and who may write to it (design section 6). This whole record is
+ * durable in the store. Plain values; not thread-safe. */
+#pragma once
+
+#include "base/uuid.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DATASET_MIN_SIZE 67108864u /* contract section 1.2 */
+#define DATASET_SIZE_STEP 1024u
+#define METADATA_MAX_ENTRIES 16
+#define METADATA_MAX_CHARS 256 /* characters (code points) of a key or value */
+
+struct metadata_entry {
+    char *key;
+    char *value;
+};
+
+struct metadata {
+    struct metadata_entry *entries; /* in the order given; keys unique */
+    size_t n;
+};
+
+enum transfer_phase {
+    TRANSFER_COPY,    /* snapshot and increments flow while the source writes */
+    TRANSFER_RELEASE, /* the source is ordered to stop writing, for ever at this epoch */
+    TRANSFER_PHASE_MAX,
+    TRANSFER_PHASE_INVALID = -1,
+};
+
+/* A move in progress. */
+struct transfer {
+    uint64_t id;    /* from the cluster-wide counter; 0 = no transfer */
+    uint64_t epoch; /* the source's, which it ends */
+    struct uuid source;
+    struct uuid destination;
+    enum transfer_phase phase;
+};
+
+struct dataset {
+    struct uuid id;
+    uint64_t revision; /* of the store, when this record was last changed */
+
+    /* Wanted by the user. */
+    struct uuid primary;
+    bool deleted;
+    uint64_t maximum_size; /* bytes; 0 = not limited */
+    struct metadata metadata;
+
+    /* Who may write. */
+    struct uuid owner; /* nil = nobody */
+    uint64_t epoch;    /* fencing token: from the cluster-wide counter, never used again */
+    bool born;         /* data exist; never create it again */
+    char *base;        /* snapshot that the owner must start from, or NULL */
+    uint64_t tombstone; /* number of the delete order; 0 = not ordered yet */
+    uint64_t number;    /* highest number given out for this dataset: epoch, transfer or tombstone */
+    struct uuid *holders; /* every node that holds, or may hold, bytes */
+    size_t n_holders;
+    struct transfer transfer;
+};
+
+struct dataset *dataset_new(struct uuid id);
+struct dataset *dataset_copy(const struct dataset *d);
+struct dataset *dataset_free(struct dataset *d); /* accepts NULL; returns NULL */
+
+bool dataset_has_holder(const struct dataset *d, const struct uuid *node);
+void dataset_add_holder(struct dataset *d, const struct uuid *node); /* no effect when listed */
+void dataset_remove_holder(struct dataset *d, const struct uuid *node);
+
+void metadata_copy(struct metadata *to, const struct metadata *from); /* `to` must be empty */
+void metadata_done(struct metadata *m);
+const char *metadata_get(const struct metadata *m, const char *key); /* NULL when absent */

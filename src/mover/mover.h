@@ -1,0 +1,49 @@
+/* Snapshot streams between nodes: agent to agent, port 4525, mutual TLS with node certificates, one connection a
+ * stream. The receiver takes only transfers that were announced to it, and only from the announced node. */
+#pragma once
+
+#include "base/err.h"
+#include "drivers/storage.h"
+#include "model/volume.h"
+
+#include <openssl/ssl.h>
+
+#define MOVER_PORT 4525
+
+struct mover;
+
+/* Called on a mover thread when a snapshot of `dataset` is complete and durable here. */
+typedef void mover_received_fn(void *cookie, const struct uuid *dataset, uint64_t transfer,
+                               const char *snapshot);
+
+struct mover_config {
+    struct storage *storage;  /* outlives the mover */
+    SSL_CTX *server, *client; /* made from the node's certificate (net/tls.h); outlive the mover */
+    struct uuid node;
+    const char *address; /* to listen on, NULL = any */
+    uint16_t port;       /* 0 = the system picks one */
+    mover_received_fn *received;
+    void *cookie;
+};
+
+struct err *mover_start(const struct mover_config *config, struct mover **ret_mover) MUST_USE;
+struct mover *mover_stop(struct mover *m); /* ends all streams; returns NULL */
+uint16_t mover_port(const struct mover *m);
+
+/* Allows (until forbidden) the transfer of `dataset` from `source`. Thread-safe, does not block. */
+void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transfer,
+                    const struct uuid *source);
+/* Forbids it and ends a running stream of it; returns when no thread works on it any more (blocks). */
+void mover_forbid_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer);
+
+struct mover_progress {
+    uint64_t bytes;    /* of the stream, sent so far; written atomically by the mover */
+    volatile bool cancel; /* set by the caller to end the send */
+};
+
+/* Sends `snapshot` to the peer as an increment from the newest snapshot that both sides hold, else whole. Returns
+ * NULL when the peer has confirmed that it is complete and durable there (also when it was there before). Blocks.
+ * ERR_UNAVAILABLE: peer not reached; ERR_DENIED: the peer does not expect this transfer; ERR_CANCELLED. */
+struct err *mover_send_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer,
+                            const char *snapshot, const struct uuid *peer, const char *peer_host,
+                            uint16_t peer_port, struct mover_progress *progress) MUST_USE;
