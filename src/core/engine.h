@@ -1,0 +1,212 @@
+/* The control service's brain: what the user wants, who may write to what, and what each node is told.
+ *
+ * A pure state machine (design rule 1): every input is a call with the time at which it happened; what is to be done
+ * about it comes out as effects, which the caller takes with engine_next() and carries out. The engine calls no
+ * clock, socket, disk or thread. One thread at a time. README.md in this folder argues why it is safe. */
+#pragma once
+
+#include "base/now.h"
+#include "base/random.h"
+#include "model/agent.h"
+#include "model/lease.h"
+
+struct engine;
+
+/* ---- what callers want ---- */
+
+enum command_kind {
+    COMMAND_DATASET_CREATE,
+    COMMAND_DATASET_MOVE, /* change of primary */
+    COMMAND_DATASET_DELETE,
+    COMMAND_CONTAINER_CREATE,
+    COMMAND_CONTAINER_MOVE, /* takes the dataset of its volume along */
+    COMMAND_CONTAINER_DELETE,
+    COMMAND_LEASE_ACQUIRE, /* or renew */
+    COMMAND_LEASE_RELEASE,
+    COMMAND_MAX,
+};
+
+struct command {
+    enum command_kind kind;
+    uint64_t id;                 /* the caller's; comes back in the reply */
+    const char *const *tags;     /* conditional request: one of these must be the current tag */
+    size_t n_tags;               /* 0 = unconditional */
+    struct dataset *dataset;     /* DATASET_CREATE: id, primary, maximum_size, metadata; taken over */
+    struct container *container; /* CONTAINER_CREATE; taken over */
+    struct uuid dataset_id;      /* DATASET_MOVE, DATASET_DELETE, LEASE_* */
+    bool keep_primary;           /* DATASET_MOVE: nothing to change, only answer */
+    struct uuid node;            /* DATASET_MOVE, CONTAINER_MOVE, LEASE_ACQUIRE */
+    const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE */
+    bool expires;                /* LEASE_ACQUIRE */
+    int64_t expires_in_us;       /* LEASE_ACQUIRE: from now; may be <= 0 (gone at the next sweep) */
+};
+
+enum result_code {
+    RESULT_OK,
+    RESULT_CREATED,
+    RESULT_TAG_MISMATCH,
+    RESULT_DATASET_EXISTS,
+    RESULT_DATASET_NOT_FOUND,
+    RESULT_DATASET_DELETED,
+    RESULT_DATASET_OF_CONTAINER, /* the container that uses it must be moved instead */
+    RESULT_DATASET_ELSEWHERE,
+    RESULT_DATASET_IN_USE,
+    RESULT_CONTAINER_EXISTS,
+    RESULT_CONTAINER_NOT_FOUND,
+    RESULT_PORT_IN_USE,
+    RESULT_LINK_ALIAS,
+    RESULT_LINK_PORT,
+    RESULT_LEASE_NOT_FOUND,
+    RESULT_LEASE_HELD,
+    RESULT_LEASE_RELEASING, /* the dataset is just leaving that node */
+    RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
+    RESULT_MAX,
+};
+
+struct command_result {
+    enum result_code code;
+    struct dataset *dataset;     /* the object after the change (dataset commands), or NULL */
+    struct container *container; /* likewise */
+    struct lease lease;          /* lease commands */
+    uint64_t lease_left_us;      /* seconds left of it, when it expires */
+    char *text;                  /* TAG_MISMATCH: the current tag; STORE_FAILED, DATASET_OF_CONTAINER: detail */
+};
+
+/* ---- what must be made durable ---- */
+
+enum object_kind { OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE, OBJECT_NODE, OBJECT_KIND_MAX };
+
+/* One object's new value at one revision. */
+struct change {
+    uint64_t revision;
+    enum object_kind kind; /* never OBJECT_NODE */
+    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset */
+    struct dataset *dataset;     /* the new value: one of these three, */
+    struct container *container; /* all NULL = the object is gone */
+    struct lease *lease;
+};
+
+struct batch {
+    uint64_t id;
+    struct change *changes; /* by ascending revision; may be empty */
+    size_t n;
+};
+
+/* ---- what comes out ---- */
+
+enum effect_kind {
+    EFFECT_COMMIT,          /* make `batch` durable, then call engine_committed or engine_commit_failed */
+    EFFECT_REPLY,           /* answer a command */
+    EFFECT_WELCOME,         /* to `session` ... */
+    EFFECT_ORDER,
+    EFFECT_ORDER_NONE,      /* the node has no order for `dataset` any more */
+    EFFECT_CONTAINER_ORDER,
+    EFFECT_CONTAINER_NONE,  /* ... nor for container `name` */
+    EFFECT_ORDERS_COMPLETE, /* first contact: all orders were sent */
+    EFFECT_REFUSE,          /* send `text`, then close the session */
+    EFFECT_CHANGED,         /* an object's configuration or state changed (for event streams and caches) */
+};
+
+struct effect {
+    enum effect_kind kind;
+    const struct batch *batch; /* COMMIT; belongs to the engine until the answer */
+    uint64_t command;          /* REPLY */
+    struct command_result result;
+    uint64_t session; /* WELCOME .. REFUSE */
+    struct welcome welcome;
+    struct order order;
+    struct container_order container_order;
+    struct uuid dataset; /* ORDER_NONE */
+    char *name;          /* CONTAINER_NONE; CHANGED: key of the object */
+    char *text;          /* REFUSE */
+    enum object_kind object; /* CHANGED */
+    struct effect *next;     /* the engine's */
+};
+
+/* Takes the oldest effect, NULL when there is none. The caller frees it with effect_free(). */
+struct effect *engine_next(struct engine *e);
+struct effect *effect_free(struct effect *f);
+
+/* ---- life ---- */
+
+/* `revision`: the highest in the store. `random` is copied. */
+struct engine *engine_new(struct uuid store, uint64_t revision, struct random random);
+struct engine *engine_free(struct engine *e);
+/* Before anything else: what the store holds. Ownership of the objects passes to the engine. */
+void engine_restore_dataset(struct engine *e, struct dataset *d);
+void engine_restore_container(struct engine *e, struct container *c);
+void engine_restore_lease(struct engine *e, struct now now, const struct lease *l);
+
+/* ---- inputs ---- */
+
+void engine_command(struct engine *e, struct now now, struct command *command);
+/* Hands the collected changes out as one EFFECT_COMMIT, if none is in flight. Call after each batch of inputs. */
+void engine_flush(struct engine *e, struct now now);
+void engine_committed(struct engine *e, struct now now, uint64_t batch);
+void engine_commit_failed(struct engine *e, struct now now, uint64_t batch, const char *text);
+
+/* `session` is a number never used before. */
+void engine_session_open(struct engine *e, struct now now, uint64_t session, const struct hello *hello);
+void engine_session_closed(struct engine *e, struct now now, uint64_t session);
+/* Messages of sessions that are not (or no longer) open have no effect. `report` is copied. */
+void engine_report(struct engine *e, struct now now, uint64_t session, const struct report *report);
+void engine_report_gone(struct engine *e, struct now now, uint64_t session, const struct uuid *dataset);
+void engine_container_report(struct engine *e, struct now now, uint64_t session,
+                             const struct container_report *report);
+void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name);
+void engine_reports_complete(struct engine *e, struct now now, uint64_t session);
+
+/* Call when the time of engine_deadline() has come. */
+void engine_tick(struct engine *e, struct now now);
+uint64_t engine_deadline(const struct engine *e); /* mono_us; USEC_NEVER = nothing is due */
+
+/* ---- reading; committed values only; pointers are valid until the next input ---- */
+
+uint64_t engine_revision(const struct engine *e);
+struct uuid engine_store(const struct engine *e);
+/* The opaque configuration tag; the caller frees it. */
+char *engine_tag(const struct engine *e);
+
+const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id);
+const struct container *engine_container(const struct engine *e, const char *name);
+const struct container *engine_container_of_dataset(const struct engine *e, const struct uuid *dataset);
+void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct dataset *), void *cookie);
+void engine_each_container(const struct engine *e, void (*fn)(void *, const struct container *), void *cookie);
+/* `left_us`: until expiry; may be 0 when just due. */
+void engine_each_lease(const struct engine *e, struct now now,
+                       void (*fn)(void *, const struct lease *, uint64_t left_us), void *cookie);
+
+struct node_view {
+    struct uuid node;
+    struct uuid era;
+    const char *host;
+    const char *backend;
+    bool connected;
+    bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */
+};
+#define NODE_GRACE_US (10 * USEC_PER_SEC)
+void engine_each_node(const struct engine *e, struct now now, void (*fn)(void *, const struct node_view *),
+                      void *cookie);
+/* Eras are remembered as long as the process lives. */
+bool engine_node_by_era(const struct engine *e, const struct uuid *era, struct uuid *ret_node);
+
+/* What listed nodes last said about the dataset (any order). */
+void engine_each_report(const struct engine *e, struct now now, const struct uuid *dataset,
+                        void (*fn)(void *, const struct uuid *node, const struct report *), void *cookie);
+/* The same over all datasets, also those that are not configured. */
+void engine_each_report_all(const struct engine *e, struct now now,
+                            void (*fn)(void *, const struct uuid *node, const struct report *),
+                            void *cookie);
+void engine_each_container_report(const struct engine *e, struct now now, const char *name,
+                                  void (*fn)(void *, const struct uuid *node, const struct container_report *),
+                                  void *cookie);
+void engine_each_container_report_all(const struct engine *e, struct now now,
+                                      void (*fn)(void *, const struct uuid *node,
+                                                 const struct container_report *),
+                                      void *cookie);
+
+/* Why the dataset or container is not as wanted; code REASON_NONE when it is. The caller calls reason_done(). */
+void engine_dataset_reason(const struct engine *e, struct now now, const struct uuid *id,
+                           struct reason *ret_reason);
+void engine_container_reason(const struct engine *e, struct now now, const char *name,
+                             struct reason *ret_reason);
