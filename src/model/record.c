@@ -1,0 +1,626 @@
+#include "model/record.h"
+
+#include "base/str.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+
+/* Writing: `set` takes the value; a NULL value (not UTF-8) makes the whole record NULL in `finish`.
+ */
+
+struct writer {
+    json_t *object;
+    bool failed;
+};
+
+static struct writer writer_begin(void)
+{
+    struct writer w = {.object = json_object()};
+
+    w.failed = json_object_set_new(w.object, "format", json_integer(RECORD_FORMAT)) != 0;
+    return w;
+}
+
+static void set(struct writer *w, const char *key, json_t *value)
+{
+    /* A key that is there already would be overwritten without a word. */
+    bool twice = json_object_get(w->object, key) != NULL;
+
+    if (json_object_set_new(w->object, key, value) != 0 || twice)
+        w->failed = true;
+}
+
+static void append(struct writer *w, json_t *array, json_t *value)
+{
+    if (json_array_append_new(array, value) != 0)
+        w->failed = true;
+}
+
+static char *finish(struct writer *w)
+{
+    char *text = w->failed ? NULL : json_dumps(w->object, JSON_COMPACT);
+
+    json_decref(w->object);
+    return text;
+}
+
+static json_t *number(uint64_t v)
+{
+    char text[32];
+
+    if (v <= INT64_MAX)
+        return json_integer((json_int_t)v);
+    (void)snprintf(text, sizeof(text), "%" PRIu64, v);
+    return json_string(text);
+}
+
+static json_t *id(const struct uuid *u)
+{
+    return uuid_is_nil(u) ? json_null() : json_string(UUID_STR(u));
+}
+
+/* For an id that must be there; NULL when it is not. */
+static json_t *own_id(const struct uuid *u)
+{
+    return uuid_is_nil(u) ? NULL : json_string(UUID_STR(u));
+}
+
+static json_t *text_or_null(const char *s)
+{
+    return s ? json_string(s) : json_null();
+}
+
+/* Reading: the first thing found wrong sticks in `err`, later reads return zeros. A key that was
+ * read is taken out of the object, so what is left at the end is unknown. */
+
+struct reader {
+    json_t *object; /* borrowed; changed */
+    const char *what;
+    struct err *err;
+};
+
+static void wrong(struct reader *r, const char *key, const char *must)
+{
+    if (!r->err)
+        r->err = err_new(ERR_CORRUPT, "%s record: field \"%s\" must be %s", r->what, key, must);
+}
+
+/* A new reference, or NULL (and an error) when the key is absent. */
+static json_t *take(struct reader *r, const char *key)
+{
+    json_t *v = json_incref(json_object_get(r->object, key));
+
+    if (!v && !r->err)
+        r->err = err_new(ERR_CORRUPT, "%s record: field \"%s\" is missing", r->what, key);
+    if (v)
+        (void)json_object_del(r->object, key);
+    return v;
+}
+
+/* The canonical decimal text of a number above INT64_MAX. */
+static bool parse_large(const char *s, uint64_t *ret)
+{
+    char again[32];
+    char *end;
+
+    errno = 0;
+    unsigned long long v = strtoull(s, &end, 10);
+    if (errno || *end || v <= INT64_MAX)
+        return false;
+    (void)snprintf(again, sizeof(again), "%llu", v);
+    if (!streq(s, again))
+        return false;
+    *ret = v;
+    return true;
+}
+
+static uint64_t value_number(struct reader *r, const char *key, const json_t *v, uint64_t max)
+{
+    uint64_t n = 0;
+
+    if (json_is_integer(v) && json_integer_value(v) >= 0)
+        n = (uint64_t)json_integer_value(v);
+    else if (!json_is_string(v) || !parse_large(json_string_value(v), &n))
+        wrong(r, key, "a whole number from 0 to 18446744073709551615");
+    if (n <= max)
+        return n;
+    wrong(r, key, "a smaller number");
+    return 0;
+}
+
+static uint64_t get_number(struct reader *r, const char *key, uint64_t max)
+{
+    json_t *v = take(r, key);
+    uint64_t n = v ? value_number(r, key, v, max) : 0;
+
+    json_decref(v);
+    return n;
+}
+
+static bool get_bool(struct reader *r, const char *key)
+{
+    json_t *v = take(r, key);
+    bool b = json_is_true(v);
+
+    if (v && !json_is_boolean(v))
+        wrong(r, key, "true or false");
+    json_decref(v);
+    return b;
+}
+
+/* The caller frees it; NULL when wrong, or when null and `nullable`. */
+static char *get_text(struct reader *r, const char *key, bool nullable)
+{
+    json_t *v = take(r, key);
+    char *s = NULL;
+
+    if (json_is_string(v))
+        s = xstrdup(json_string_value(v));
+    else if (v && !(nullable && json_is_null(v)))
+        wrong(r, key, nullable ? "a text or null" : "a text");
+    json_decref(v);
+    return s;
+}
+
+static struct uuid value_id(struct reader *r, const char *key, const json_t *v)
+{
+    struct uuid u = UUID_NIL;
+
+    if (json_is_string(v) && uuid_parse(json_string_value(v), &u) &&
+        streq(UUID_STR(&u), json_string_value(v)) && !uuid_is_nil(&u))
+        return u;
+    wrong(r, key, "a UUID in lower case");
+    return UUID_NIL;
+}
+
+static struct uuid get_id(struct reader *r, const char *key, bool nullable)
+{
+    json_t *v = take(r, key);
+    struct uuid u = UUID_NIL;
+
+    if (v && !(nullable && json_is_null(v)))
+        u = value_id(r, key, v);
+    json_decref(v);
+    return u;
+}
+
+/* A new reference to a value of the type, or NULL. */
+static json_t *get_typed(struct reader *r, const char *key, json_type type, const char *must)
+{
+    json_t *v = take(r, key);
+
+    if (!v || json_typeof(v) == type)
+        return v;
+    wrong(r, key, must);
+    json_decref(v);
+    return NULL;
+}
+
+/* Reads one element of a list as an object of its own, whose fields are read with `fields`. */
+static void read_part(struct reader *r, const char *what, json_t *v,
+                      void (*fields)(struct reader *part, void *to), void *to)
+{
+    struct reader part = {.object = v, .what = what};
+
+    if (!json_is_object(v)) {
+        wrong(r, what, "an object");
+        return;
+    }
+    fields(&part, to);
+    if (!part.err && json_object_size(v))
+        part.err = err_new(ERR_CORRUPT, "field \"%s\" is unknown",
+                           json_object_iter_key(json_object_iter(v)));
+    if (r->err)
+        part.err = err_free(part.err);
+    else
+        r->err = err_wrap(part.err, "%s record", r->what);
+}
+
+static struct err *parse(const char *what, const char *text, size_t n, struct reader *ret)
+{
+    json_error_t e;
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+
+    if (!root)
+        return err_new(ERR_CORRUPT, "%s record: not JSON: %s (at byte %d)", what, e.text,
+                       e.position);
+    *ret = (struct reader){.object = root, .what = what};
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return err_new(ERR_CORRUPT, "%s record: not a JSON object", what);
+    }
+    uint64_t format = get_number(ret, "format", UINT64_MAX);
+    if (!ret->err && format > RECORD_FORMAT)
+        ret->err = err_new(ERR_CORRUPT,
+                           "%s record: format %" PRIu64 " was written by a newer Flocker; this one "
+                           "knows formats up to %d: install the newer version again",
+                           what, format, RECORD_FORMAT);
+    if (!ret->err && format == 0)
+        wrong(ret, "format", "at least 1");
+    if (!ret->err)
+        return NULL;
+    json_decref(root);
+    return steal(&ret->err);
+}
+
+static struct err *parse_end(struct reader *r)
+{
+    const char *key = json_object_iter_key(json_object_iter(r->object));
+
+    if (key && !r->err)
+        r->err = err_new(ERR_CORRUPT, "%s record: field \"%s\" is unknown", r->what, key);
+    json_decref(r->object);
+    return steal(&r->err);
+}
+
+/* Datasets */
+
+static json_t *transfer_value(const struct transfer *t)
+{
+    struct writer w = {.object = json_object()};
+
+    set(&w, "id", number(t->id));
+    set(&w, "epoch", number(t->epoch));
+    set(&w, "source", id(&t->source));
+    set(&w, "destination", id(&t->destination));
+    set(&w, "phase", json_string(t->phase == TRANSFER_COPY ? "copy" : "release"));
+    return w.object;
+}
+
+char *record_dataset_encode(const struct dataset *d)
+{
+    struct writer w = writer_begin();
+    struct writer metadata = {.object = json_object()};
+    json_t *holders = json_array();
+
+    for (size_t i = 0; i < d->metadata.n; i++)
+        set(&metadata, d->metadata.entries[i].key, json_string(d->metadata.entries[i].value));
+    w.failed |= metadata.failed;
+    for (size_t i = 0; i < d->n_holders; i++)
+        append(&w, holders, own_id(&d->holders[i]));
+    set(&w, "id", own_id(&d->id));
+    set(&w, "revision", number(d->revision));
+    set(&w, "primary", id(&d->primary));
+    set(&w, "deleted", json_boolean(d->deleted));
+    set(&w, "maximum_size", number(d->maximum_size));
+    set(&w, "metadata", metadata.object);
+    set(&w, "owner", id(&d->owner));
+    set(&w, "epoch", number(d->epoch));
+    set(&w, "born", json_boolean(d->born));
+    set(&w, "base", text_or_null(d->base));
+    set(&w, "tombstone", number(d->tombstone));
+    set(&w, "number", number(d->number));
+    set(&w, "holders", holders);
+    set(&w, "transfer", d->transfer.id ? transfer_value(&d->transfer) : json_null());
+    return finish(&w);
+}
+
+static void get_metadata(struct reader *r, struct metadata *m)
+{
+    json_t *object = get_typed(r, "metadata", JSON_OBJECT, "an object");
+    const char *key;
+    json_t *v;
+
+    if (!object)
+        return;
+    m->entries = xcalloc(json_object_size(object), sizeof(*m->entries));
+    json_object_foreach (object, key, v) {
+        if (!json_is_string(v)) {
+            wrong(r, "metadata", "an object of texts");
+            break;
+        }
+        m->entries[m->n].key = xstrdup(key);
+        m->entries[m->n++].value = xstrdup(json_string_value(v));
+    }
+    json_decref(object);
+}
+
+static void get_holders(struct reader *r, struct dataset *d)
+{
+    json_t *array = get_typed(r, "holders", JSON_ARRAY, "a list");
+    size_t i;
+    json_t *v;
+
+    json_array_foreach (array, i, v) {
+        struct uuid holder = value_id(r, "holders", v);
+
+        if (r->err)
+            break;
+        if (dataset_has_holder(d, &holder))
+            wrong(r, "holders", "a list without repetition");
+        dataset_add_holder(d, &holder);
+    }
+    json_decref(array);
+}
+
+static void transfer_fields(struct reader *r, void *to)
+{
+    struct transfer *t = to;
+
+    t->id = get_number(r, "id", UINT64_MAX);
+    if (!t->id)
+        wrong(r, "id", "at least 1");
+    t->epoch = get_number(r, "epoch", UINT64_MAX);
+    t->source = get_id(r, "source", true);
+    t->destination = get_id(r, "destination", true);
+    CLEANUP_FREE char *phase = get_text(r, "phase", false);
+    t->phase = TRANSFER_COPY;
+    if (phase && streq(phase, "release"))
+        t->phase = TRANSFER_RELEASE;
+    else if (phase && !streq(phase, "copy"))
+        wrong(r, "phase", "\"copy\" or \"release\"");
+}
+
+static void get_transfer(struct reader *r, struct transfer *t)
+{
+    json_t *v = take(r, "transfer");
+
+    if (v && !json_is_null(v))
+        read_part(r, "transfer", v, transfer_fields, t);
+    json_decref(v);
+}
+
+struct err *record_dataset_decode(const char *text, size_t n, struct dataset **ret)
+{
+    struct reader r;
+
+    TRY(parse("dataset", text, n, &r));
+    struct dataset *d = dataset_new(get_id(&r, "id", false));
+    d->revision = get_number(&r, "revision", UINT64_MAX);
+    d->primary = get_id(&r, "primary", true);
+    d->deleted = get_bool(&r, "deleted");
+    d->maximum_size = get_number(&r, "maximum_size", UINT64_MAX);
+    get_metadata(&r, &d->metadata);
+    d->owner = get_id(&r, "owner", true);
+    d->epoch = get_number(&r, "epoch", UINT64_MAX);
+    d->born = get_bool(&r, "born");
+    d->base = get_text(&r, "base", true);
+    d->tombstone = get_number(&r, "tombstone", UINT64_MAX);
+    d->number = get_number(&r, "number", UINT64_MAX);
+    get_holders(&r, d);
+    get_transfer(&r, &d->transfer);
+    struct err *e = parse_end(&r);
+    if (e) {
+        dataset_free(d);
+        return e;
+    }
+    *ret = d;
+    return NULL;
+}
+
+/* Containers */
+
+static json_t *pair(struct writer *w, json_t *a, json_t *b)
+{
+    json_t *p = json_array();
+
+    append(w, p, a);
+    append(w, p, b);
+    return p;
+}
+
+static void set_lists(struct writer *w, const struct container *c)
+{
+    json_t *ports = json_array(), *links = json_array(), *environment = json_array();
+    json_t *command_line = c->has_command_line ? json_array() : json_null();
+
+    for (size_t i = 0; i < c->n_ports; i++)
+        append(w, ports,
+               pair(w, json_integer(c->ports[i].internal), json_integer(c->ports[i].external)));
+    for (size_t i = 0; i < c->n_links; i++) {
+        struct writer link = {.object = json_object()};
+
+        set(&link, "alias", json_string(c->links[i].alias));
+        set(&link, "local_port", json_integer(c->links[i].local_port));
+        set(&link, "remote_port", json_integer(c->links[i].remote_port));
+        w->failed |= link.failed;
+        append(w, links, link.object);
+    }
+    for (size_t i = 0; i < c->n_environment; i++)
+        append(w, environment,
+               pair(w, json_string(c->environment[i].name), json_string(c->environment[i].value)));
+    for (size_t i = 0; c->has_command_line && i < c->n_command_line; i++)
+        append(w, command_line, json_string(c->command_line[i]));
+    set(w, "ports", ports);
+    set(w, "links", links);
+    set(w, "environment", environment);
+    set(w, "command_line", command_line);
+}
+
+static json_t *volume_value(struct writer *w, const struct container *c)
+{
+    struct writer v = {.object = json_object()};
+
+    set(&v, "dataset", id(&c->dataset));
+    set(&v, "mountpoint", text_or_null(c->mountpoint));
+    w->failed |= v.failed;
+    return v.object;
+}
+
+char *record_container_encode(const struct container *c)
+{
+    struct writer w = writer_begin();
+
+    set(&w, "name", json_string(c->name));
+    set(&w, "revision", number(c->revision));
+    set(&w, "node", id(&c->node));
+    set(&w, "image", text_or_null(c->image));
+    set_lists(&w, c);
+    set(&w, "cpu_shares", number(c->cpu_shares));
+    set(&w, "memory_limit", number(c->memory_limit));
+    set(&w, "swappiness", c->swappiness == UINT32_MAX ? json_null() : number(c->swappiness));
+    set(&w, "restart_policy", json_string(restart_policy_name(c->restart_policy)));
+    set(&w, "maximum_retry_count", number(c->maximum_retry_count));
+    set(&w, "volume", c->has_volume ? volume_value(&w, c) : json_null());
+    return finish(&w);
+}
+
+static void get_ports(struct reader *r, struct container *c)
+{
+    json_t *array = get_typed(r, "ports", JSON_ARRAY, "a list");
+    size_t i;
+    json_t *v;
+
+    c->ports = xcalloc(json_array_size(array), sizeof(*c->ports));
+    json_array_foreach (array, i, v) {
+        if (json_array_size(v) != 2) {
+            wrong(r, "ports", "a list of pairs");
+            break;
+        }
+        c->ports[i].internal = (uint16_t)value_number(r, "ports", json_array_get(v, 0), UINT16_MAX);
+        c->ports[i].external = (uint16_t)value_number(r, "ports", json_array_get(v, 1), UINT16_MAX);
+        c->n_ports++;
+    }
+    json_decref(array);
+}
+
+static void link_fields(struct reader *r, void *to)
+{
+    struct link *l = to;
+
+    l->alias = get_text(r, "alias", false);
+    l->local_port = (uint16_t)get_number(r, "local_port", UINT16_MAX);
+    l->remote_port = (uint16_t)get_number(r, "remote_port", UINT16_MAX);
+}
+
+static void get_links(struct reader *r, struct container *c)
+{
+    json_t *array = get_typed(r, "links", JSON_ARRAY, "a list");
+    size_t i;
+    json_t *v;
+
+    c->links = xcalloc(json_array_size(array), sizeof(*c->links));
+    json_array_foreach (array, i, v) {
+        read_part(r, "links", v, link_fields, &c->links[c->n_links++]);
+    }
+    json_decref(array);
+}
+
+static void get_environment(struct reader *r, struct container *c)
+{
+    json_t *array = get_typed(r, "environment", JSON_ARRAY, "a list");
+    size_t i;
+    json_t *v;
+
+    c->environment = xcalloc(json_array_size(array), sizeof(*c->environment));
+    json_array_foreach (array, i, v) {
+        const char *name = json_string_value(json_array_get(v, 0));
+        const char *value = json_string_value(json_array_get(v, 1));
+
+        if (json_array_size(v) != 2 || !name || !value) {
+            wrong(r, "environment", "a list of pairs of texts");
+            break;
+        }
+        c->environment[i] = (struct env_entry){.name = xstrdup(name), .value = xstrdup(value)};
+        c->n_environment++;
+    }
+    json_decref(array);
+}
+
+static void get_command_line(struct reader *r, struct container *c)
+{
+    json_t *array = take(r, "command_line");
+    size_t i;
+    json_t *v;
+
+    if (array && !json_is_array(array) && !json_is_null(array))
+        wrong(r, "command_line", "a list of texts or null");
+    c->has_command_line = json_is_array(array);
+    c->command_line = xcalloc(json_array_size(array), sizeof(*c->command_line));
+    json_array_foreach (array, i, v) {
+        if (!json_is_string(v)) {
+            wrong(r, "command_line", "a list of texts or null");
+            break;
+        }
+        c->command_line[c->n_command_line++] = xstrdup(json_string_value(v));
+    }
+    json_decref(array);
+}
+
+static void volume_fields(struct reader *r, void *to)
+{
+    struct container *c = to;
+
+    c->has_volume = true;
+    c->dataset = get_id(r, "dataset", true);
+    c->mountpoint = get_text(r, "mountpoint", true);
+}
+
+static void get_container_rest(struct reader *r, struct container *c)
+{
+    json_t *swappiness = take(r, "swappiness");
+    CLEANUP_FREE char *policy = NULL;
+
+    if (swappiness && !json_is_null(swappiness))
+        c->swappiness = (uint32_t)value_number(r, "swappiness", swappiness, UINT32_MAX - 1);
+    json_decref(swappiness);
+    policy = get_text(r, "restart_policy", false);
+    c->restart_policy = policy ? restart_policy_parse(policy) : RESTART_NEVER;
+    if ((int)c->restart_policy == RESTART_POLICY_INVALID)
+        wrong(r, "restart_policy", "\"never\", \"always\" or \"on-failure\"");
+    c->maximum_retry_count = (uint32_t)get_number(r, "maximum_retry_count", UINT32_MAX);
+    json_t *volume = take(r, "volume");
+    if (volume && !json_is_null(volume))
+        read_part(r, "volume", volume, volume_fields, c);
+    json_decref(volume);
+}
+
+struct err *record_container_decode(const char *text, size_t n, struct container **ret)
+{
+    struct reader r;
+
+    TRY(parse("container", text, n, &r));
+    CLEANUP_FREE char *name = get_text(&r, "name", false);
+    struct container *c = container_new(name ? name : "");
+    c->revision = get_number(&r, "revision", UINT64_MAX);
+    c->node = get_id(&r, "node", true);
+    c->image = get_text(&r, "image", true);
+    get_ports(&r, c);
+    get_links(&r, c);
+    get_environment(&r, c);
+    get_command_line(&r, c);
+    c->cpu_shares = (uint32_t)get_number(&r, "cpu_shares", UINT32_MAX);
+    c->memory_limit = get_number(&r, "memory_limit", UINT64_MAX);
+    get_container_rest(&r, c);
+    struct err *e = parse_end(&r);
+    if (e) {
+        container_free(c);
+        return e;
+    }
+    *ret = c;
+    return NULL;
+}
+
+/* Leases */
+
+char *record_lease_encode(const struct lease *l)
+{
+    struct writer w = writer_begin();
+
+    set(&w, "dataset", own_id(&l->dataset));
+    set(&w, "revision", number(l->revision));
+    set(&w, "node", id(&l->node));
+    set(&w, "expires_wall_us", l->expires ? number(l->expires_wall_us) : json_null());
+    return finish(&w);
+}
+
+struct err *record_lease_decode(const char *text, size_t n, struct lease *ret)
+{
+    struct lease l = {0};
+    struct reader r;
+
+    TRY(parse("lease", text, n, &r));
+    l.dataset = get_id(&r, "dataset", false);
+    l.revision = get_number(&r, "revision", UINT64_MAX);
+    l.node = get_id(&r, "node", true);
+    json_t *expires = take(&r, "expires_wall_us");
+    if (expires && !json_is_null(expires)) {
+        l.expires = true;
+        l.expires_wall_us = value_number(&r, "expires_wall_us", expires, UINT64_MAX);
+    }
+    json_decref(expires);
+    TRY(parse_end(&r));
+    *ret = l;
+    return NULL;
+}

@@ -1,0 +1,26 @@
+/* The durable form of the model's objects: one compact JSON text for each, as the store keeps it.
+ *
+ * Format version 1. Every field is always there; a field too many, too few, twice or of another
+ * type makes the record corrupt, and a record of a newer format is refused by saying so: what
+ * cannot be understood wholly is not used at all. Numbers are exact over all 64 bits: up to 2^63-1
+ * they are JSON integers, above that decimal strings. Pure functions, thread-safe. */
+#pragma once
+
+#include "base/err.h"
+#include "model/container.h"
+#include "model/dataset.h"
+#include "model/lease.h"
+
+#define RECORD_FORMAT 1
+
+/* Encoders return text that the caller frees, or NULL when the object cannot be written without
+ * loss: a text in it is not valid UTF-8, a metadata key stands there twice, or its own id (or a
+ * holder's) is nil. Validation lets none of these in. */
+char *record_dataset_encode(const struct dataset *d) MUST_USE;
+char *record_container_encode(const struct container *c) MUST_USE;
+char *record_lease_encode(const struct lease *l) MUST_USE;
+
+/* Decoders read `n` bytes; ERR_CORRUPT names the field and what is wrong with it. */
+struct err *record_dataset_decode(const char *text, size_t n, struct dataset **ret) MUST_USE;
+struct err *record_container_decode(const char *text, size_t n, struct container **ret) MUST_USE;
+struct err *record_lease_decode(const char *text, size_t n, struct lease *ret) MUST_USE;

@@ -1,0 +1,312 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "model/record.h"
+
+#define A "3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f"
+#define B "8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11"
+#define D1 "c2b7e0d4-5a61-4f3b-9c88-13579bdf2468"
+
+static struct uuid id(const char *text)
+{
+    struct uuid u;
+
+    assert_true(uuid_parse(text, &u));
+    return u;
+}
+
+static struct dataset *full_dataset(void)
+{
+    struct dataset *d = dataset_new(id(D1));
+    struct metadata_entry entries[] = {{(char *)"zoo", (char *)"b\xc3\xa9ta"},
+                                       {(char *)"name", (char *)"a \"quoted\"\n\x01"}};
+    struct uuid a = id(A), b = id(B);
+
+    d->revision = UINT64_MAX;
+    d->primary = b;
+    d->deleted = true;
+    d->maximum_size = (UINT64_C(1) << 53) + 1;
+    metadata_copy(&d->metadata, &(struct metadata){entries, 2});
+    d->owner = a;
+    d->epoch = (uint64_t)INT64_MAX;
+    d->born = true;
+    d->base = xstrdup("final-7");
+    d->tombstone = (uint64_t)INT64_MAX + 1;
+    d->number = 9007199254740993;
+    dataset_add_holder(d, &b);
+    dataset_add_holder(d, &a);
+    d->transfer = (struct transfer){77, UINT64_MAX - 1, a, b, TRANSFER_RELEASE};
+    return d;
+}
+
+static void assert_dataset_equal(const struct dataset *a, const struct dataset *b)
+{
+    assert_true(uuid_eq(&a->id, &b->id));
+    assert_true(a->revision == b->revision);
+    assert_true(uuid_eq(&a->primary, &b->primary));
+    assert_int_equal(a->deleted, b->deleted);
+    assert_true(a->maximum_size == b->maximum_size);
+    assert_int_equal(a->metadata.n, b->metadata.n);
+    for (size_t i = 0; i < a->metadata.n; i++) {
+        assert_string_equal(a->metadata.entries[i].key, b->metadata.entries[i].key);
+        assert_string_equal(a->metadata.entries[i].value, b->metadata.entries[i].value);
+    }
+    assert_true(uuid_eq(&a->owner, &b->owner));
+    assert_true(a->epoch == b->epoch);
+    assert_int_equal(a->born, b->born);
+    assert_true(str_equal_null(a->base, b->base));
+    assert_true(a->tombstone == b->tombstone);
+    assert_true(a->number == b->number);
+    assert_int_equal(a->n_holders, b->n_holders);
+    for (size_t i = 0; i < a->n_holders; i++)
+        assert_true(uuid_eq(&a->holders[i], &b->holders[i]));
+    assert_true(a->transfer.id == b->transfer.id);
+    assert_true(a->transfer.epoch == b->transfer.epoch);
+    assert_true(uuid_eq(&a->transfer.source, &b->transfer.source));
+    assert_true(uuid_eq(&a->transfer.destination, &b->transfer.destination));
+    assert_int_equal(a->transfer.phase, b->transfer.phase);
+}
+
+static void round_trip_dataset(struct dataset *d)
+{
+    struct dataset *back = NULL;
+    char *text = record_dataset_encode(d);
+
+    assert_non_null(text);
+    assert_null(record_dataset_decode(text, strlen(text), &back));
+    assert_dataset_equal(d, back);
+    free(text);
+    dataset_free(d);
+    dataset_free(back);
+}
+
+static void test_dataset(void **state)
+{
+    round_trip_dataset(full_dataset());
+    round_trip_dataset(dataset_new(id(D1)));
+    struct dataset *d = full_dataset();
+    d->transfer.phase = TRANSFER_COPY;
+    round_trip_dataset(d);
+}
+
+static struct container *full_container(void)
+{
+    struct container *c = container_new("shop-db");
+
+    c->revision = UINT64_MAX - 3;
+    c->node = id(A);
+    c->image = xstrdup("postgres:9.4");
+    c->ports = xmemdup((struct port[]){{80, 0}, {65535, 8080}}, 2 * sizeof(struct port));
+    c->n_ports = 2;
+    c->links = xmemdup((struct link[]){{xstrdup("cache"), 6379, 16379}}, sizeof(struct link));
+    c->n_links = 1;
+    c->environment = xmemdup(
+        (struct env_entry[]){{xstrdup("Z"), xstrdup("")}, {xstrdup("A"), xstrdup("\xe2\x82\xac=")}},
+        2 * sizeof(struct env_entry));
+    c->n_environment = 2;
+    c->command_line =
+        xmemdup((char *[]){xstrdup("sh"), xstrdup("-c"), xstrdup("")}, 3 * sizeof(char *));
+    c->n_command_line = 3;
+    c->has_command_line = true;
+    c->cpu_shares = UINT32_MAX;
+    c->memory_limit = UINT64_MAX;
+    c->swappiness = 0;
+    c->restart_policy = RESTART_ON_FAILURE;
+    c->maximum_retry_count = 5;
+    c->has_volume = true;
+    c->dataset = id(D1);
+    c->mountpoint = xstrdup("/var/lib/postgresql/data");
+    return c;
+}
+
+static void round_trip_container(struct container *c)
+{
+    struct container *back = NULL;
+    char *text = record_container_encode(c);
+
+    assert_non_null(text);
+    assert_null(record_container_decode(text, strlen(text), &back));
+    assert_string_equal(c->name, back->name);
+    assert_true(c->revision == back->revision);
+    assert_true(uuid_eq(&c->node, &back->node));
+    assert_true(container_same_settings(c, back));
+    free(text);
+    container_free(c);
+    container_free(back);
+}
+
+static void test_container(void **state)
+{
+    round_trip_container(full_container());
+    round_trip_container(container_new("xx"));
+    struct container *c = full_container();
+    c->restart_policy = RESTART_ALWAYS;
+    c->swappiness = UINT32_MAX;
+    for (size_t i = 0; i < c->n_command_line; i++)
+        free(c->command_line[i]);
+    c->n_command_line = 0; /* an empty command line is not the same as none */
+    round_trip_container(c);
+}
+
+static void test_lease(void **state)
+{
+    struct lease leases[] = {
+        {.dataset = id(D1),
+         .revision = 9,
+         .node = id(A),
+         .expires = true,
+         .expires_wall_us = UINT64_MAX},
+        {.dataset = id(D1), .revision = UINT64_MAX, .node = id(B)},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(leases); i++) {
+        struct lease back;
+        char *text = record_lease_encode(&leases[i]);
+
+        assert_null(record_lease_decode(text, strlen(text), &back));
+        assert_true(uuid_eq(&leases[i].dataset, &back.dataset));
+        assert_true(uuid_eq(&leases[i].node, &back.node));
+        assert_true(leases[i].revision == back.revision);
+        assert_int_equal(leases[i].expires, back.expires);
+        assert_true(leases[i].expires_wall_us == back.expires_wall_us);
+        free(text);
+    }
+}
+
+static void test_not_encodable(void **state)
+{
+    struct dataset *d = full_dataset();
+    struct container *c = full_container();
+
+    free(d->metadata.entries[0].key);
+    d->metadata.entries[0].key = xstrdup(d->metadata.entries[1].key);
+    assert_null(record_dataset_encode(d));
+    free(d->metadata.entries[0].key);
+    d->metadata.entries[0].key = xstrdup("\xff");
+    assert_null(record_dataset_encode(d));
+    free(c->environment[0].value);
+    c->environment[0].value = xstrdup("\xc0\xaf");
+    assert_null(record_container_encode(c));
+    d->metadata.n--;
+    d->holders[0] = UUID_NIL;
+    assert_null(record_dataset_encode(d));
+    d->metadata.n++;
+    dataset_free(d);
+    container_free(c);
+}
+
+/* Replaces the first `from` in a good record and expects a refusal that says `says`. */
+static void refuse(const char *good, const char *from, const char *to, const char *says)
+{
+    struct str text = {0};
+    struct dataset *d = NULL;
+    const char *at = strstr(good, from);
+
+    assert_non_null(at);
+    str_append_bytes(&text, good, (size_t)(at - good));
+    str_append(&text, to);
+    str_append(&text, at + strlen(from));
+    struct err *e = record_dataset_decode(text.data, text.len, &d);
+    assert_true(err_is(e, ERR_CORRUPT));
+    if (!strstr(e->text, says))
+        fail_msg("\"%s\" does not say \"%s\"", e->text, says);
+    assert_null(d);
+    err_free(e);
+    str_done(&text);
+}
+
+static void test_corrupt(void **state)
+{
+    struct dataset *d = full_dataset();
+    CLEANUP_FREE char *good = record_dataset_encode(d);
+
+    refuse(good, "{", "", "not JSON");
+    refuse(good, good, "[]", "not a JSON object");
+    refuse(good, "\"format\":1,", "", "\"format\" is missing");
+    refuse(good, "\"format\":1", "\"format\":0", "at least 1");
+    refuse(good, "\"format\":1", "\"format\":2,\"new\":3", "newer Flocker");
+    refuse(good, "\"format\":1", "\"format\":1,\"odd\":3", "\"odd\" is unknown");
+    refuse(good, "\"born\":true,", "", "\"born\" is missing");
+    refuse(good, "\"born\":true", "\"born\":1", "\"born\" must be true or false");
+    refuse(good, "\"born\":true", "\"born\":true,\"born\":true", "duplicate");
+    refuse(good, "\"epoch\":9223372036854775807", "\"epoch\":-1", "\"epoch\" must be a whole");
+    refuse(good, "\"epoch\":9223372036854775807", "\"epoch\":1.0", "\"epoch\" must be a whole");
+    refuse(good, "\"epoch\":9223372036854775807", "\"epoch\":\"5\"", "\"epoch\" must be a whole");
+    refuse(good, "18446744073709551615", "18446744073709551616", "\"revision\" must be a whole");
+    refuse(good, "18446744073709551615", "018446744073709551615", "\"revision\" must be a whole");
+    refuse(good, "\"" A "\"", "\"3F0C9C1E-7b1d-4c7a-9d0e-0a1b2c3d4e5f\"",
+           "\"owner\" must be a UUID");
+    refuse(good, "[\"" B "\"", "[\"" A "\"", "without repetition");
+    refuse(good, "[\"" B "\"", "[null", "\"holders\" must be a UUID");
+    refuse(good, "\"phase\":\"release\"", "\"phase\":\"leap\"", "\"phase\" must be \"copy\"");
+    refuse(good, "\"phase\":\"release\"", "\"phase\":\"release\",\"x\":0", "\"x\" is unknown");
+    refuse(good, "\"id\":77", "\"id\":0", "\"id\" must be at least 1");
+    refuse(good, "\"zoo\":\"b\xc3\xa9ta\"", "\"zoo\":7", "\"metadata\" must be an object of texts");
+    refuse(good, "\"base\":\"final-7\"", "\"base\":false", "\"base\" must be a text or null");
+    dataset_free(d);
+}
+
+static void test_corrupt_container(void **state)
+{
+    static const char *const changes[][3] = {
+        {"[80,0]", "[80]", "list of pairs"},
+        {"[80,0]", "[80,65536]", "smaller number"},
+        {"[\"Z\",\"\"]", "[\"Z\",1]", "pairs of texts"},
+        {"\"sh\"", "7", "list of texts"},
+        {"\"on-failure\"", "\"often\"", "\"never\""},
+        {"\"alias\"", "\"alias2\"", "\"alias\" is missing"},
+        {"\"swappiness\":0", "\"swappiness\":4294967295", "smaller"},
+        {"\"mountpoint\":\"", "\"a\":1,\"mountpoint\":\"", "\"a\" is unknown"},
+    };
+    struct container *c = full_container();
+    CLEANUP_FREE char *good = record_container_encode(c);
+
+    for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+        struct container *back = NULL;
+        char *at = strstr(good, changes[i][0]);
+
+        assert_non_null(at);
+        char *text = xasprintf("%.*s%s%s", (int)(at - good), good, changes[i][1],
+                               at + strlen(changes[i][0]));
+        struct err *e = record_container_decode(text, strlen(text), &back);
+        assert_true(err_is(e, ERR_CORRUPT));
+        if (!strstr(e->text, changes[i][2]))
+            fail_msg("\"%s\" does not say \"%s\"", e->text, changes[i][2]);
+        err_free(e);
+        free(text);
+    }
+    container_free(c);
+}
+
+/* No cut of a good record is accepted or breaks anything. */
+static void test_truncated(void **state)
+{
+    struct dataset *d = full_dataset();
+    CLEANUP_FREE char *good = record_dataset_encode(d);
+
+    for (size_t n = 0; n < strlen(good); n++) {
+        struct dataset *back = NULL;
+        struct err *e = record_dataset_decode(good, n, &back);
+
+        assert_true(err_is(e, ERR_CORRUPT));
+        err_free(e);
+    }
+    dataset_free(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dataset),   cmocka_unit_test(test_container),
+        cmocka_unit_test(test_lease),     cmocka_unit_test(test_not_encodable),
+        cmocka_unit_test(test_corrupt),   cmocka_unit_test(test_corrupt_container),
+        cmocka_unit_test(test_truncated),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
