@@ -8,7 +8,7 @@
 #define CONTAINER_PREFIX "flocker--"                    /* name in the engine = prefix + name */
 #define CONTAINER_LABEL_CLUSTER "io.flocker.cluster"    /* store id of the control service */
 #define CONTAINER_LABEL_NAME "io.flocker.container"
-#define CONTAINER_LABEL_REVISION "io.flocker.revision"  /* of the configuration it was made from */
+#define CONTAINER_LABEL_CREATED "io.flocker.created"    /* `created` of the configuration it was made from */
 #define CONTAINER_LABEL_ERA "io.flocker.era"            /* boot id under which it was made */
 
 struct container_engine;
@@ -38,7 +38,7 @@ struct container_start {
 };
 
 /* Makes the container (an exited one of ours by that name is replaced) and starts it, engine restart policy "no".
- * No effect when it runs already with the same configuration revision. ERR_NOT_FOUND: image missing;
+ * No effect when it runs already with the same `created`. ERR_NOT_FOUND: image missing;
  * ERR_BUSY: a port is taken (text names it); ERR_EXISTS: a foreign container has the name; ERR_INVALID: the engine
  * refuses the settings. */
 struct err *container_engine_start_sync(struct container_engine *ce,

@@ -79,7 +79,7 @@ struct container_report {
     char *name;
     enum container_run run;
     bool image_ready;
-    uint64_t revision; /* of the configuration that runs */
+    uint64_t created; /* of the configuration that runs */
     struct reason reason;
 };
 

@@ -34,6 +34,7 @@ enum restart_policy {
 struct container {
     char *name; /* without a leading '/' */
     uint64_t revision;
+    uint64_t created; /* revision at which it was created; moves do not change it */
     struct uuid node;
     char *image; /* always repository:tag, or repository@digest */
     struct port *ports; /* sorted by internal, external */
@@ -78,7 +79,8 @@ enum container_run {
 struct container_state {
     char *name; /* as configured, without the engine's prefix */
     enum container_run run;
-    uint64_t revision; /* of the configuration it was made from (label) */
+    uint64_t created;  /* of the configuration it was made from (label) */
+    struct uuid era;   /* boot id under which it was made (label) */
     int exit_code;     /* of the last run; meaningful in CONTAINER_EXITED */
 };
 

@@ -1,0 +1,281 @@
+/* What users ask for: checked against the newest values, collected for the next commit, answered after it. */
+#include "core/engine_internal.h"
+
+static char *tag_text(const struct engine *e, uint64_t revision)
+{
+    return xasprintf("%s-%llu", UUID_STR(&e->store), (unsigned long long)revision);
+}
+
+char *engine_tag(const struct engine *e)
+{
+    return tag_text(e, e->config);
+}
+
+static bool tag_matches(const struct engine *e, const struct command *c)
+{
+    CLEANUP_FREE char *tag = tag_text(e, e->head_config);
+
+    for (size_t i = 0; i < c->n_tags; i++) {
+        if (streq(c->tags[i], tag))
+            return true;
+    }
+    return false;
+}
+
+/* A new dataset whose node is there gets its owner in the same commit. */
+static void grant_at_birth(struct engine *e, struct dataset *d)
+{
+    if (!node_ready(e, &d->primary))
+        return;
+    d->owner = d->primary;
+    d->epoch = d->number = next_number(e);
+    dataset_add_holder(d, &d->owner);
+}
+
+static enum result_code dataset_create(struct engine *e, struct command *c, struct command_result *r)
+{
+    struct dataset_entry *entry = dataset_entry_get(e, &c->dataset->id);
+
+    if (entry->head)
+        return RESULT_DATASET_EXISTS;
+    grant_at_birth(e, c->dataset);
+    propose_dataset(e, entry, steal(&c->dataset));
+    r->dataset = dataset_copy(entry->head);
+    return RESULT_CREATED;
+}
+
+static enum result_code dataset_move(struct engine *e, struct command *c, struct command_result *r)
+{
+    struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
+
+    if (!entry || !entry->head)
+        return RESULT_DATASET_NOT_FOUND;
+    if (entry->head->deleted)
+        return RESULT_DATASET_DELETED;
+    if (!c->keep_primary && !uuid_eq(&c->node, &entry->head->primary)) {
+        const struct container_entry *user = container_using(e, &c->dataset_id, /* committed= */ false);
+        if (user) {
+            r->text = xstrdup(user->name);
+            return RESULT_DATASET_OF_CONTAINER;
+        }
+        struct dataset *d = dataset_copy(entry->head);
+        d->primary = c->node;
+        propose_dataset(e, entry, d);
+    }
+    r->dataset = dataset_copy(entry->head);
+    return RESULT_OK;
+}
+
+static enum result_code dataset_delete(struct engine *e, struct command *c, struct command_result *r)
+{
+    struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
+
+    if (!entry || !entry->head)
+        return RESULT_DATASET_NOT_FOUND;
+    if (!entry->head->deleted) {
+        struct dataset *d = dataset_copy(entry->head);
+        d->deleted = true;
+        propose_dataset(e, entry, d);
+    }
+    r->dataset = dataset_copy(entry->head);
+    return RESULT_OK;
+}
+
+static bool external_port_used(const struct engine *e, uint16_t port)
+{
+    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
+        for (size_t i = 0; c->head && i < c->head->n_ports; i++) {
+            if (c->head->ports[i].external == port)
+                return true;
+        }
+    }
+    return false;
+}
+
+static enum result_code check_volume(const struct engine *e, const struct container *c)
+{
+    const struct dataset_entry *entry = dataset_entry_find(e, &c->dataset);
+
+    if (!entry || !entry->head || entry->head->deleted)
+        return RESULT_DATASET_NOT_FOUND;
+    if (!uuid_eq(&entry->head->primary, &c->node))
+        return RESULT_DATASET_ELSEWHERE;
+    if (container_using(e, &c->dataset, /* committed= */ false))
+        return RESULT_DATASET_IN_USE;
+    return RESULT_OK;
+}
+
+/* Contract section 1.4: the first failing check wins. */
+static enum result_code check_container(const struct engine *e, const struct container *c)
+{
+    const struct container_entry *entry = container_entry_find(e, c->name);
+
+    if (entry && entry->head)
+        return RESULT_CONTAINER_EXISTS;
+    if (c->has_volume) {
+        enum result_code code = check_volume(e, c);
+        if (code != RESULT_OK)
+            return code;
+    }
+    for (size_t i = 0; i < c->n_ports; i++) {
+        if (c->ports[i].external && external_port_used(e, c->ports[i].external))
+            return RESULT_PORT_IN_USE;
+    }
+    for (size_t i = 0; i < c->n_links; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (streq(c->links[i].alias, c->links[k].alias))
+                return RESULT_LINK_ALIAS;
+            if (c->links[i].local_port == c->links[k].local_port)
+                return RESULT_LINK_PORT;
+        }
+    }
+    return RESULT_OK;
+}
+
+static enum result_code container_create(struct engine *e, struct command *c,
+                                         struct command_result *r)
+{
+    enum result_code code = check_container(e, c->container);
+
+    if (code != RESULT_OK)
+        return code;
+    struct container_entry *entry = container_entry_get(e, c->container->name);
+    c->container->created = next_number(e);
+    propose_container(e, entry, steal(&c->container));
+    r->container = container_copy(entry->head);
+    return RESULT_CREATED;
+}
+
+static enum result_code container_move(struct engine *e, struct command *c, struct command_result *r)
+{
+    struct container_entry *entry = container_entry_find(e, c->name);
+
+    if (!entry || !entry->head)
+        return RESULT_CONTAINER_NOT_FOUND;
+    if (!uuid_eq(&entry->head->node, &c->node)) {
+        struct container *moved = container_copy(entry->head);
+        moved->node = c->node;
+        propose_container(e, entry, moved);
+    }
+    if (entry->head->has_volume) {
+        struct dataset_entry *volume = dataset_entry_find(e, &entry->head->dataset);
+        if (volume && volume->head && !volume->head->deleted &&
+            !uuid_eq(&volume->head->primary, &c->node)) {
+            struct dataset *d = dataset_copy(volume->head);
+            d->primary = c->node;
+            propose_dataset(e, volume, d);
+        }
+    }
+    r->container = container_copy(entry->head);
+    return RESULT_OK;
+}
+
+static enum result_code container_delete(struct engine *e, struct command *c)
+{
+    struct container_entry *entry = container_entry_find(e, c->name);
+
+    if (!entry || !entry->head)
+        return RESULT_CONTAINER_NOT_FOUND;
+    propose_container(e, entry, NULL);
+    return RESULT_OK;
+}
+
+/* From the release order to the commit, and once a delete was ordered, nothing may hold the dataset any more. */
+static bool is_leaving(const struct engine *e, const struct uuid *dataset, const struct uuid *node)
+{
+    const struct dataset_entry *entry = dataset_entry_find(e, dataset);
+
+    if (!entry || !entry->head)
+        return false;
+    const struct dataset *d = entry->head;
+    if (d->tombstone)
+        return true;
+    return d->transfer.id && d->transfer.phase == TRANSFER_RELEASE &&
+           uuid_eq(&d->transfer.source, node);
+}
+
+static enum result_code lease_acquire(struct engine *e, struct now now, struct command *c,
+                                      struct command_result *r)
+{
+    struct lease_entry *entry = lease_entry_find(e, &c->dataset_id);
+    bool held = entry && entry->head;
+
+    if (held && !uuid_eq(&entry->head->node, &c->node))
+        return RESULT_LEASE_HELD;
+    if (is_leaving(e, &c->dataset_id, &c->node))
+        return RESULT_LEASE_RELEASING;
+    entry = lease_entry_get(e, &c->dataset_id);
+    struct lease *l = xcalloc(1, sizeof(*l));
+    l->dataset = c->dataset_id;
+    l->node = c->node;
+    l->expires = c->expires;
+    entry->expires_mono_us = USEC_NEVER;
+    if (c->expires) {
+        uint64_t left = c->expires_in_us > 0 ? (uint64_t)c->expires_in_us : 0;
+        l->expires_wall_us = now.wall_us + left;
+        entry->expires_mono_us = now.mono_us + left;
+        r->lease_left_us = left;
+    }
+    propose_lease(e, entry, l);
+    r->lease = *l;
+    return held ? RESULT_OK : RESULT_CREATED;
+}
+
+static enum result_code lease_release(struct engine *e, struct now now, struct command *c,
+                                      struct command_result *r)
+{
+    struct lease_entry *entry = lease_entry_find(e, &c->dataset_id);
+
+    if (!entry || !entry->head)
+        return RESULT_LEASE_NOT_FOUND;
+    r->lease = *entry->head;
+    if (entry->head->expires && entry->expires_mono_us > now.mono_us)
+        r->lease_left_us = entry->expires_mono_us - now.mono_us;
+    propose_lease(e, entry, NULL);
+    return RESULT_OK;
+}
+
+static enum result_code apply(struct engine *e, struct now now, struct command *c,
+                              struct command_result *r)
+{
+    switch (c->kind) {
+    case COMMAND_DATASET_CREATE:
+        return dataset_create(e, c, r);
+    case COMMAND_DATASET_MOVE:
+        return dataset_move(e, c, r);
+    case COMMAND_DATASET_DELETE:
+        return dataset_delete(e, c, r);
+    case COMMAND_CONTAINER_CREATE:
+        return container_create(e, c, r);
+    case COMMAND_CONTAINER_MOVE:
+        return container_move(e, c, r);
+    case COMMAND_CONTAINER_DELETE:
+        return container_delete(e, c);
+    case COMMAND_LEASE_ACQUIRE:
+        return lease_acquire(e, now, c, r);
+    case COMMAND_LEASE_RELEASE:
+        return lease_release(e, now, c, r);
+    case COMMAND_MAX:
+        break;
+    }
+    return RESULT_STORE_FAILED;
+}
+
+void engine_command(struct engine *e, struct now now, struct command *c)
+{
+    struct command_result r = {0};
+    uint64_t before = e->head_revision;
+
+    if (c->n_tags && !tag_matches(e, c)) {
+        r.code = RESULT_TAG_MISMATCH;
+        r.text = tag_text(e, e->head_config);
+    } else {
+        r.code = apply(e, now, c, &r);
+        if (e->head_revision != before)
+            e->head_config = e->head_revision;
+    }
+    c->dataset = dataset_free(c->dataset);
+    c->container = container_free(c->container);
+    reply_later(e, c->id, &r);
+    run_queue(e, now);
+}

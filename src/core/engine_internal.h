@@ -1,0 +1,162 @@
+/* Shared by the files of the engine; not for others. */
+#pragma once
+
+#include "base/backoff.h"
+#include "base/str.h"
+#include "core/engine.h"
+
+#include <uthash.h>
+
+struct dataset_report {
+    struct uuid node;
+    bool stale; /* from the node's earlier session; goes unless the new one repeats it */
+    struct report report;
+};
+
+struct dataset_sent {
+    struct uuid node;
+    uint64_t session;
+    struct order order;
+};
+
+struct dataset_entry {
+    struct uuid id;
+    struct dataset *committed; /* NULL: not configured (there are only reports) */
+    struct dataset *head;      /* newest value; the same pointer as committed while pending == 0 */
+    unsigned pending;          /* changes handed out or collected, not yet committed */
+    bool queued;
+    struct dataset_entry *next_queued;
+    struct reason reason; /* what reconciling last found; the node's own reason may be more exact */
+    struct dataset_sent *sent;
+    size_t n_sent, cap_sent;
+    struct dataset_report *reports;
+    size_t n_reports, cap_reports;
+    UT_hash_handle hh;
+};
+
+struct container_report_entry {
+    struct uuid node;
+    bool stale;
+    struct container_report report;
+};
+
+struct container_sent {
+    struct uuid node;
+    uint64_t session;
+    enum container_action action;
+    uint64_t revision;
+};
+
+struct container_entry {
+    char *name;
+    struct container *committed;
+    struct container *head;
+    unsigned pending;
+    uint64_t since_us; /* wall clock: last change of configuration or state */
+    struct container_sent *sent;
+    size_t n_sent, cap_sent;
+    struct container_report_entry *reports;
+    size_t n_reports, cap_reports;
+    UT_hash_handle hh;
+};
+
+struct lease_entry {
+    struct uuid dataset;
+    struct lease *committed, *head;
+    unsigned pending;
+    uint64_t expires_mono_us; /* of head */
+    UT_hash_handle hh;
+};
+
+struct node_entry {
+    struct uuid id;
+    struct hello hello; /* of the last session */
+    uint64_t session;   /* 0 = none */
+    bool complete;      /* the session's first full state has come */
+    bool sending;       /* first contact: orders are being sent */
+    uint64_t closed_mono_us;
+    UT_hash_handle hh;
+};
+
+struct era_entry {
+    struct uuid era;
+    struct uuid node;
+    UT_hash_handle hh;
+};
+
+struct waiting_reply {
+    uint64_t command;
+    struct command_result result;
+};
+
+struct engine_batch {
+    struct batch batch;
+    size_t cap;
+    struct waiting_reply *replies;
+    size_t n_replies, cap_replies;
+    bool needed; /* hand it out even without changes: replies wait for what is before it */
+};
+
+struct engine {
+    struct uuid store;
+    struct random random;
+    uint64_t head_revision; /* highest number given out */
+    uint64_t revision;      /* highest committed */
+    uint64_t head_config;   /* revision of the last change that users see; the tag */
+    uint64_t config;        /* the same, committed */
+    uint64_t next_batch;
+    struct engine_batch *in_flight, *next;
+    uint64_t commit_retry_us; /* after a failed commit nothing of our own is tried before; 0 = at once */
+    unsigned commit_failures;
+
+    struct dataset_entry *datasets;
+    struct container_entry *containers;
+    struct lease_entry *leases;
+    struct node_entry *nodes;
+    struct era_entry *eras;
+
+    struct dataset_entry *queue_first, **queue_last;
+    struct effect *effects_first, **effects_last;
+};
+
+/* engine.c */
+struct effect *effect_push(struct engine *e, enum effect_kind kind);
+void effect_push_changed(struct engine *e, enum object_kind kind, const char *key);
+struct dataset_entry *dataset_entry_get(struct engine *e, const struct uuid *id); /* makes it */
+struct dataset_entry *dataset_entry_find(const struct engine *e, const struct uuid *id);
+struct container_entry *container_entry_get(struct engine *e, const char *name);
+struct container_entry *container_entry_find(const struct engine *e, const char *name);
+struct lease_entry *lease_entry_find(const struct engine *e, const struct uuid *dataset);
+struct lease_entry *lease_entry_get(struct engine *e, const struct uuid *dataset);
+struct node_entry *node_entry_find(const struct engine *e, const struct uuid *id);
+void dataset_entry_gc(struct engine *e, struct dataset_entry *entry);
+void container_entry_gc(struct engine *e, struct container_entry *entry);
+/* Collect a new value of an object (taken over; NULL = delete) for the next commit. */
+void propose_dataset(struct engine *e, struct dataset_entry *entry, struct dataset *value);
+void propose_container(struct engine *e, struct container_entry *entry, struct container *value);
+void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *value);
+/* The number that the next proposed change will have. */
+static inline uint64_t next_number(const struct engine *e)
+{
+    return e->head_revision + 1;
+}
+/* Answers now, or with the commit of what the result is based on. Takes `result` over. */
+void reply_later(struct engine *e, uint64_t command, struct command_result *result);
+void command_result_done(struct command_result *r);
+
+/* engine_reconcile.c */
+void queue_dataset(struct engine *e, struct dataset_entry *entry);
+void run_queue(struct engine *e, struct now now);
+/* Is the node there, fully reported, and does it obey this store? */
+bool node_ready(const struct engine *e, const struct uuid *node);
+const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node);
+const struct container_report *container_report_of(const struct container_entry *entry,
+                                                   const struct uuid *node);
+const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
+                                              bool committed);
+bool report_is_mounted_at(const struct report *r, uint64_t epoch);
+
+/* engine_orders.c */
+void update_dataset_orders(struct engine *e, struct dataset_entry *entry);
+void update_container_orders(struct engine *e, struct container_entry *entry);
+void send_all_orders(struct engine *e, struct node_entry *node);

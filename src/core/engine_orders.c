@@ -1,0 +1,213 @@
+/* What each node is told: computed from committed records only, sent when it differs from what was sent. */
+#include "core/engine_internal.h"
+
+static struct node_entry *open_node(const struct engine *e, const struct uuid *id)
+{
+    struct node_entry *n = node_entry_find(e, id);
+
+    return n && n->session && (n->complete || n->sending) ? n : NULL;
+}
+
+static void set_peer(const struct engine *e, struct order *o, const struct uuid *peer)
+{
+    const struct node_entry *n = node_entry_find(e, peer);
+
+    o->peer = *peer;
+    if (n && n->hello.host) {
+        o->peer_host = xstrdup(n->hello.host);
+        o->peer_port = n->hello.mover_port;
+    }
+}
+
+static void order_of_owner(const struct engine *e, const struct dataset *d, struct order *o)
+{
+    o->role = ROLE_OWNER;
+    o->epoch = d->epoch;
+    o->base = xstrdup_null(d->base);
+    if (!d->transfer.id)
+        return;
+    o->role = d->transfer.phase == TRANSFER_COPY ? ROLE_SOURCE : ROLE_RELEASE;
+    o->transfer = d->transfer.id;
+    set_peer(e, o, &d->transfer.destination);
+}
+
+/* A copy that is not needed any more goes only when the data are known to be safe where they belong. */
+static enum role role_of_other(const struct engine *e, const struct dataset_entry *entry)
+{
+    const struct dataset *d = entry->committed;
+
+    if (!d->born)
+        return ROLE_DROP;
+    if (node_ready(e, &d->owner) && report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
+        return ROLE_DROP;
+    return ROLE_KEEP;
+}
+
+static void order_for(const struct engine *e, const struct dataset_entry *entry,
+                      const struct uuid *node, struct order *ret)
+{
+    const struct dataset *d = entry->committed;
+    struct order o = {.dataset = d->id, .revision = d->revision, .born = d->born,
+                      .maximum_size = d->maximum_size};
+
+    if (d->deleted && d->tombstone) {
+        o.role = ROLE_DESTROY;
+        o.number = d->tombstone;
+    } else if (!uuid_is_nil(&d->owner) && uuid_eq(node, &d->owner)) {
+        order_of_owner(e, d, &o);
+    } else if (d->transfer.id && uuid_eq(node, &d->transfer.destination)) {
+        o.role = ROLE_RECEIVE;
+        o.transfer = d->transfer.id;
+        set_peer(e, &o, &d->transfer.source);
+    } else {
+        o.role = role_of_other(e, entry);
+        o.number = d->number;
+    }
+    metadata_copy(&o.metadata, &d->metadata);
+    *ret = o;
+}
+
+static struct dataset_sent *sent_to(struct dataset_entry *entry, const struct uuid *node)
+{
+    for (size_t i = 0; i < entry->n_sent; i++) {
+        if (uuid_eq(&entry->sent[i].node, node))
+            return &entry->sent[i];
+    }
+    entry->sent = mem_grow(entry->sent, entry->n_sent, &entry->cap_sent, sizeof(*entry->sent));
+    struct dataset_sent *s = &entry->sent[entry->n_sent++];
+    *s = (struct dataset_sent){.node = *node};
+    return s;
+}
+
+static void send_order(struct engine *e, struct dataset_entry *entry, const struct node_entry *n)
+{
+    struct dataset_sent *s = sent_to(entry, &n->id);
+    struct order o;
+
+    order_for(e, entry, &n->id, &o);
+    if (s->session == n->session && order_same(&s->order, &o)) {
+        order_done(&o);
+        return;
+    }
+    order_done(&s->order);
+    s->session = n->session;
+    s->order = o;
+    struct effect *f = effect_push(e, EFFECT_ORDER);
+    f->session = n->session;
+    order_copy(&f->order, &o);
+}
+
+void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
+{
+    const struct dataset *d = entry->committed;
+
+    for (size_t i = 0; i < entry->n_sent;) {
+        struct dataset_sent *s = &entry->sent[i];
+        if (dataset_has_holder(d, &s->node)) {
+            i++;
+            continue;
+        }
+        const struct node_entry *n = open_node(e, &s->node);
+        if (n && s->session == n->session) {
+            struct effect *f = effect_push(e, EFFECT_ORDER_NONE);
+            f->session = n->session;
+            f->dataset = entry->id;
+        }
+        order_done(&s->order);
+        *s = entry->sent[--entry->n_sent];
+    }
+    for (size_t i = 0; i < d->n_holders; i++) {
+        const struct node_entry *n = open_node(e, &d->holders[i]);
+        if (n)
+            send_order(e, entry, n);
+    }
+}
+
+/* Where the container is to run now, and where its image is to be ready. Nil = nowhere. */
+static void places_of(const struct engine *e, const struct container *c, struct uuid *ret_run,
+                      struct uuid *ret_prepare)
+{
+    *ret_run = *ret_prepare = UUID_NIL;
+    if (!c->has_volume) {
+        *ret_run = c->node;
+        return;
+    }
+    const struct dataset_entry *entry = dataset_entry_find(e, &c->dataset);
+    const struct dataset *d = entry ? entry->committed : NULL;
+    bool leaving = d && ((d->transfer.id && d->transfer.phase == TRANSFER_RELEASE) || d->tombstone);
+    if (d && !leaving && d->born)
+        *ret_run = d->owner;
+    if (!uuid_eq(ret_run, &c->node))
+        *ret_prepare = c->node;
+}
+
+static struct container_sent *container_sent_to(struct container_entry *entry,
+                                                const struct uuid *node)
+{
+    for (size_t i = 0; i < entry->n_sent; i++) {
+        if (uuid_eq(&entry->sent[i].node, node))
+            return &entry->sent[i];
+    }
+    entry->sent = mem_grow(entry->sent, entry->n_sent, &entry->cap_sent, sizeof(*entry->sent));
+    struct container_sent *s = &entry->sent[entry->n_sent++];
+    *s = (struct container_sent){.node = *node};
+    return s;
+}
+
+static void send_container_order(struct engine *e, struct container_entry *entry,
+                                 const struct node_entry *n, enum container_action action)
+{
+    struct container_sent *s = container_sent_to(entry, &n->id);
+    uint64_t revision = entry->committed->revision;
+
+    if (s->session == n->session && s->action == action && s->revision == revision)
+        return;
+    *s = (struct container_sent){n->id, n->session, action, revision};
+    struct effect *f = effect_push(e, EFFECT_CONTAINER_ORDER);
+    f->session = n->session;
+    f->container_order.action = action;
+    f->container_order.config = container_copy(entry->committed);
+}
+
+void update_container_orders(struct engine *e, struct container_entry *entry)
+{
+    struct uuid run = UUID_NIL, prepare = UUID_NIL;
+
+    if (entry->committed)
+        places_of(e, entry->committed, &run, &prepare);
+    for (size_t i = 0; i < entry->n_sent;) {
+        struct container_sent *s = &entry->sent[i];
+        if (uuid_eq(&s->node, &run) || uuid_eq(&s->node, &prepare)) {
+            i++;
+            continue;
+        }
+        const struct node_entry *n = open_node(e, &s->node);
+        if (n && s->session == n->session) {
+            struct effect *f = effect_push(e, EFFECT_CONTAINER_NONE);
+            f->session = n->session;
+            f->name = xstrdup(entry->name);
+        }
+        *s = entry->sent[--entry->n_sent];
+    }
+    const struct node_entry *n = uuid_is_nil(&run) ? NULL : open_node(e, &run);
+    if (n)
+        send_container_order(e, entry, n, CONTAINER_RUN);
+    n = uuid_is_nil(&prepare) ? NULL : open_node(e, &prepare);
+    if (n)
+        send_container_order(e, entry, n, CONTAINER_PREPARE);
+}
+
+void send_all_orders(struct engine *e, struct node_entry *node)
+{
+    node->sending = true;
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+        if (d->committed && dataset_has_holder(d->committed, &node->id))
+            send_order(e, d, node);
+    }
+    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
+        if (c->committed)
+            update_container_orders(e, c);
+    }
+    node->sending = false;
+    effect_push(e, EFFECT_ORDERS_COMPLETE)->session = node->session;
+}

@@ -1,0 +1,400 @@
+/* Where each dataset stands on its way to where the user wants it, and what is committed next (README.md). */
+#include "core/engine_internal.h"
+
+void queue_dataset(struct engine *e, struct dataset_entry *entry)
+{
+    if (entry->queued)
+        return;
+    entry->queued = true;
+    entry->next_queued = NULL;
+    *e->queue_last = entry;
+    e->queue_last = &entry->next_queued;
+}
+
+bool node_ready(const struct engine *e, const struct uuid *node)
+{
+    const struct node_entry *n = node_entry_find(e, node);
+
+    return n && n->session && n->complete &&
+           (uuid_is_nil(&n->hello.store) || uuid_eq(&n->hello.store, &e->store)) &&
+           n->hello.seen_revision <= e->head_revision;
+}
+
+const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node)
+{
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (uuid_eq(&entry->reports[i].node, node))
+            return &entry->reports[i].report;
+    }
+    return NULL;
+}
+
+const struct container_report *container_report_of(const struct container_entry *entry,
+                                                   const struct uuid *node)
+{
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (uuid_eq(&entry->reports[i].node, node))
+            return &entry->reports[i].report;
+    }
+    return NULL;
+}
+
+const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
+                                              bool committed)
+{
+    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
+        const struct container *value = committed ? c->committed : c->head;
+        if (value && value->has_volume && uuid_eq(&value->dataset, dataset))
+            return c;
+    }
+    return NULL;
+}
+
+static bool report_is_owned_at(const struct report *r, uint64_t epoch)
+{
+    return r && r->volume.present && r->volume.mark.state == MARK_OWNED &&
+           r->volume.mark.epoch == epoch;
+}
+
+bool report_is_mounted_at(const struct report *r, uint64_t epoch)
+{
+    return report_is_owned_at(r, epoch) && r->volume.mounted;
+}
+
+static void because(struct dataset_entry *entry, struct now now, enum reason_code code,
+                    const char *text)
+{
+    reason_set(&entry->reason, code, now.wall_us, 0, text);
+}
+
+static void because_node(struct dataset_entry *entry, struct now now, enum reason_code code,
+                         const char *what, const struct uuid *node)
+{
+    CLEANUP_FREE char *text = xasprintf("%s %s is not connected", what, UUID_STR(node));
+
+    because(entry, now, code, text);
+}
+
+/* The lease that keeps the dataset on `node`, if any. */
+static const struct lease *lease_on(const struct engine *e, const struct uuid *dataset,
+                                    const struct uuid *node)
+{
+    const struct lease_entry *l = lease_entry_find(e, dataset);
+
+    /* Both values count: one that is being acquired, and one whose release is not durable yet. */
+    if (l && l->head && uuid_eq(&l->head->node, node))
+        return l->head;
+    if (l && l->committed && uuid_eq(&l->committed->node, node))
+        return l->committed;
+    return NULL;
+}
+
+static void because_lease(struct dataset_entry *entry, struct now now, const struct lease *l)
+{
+    CLEANUP_FREE char *text = xasprintf("a lease holds the dataset on node %s%s", UUID_STR(&l->node),
+                                        l->expires ? "" : " and does not expire");
+
+    because(entry, now, REASON_LEASE_HELD, text);
+}
+
+/* Holders that confirmed that nothing is left there; true when one was taken off the list. */
+static bool strike_confirmed(struct engine *e, struct dataset_entry *entry, const struct uuid *keep,
+                             uint64_t number)
+{
+    const struct dataset *d = entry->committed;
+    struct dataset *changed = NULL;
+
+    for (size_t i = 0; i < d->n_holders; i++) {
+        const struct report *r = report_of(entry, &d->holders[i]);
+        if ((keep && uuid_eq(keep, &d->holders[i])) || !r || r->gone < number)
+            continue;
+        if (!changed)
+            changed = dataset_copy(d);
+        dataset_remove_holder(changed, &d->holders[i]);
+    }
+    if (changed)
+        propose_dataset(e, entry, changed);
+    return changed != NULL;
+}
+
+static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+
+    if (!d->tombstone) {
+        const struct lease *l = lease_on(e, &d->id, &d->owner);
+        const struct container_entry *user = container_using(e, &d->id, /* committed= */ true);
+        if (l) {
+            because_lease(entry, now, l);
+            return;
+        }
+        if (user) {
+            CLEANUP_FREE char *text = xasprintf("container %s uses the dataset", user->name);
+            because(entry, now, REASON_IN_USE_BY_CONTAINER, text);
+            return;
+        }
+        struct dataset *changed = dataset_copy(d);
+        changed->owner = UUID_NIL;
+        changed->transfer = (struct transfer){0};
+        changed->tombstone = changed->number = changed->epoch = next_number(e);
+        propose_dataset(e, entry, changed);
+        because(entry, now, REASON_DELETING, NULL);
+        return;
+    }
+    if (!d->n_holders) {
+        because(entry, now, REASON_NONE, NULL);
+        return;
+    }
+    if (strike_confirmed(e, entry, /* keep= */ NULL, d->tombstone))
+        return;
+    for (size_t i = 0; i < d->n_holders; i++) {
+        if (!node_ready(e, &d->holders[i])) {
+            because_node(entry, now, REASON_WAITING_FOR_HOLDERS, "node that holds data,",
+                         &d->holders[i]);
+            return;
+        }
+    }
+    because(entry, now, REASON_DELETING, "the nodes are destroying the data");
+}
+
+/* Nobody owns it and nothing was ever in it: the wanted node is granted it as soon as it is there. */
+static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+
+    if (d->born) {
+        because(entry, now, REASON_DATA_MISSING, "the dataset has data, but no owner");
+        return;
+    }
+    if (strike_confirmed(e, entry, /* keep= */ &d->primary, d->number))
+        return;
+    if (!node_ready(e, &d->primary)) {
+        const struct node_entry *n = node_entry_find(e, &d->primary);
+        if (n && n->session && n->complete)
+            because(entry, now, REASON_STORE_UNKNOWN, "the node obeys another store");
+        else
+            because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->primary);
+        return;
+    }
+    struct dataset *changed = dataset_copy(d);
+    changed->owner = d->primary;
+    changed->epoch = changed->number = next_number(e);
+    free(changed->base);
+    changed->base = NULL;
+    dataset_add_holder(changed, &changed->owner);
+    propose_dataset(e, entry, changed);
+    because(entry, now, REASON_CREATING, NULL);
+}
+
+/* Granted, but nothing was ever written: nobody mounts it before `born` is committed. So it can be taken back
+ * without asking. */
+static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+    const struct report *r = report_of(entry, &d->owner);
+
+    if (!uuid_eq(&d->primary, &d->owner)) {
+        struct dataset *changed = dataset_copy(d);
+        changed->owner = UUID_NIL;
+        changed->epoch = changed->number = next_number(e);
+        propose_dataset(e, entry, changed);
+        return;
+    }
+    if (report_is_owned_at(r, d->epoch)) {
+        struct dataset *changed = dataset_copy(d);
+        changed->born = true;
+        propose_dataset(e, entry, changed);
+        return;
+    }
+    if (!node_ready(e, &d->owner))
+        because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
+    else
+        because(entry, now, REASON_CREATING, NULL);
+}
+
+/* Can data go from `source` to `destination` at all? Sets the reason when not. */
+static bool can_move(const struct engine *e, struct dataset_entry *entry, struct now now,
+                     const struct uuid *source, const struct uuid *destination)
+{
+    const struct node_entry *from = node_entry_find(e, source);
+    const struct node_entry *to = node_entry_find(e, destination);
+
+    if (!node_ready(e, source)) {
+        because_node(entry, now, REASON_OWNER_DISCONNECTED, "owner", source);
+        return false;
+    }
+    if (!node_ready(e, destination)) {
+        because_node(entry, now, REASON_DESTINATION_DISCONNECTED, "destination", destination);
+        return false;
+    }
+    if (from->hello.storage != to->hello.storage ||
+        !str_equal_null(from->hello.backend, to->hello.backend)) {
+        CLEANUP_FREE char *text = xasprintf("the source has backend %s, the destination %s",
+                                            from->hello.backend, to->hello.backend);
+        because(entry, now, REASON_BACKEND_MISMATCH, text);
+        return false;
+    }
+    if (from->hello.storage == STORAGE_ATTACHABLE &&
+        !uuid_eq(&from->hello.shared_by, &to->hello.shared_by)) {
+        because(entry, now, REASON_CANNOT_MOVE, "the two nodes do not share the storage");
+        return false;
+    }
+    return true;
+}
+
+static void reconcile_settled(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+
+    if (!uuid_eq(&d->primary, &d->owner)) {
+        if (!can_move(e, entry, now, &d->owner, &d->primary))
+            return;
+        struct dataset *changed = dataset_copy(d);
+        changed->transfer = (struct transfer){.id = next_number(e),
+                                              .epoch = d->epoch,
+                                              .source = d->owner,
+                                              .destination = d->primary,
+                                              .phase = TRANSFER_COPY};
+        changed->number = changed->transfer.id;
+        dataset_add_holder(changed, &d->primary); /* before the first byte goes there */
+        propose_dataset(e, entry, changed);
+        because(entry, now, REASON_COPYING, NULL);
+        return;
+    }
+    if (report_is_mounted_at(report_of(entry, &d->owner), d->epoch) &&
+        strike_confirmed(e, entry, /* keep= */ &d->owner, d->number))
+        return;
+    if (!node_ready(e, &d->owner))
+        because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
+    else if (!report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
+        because(entry, now, REASON_MOUNTING, NULL);
+    else
+        because(entry, now, REASON_NONE, NULL);
+}
+
+/* The container that moves along must be able to start at once. */
+static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+    const struct container_entry *user = container_using(e, &d->id, /* committed= */ true);
+
+    if (!user || !uuid_eq(&user->committed->node, &d->transfer.destination))
+        return true;
+    const struct container_report *r = container_report_of(user, &d->transfer.destination);
+    if (r && (r->image_ready || r->run == CONTAINER_RUNNING))
+        return true;
+    if (r && r->reason.code != REASON_NONE)
+        because(entry, now, r->reason.code, r->reason.text);
+    else
+        because(entry, now, REASON_WAITING_FOR_IMAGE, user->committed->image);
+    return false;
+}
+
+static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+    const struct report *source = report_of(entry, &d->transfer.source);
+
+    if (!uuid_eq(&d->primary, &d->transfer.destination)) {
+        struct dataset *changed = dataset_copy(d); /* cancelled or retargeted: nobody was told to stop */
+        changed->transfer = (struct transfer){0};
+        propose_dataset(e, entry, changed);
+        return;
+    }
+    if (!can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
+        return;
+    if (!source || source->copied != d->transfer.id) {
+        because(entry, now, REASON_COPYING, NULL);
+        return;
+    }
+    const struct lease *l = lease_on(e, &d->id, &d->transfer.source);
+    if (l) {
+        because_lease(entry, now, l);
+        return;
+    }
+    if (!image_is_ready(e, entry, now))
+        return;
+    struct dataset *changed = dataset_copy(d);
+    changed->transfer.phase = TRANSFER_RELEASE;
+    propose_dataset(e, entry, changed);
+    because(entry, now, REASON_RELEASING, NULL);
+}
+
+static void reconcile_release(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+    const struct transfer *t = &d->transfer;
+    const struct report *source = report_of(entry, &t->source);
+    const struct report *destination = report_of(entry, &t->destination);
+
+    if (!uuid_eq(&d->primary, &t->destination)) {
+        struct dataset *changed = dataset_copy(d); /* cancelled: the source owns again, at a new epoch */
+        changed->owner = t->source;
+        changed->epoch = changed->number = next_number(e);
+        free(changed->base);
+        changed->base = NULL;
+        changed->transfer = (struct transfer){0};
+        propose_dataset(e, entry, changed);
+        return;
+    }
+    bool released = source && source->volume.mark.state == MARK_RELEASED &&
+                    source->volume.mark.epoch == t->epoch && source->volume.mark.transfer == t->id;
+    /* On attachable storage nothing is shipped: released means detached, as the backend says. */
+    const struct node_entry *from = node_entry_find(e, &t->source);
+    bool shipped = destination && destination->received == t->id && released &&
+                   streq(destination->received_snapshot, source->volume.mark.snapshot);
+    bool received = released && (shipped || (from && from->hello.storage == STORAGE_ATTACHABLE));
+    if (received) {
+        struct dataset *changed = dataset_copy(d);
+        changed->owner = t->destination;
+        changed->epoch = changed->number = next_number(e);
+        free(changed->base);
+        changed->base = source->volume.mark.snapshot[0] ? xstrdup(source->volume.mark.snapshot) : NULL;
+        changed->transfer = (struct transfer){0};
+        propose_dataset(e, entry, changed);
+        because(entry, now, REASON_PROMOTING, NULL);
+        return;
+    }
+    if (!released && !node_ready(e, &t->source))
+        because_node(entry, now, REASON_OWNER_DISCONNECTED, "source", &t->source);
+    else if (released && !node_ready(e, &t->destination))
+        because_node(entry, now, REASON_DESTINATION_DISCONNECTED, "destination", &t->destination);
+    else
+        because(entry, now, REASON_RELEASING, NULL);
+}
+
+static void reconcile(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+
+    if (e->commit_retry_us > now.mono_us)
+        return; /* engine_tick() comes back to it */
+    if (d->deleted)
+        reconcile_deleted(e, entry, now);
+    else if (uuid_is_nil(&d->owner))
+        reconcile_unowned(e, entry, now);
+    else if (!d->born)
+        reconcile_unborn(e, entry, now);
+    else if (!d->transfer.id)
+        reconcile_settled(e, entry, now);
+    else if (d->transfer.phase == TRANSFER_COPY)
+        reconcile_copy(e, entry, now);
+    else
+        reconcile_release(e, entry, now);
+}
+
+void run_queue(struct engine *e, struct now now)
+{
+    while (e->queue_first) {
+        struct dataset_entry *entry = e->queue_first;
+        e->queue_first = entry->next_queued;
+        if (!e->queue_first)
+            e->queue_last = &e->queue_first;
+        entry->queued = false;
+        if (entry->committed && !entry->pending)
+            reconcile(e, entry, now);
+        if (entry->committed)
+            update_dataset_orders(e, entry);
+        dataset_entry_gc(e, entry);
+    }
+}

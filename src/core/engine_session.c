@@ -1,0 +1,334 @@
+/* Agents: one session a node, what they report, and time passing. */
+#include "core/engine_internal.h"
+
+static void refuse(struct engine *e, uint64_t session, char *text)
+{
+    struct effect *f = effect_push(e, EFFECT_REFUSE);
+
+    f->session = session;
+    f->text = text;
+}
+
+static struct node_entry *node_of_session(struct engine *e, uint64_t session)
+{
+    for (struct node_entry *n = e->nodes; n && session; n = n->hh.next) {
+        if (n->session == session)
+            return n;
+    }
+    return NULL;
+}
+
+static void remember_era(struct engine *e, const struct hello *h)
+{
+    struct era_entry *entry;
+
+    HASH_FIND(hh, e->eras, &h->era, sizeof(h->era), entry);
+    if (!entry) {
+        entry = xcalloc(1, sizeof(*entry));
+        entry->era = h->era;
+        HASH_ADD(hh, e->eras, era, sizeof(entry->era), entry);
+    }
+    entry->node = h->node;
+}
+
+static void hello_copy(struct hello *to, const struct hello *from)
+{
+    hello_done(to);
+    *to = *from;
+    to->version = xstrdup_null(from->version);
+    to->host = xstrdup_null(from->host);
+    to->backend = xstrdup_null(from->backend);
+}
+
+static void drop_dataset_reports(struct engine *e, const struct uuid *node, bool only_stale)
+{
+    struct dataset_entry *entry, *next;
+
+    HASH_ITER(hh, e->datasets, entry, next)
+    {
+        for (size_t i = 0; i < entry->n_reports; i++) {
+            struct dataset_report *r = &entry->reports[i];
+            if (!uuid_eq(&r->node, node) || (only_stale && !r->stale))
+                continue;
+            report_done(&r->report);
+            *r = entry->reports[--entry->n_reports];
+            effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
+            break; /* a node has one report a dataset */
+        }
+        dataset_entry_gc(e, entry);
+    }
+}
+
+static void drop_container_reports(struct engine *e, const struct uuid *node, bool only_stale)
+{
+    struct container_entry *entry, *next;
+
+    HASH_ITER(hh, e->containers, entry, next)
+    {
+        for (size_t i = 0; i < entry->n_reports; i++) {
+            struct container_report_entry *r = &entry->reports[i];
+            if (!uuid_eq(&r->node, node) || (only_stale && !r->stale))
+                continue;
+            container_report_done(&r->report);
+            *r = entry->reports[--entry->n_reports];
+            effect_push_changed(e, OBJECT_CONTAINER, entry->name);
+            break;
+        }
+        container_entry_gc(e, entry);
+    }
+}
+
+static void mark_reports_stale(struct engine *e, const struct uuid *node)
+{
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+        for (size_t i = 0; i < d->n_reports; i++) {
+            if (uuid_eq(&d->reports[i].node, node))
+                d->reports[i].stale = true;
+        }
+    }
+    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
+        for (size_t i = 0; i < c->n_reports; i++) {
+            if (uuid_eq(&c->reports[i].node, node))
+                c->reports[i].stale = true;
+        }
+    }
+}
+
+void engine_session_open(struct engine *e, struct now now, uint64_t session,
+                         const struct hello *hello)
+{
+    struct node_entry *n = node_entry_find(e, &hello->node);
+
+    if (hello->protocol != AGENT_PROTOCOL_VERSION) {
+        refuse(e, session,
+               xasprintf("the agent speaks protocol version %u, the control service %u; install "
+                         "versions that fit on both",
+                         hello->protocol, AGENT_PROTOCOL_VERSION));
+        return;
+    }
+    if (n && n->session && !uuid_eq(&n->hello.era, &hello->era)) {
+        refuse(e, session,
+               xasprintf("two machines use the certificate of node %s: the one at %s with boot id %s "
+                         "is connected, this one has boot id %s; give each machine its own",
+                         UUID_STR(&hello->node), n->hello.host ? n->hello.host : "?",
+                         UUID_STR(&n->hello.era), UUID_STR(&hello->era)));
+        return;
+    }
+    if (!n) {
+        n = xcalloc(1, sizeof(*n));
+        n->id = hello->node;
+        HASH_ADD(hh, e->nodes, id, sizeof(n->id), n);
+    } else if (!uuid_eq(&n->hello.era, &hello->era)) {
+        drop_dataset_reports(e, &n->id, /* only_stale= */ false); /* mounts of before the boot are gone */
+        drop_container_reports(e, &n->id, /* only_stale= */ false);
+    } else {
+        mark_reports_stale(e, &n->id);
+    }
+    if (n->session)
+        refuse(e, n->session, xstrdup("a newer session of the same node took over"));
+    hello_copy(&n->hello, hello);
+    n->session = session;
+    n->complete = false;
+    remember_era(e, hello);
+    struct effect *f = effect_push(e, EFFECT_WELCOME);
+    f->session = session;
+    f->welcome = (struct welcome){AGENT_PROTOCOL_VERSION, e->store, e->revision};
+    effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
+    run_queue(e, now);
+}
+
+/* Everything that may look different now that the node came or went. */
+static void queue_datasets_of(struct engine *e, const struct uuid *node)
+{
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+        if (d->committed &&
+            (uuid_eq(&d->committed->primary, node) || dataset_has_holder(d->committed, node)))
+            queue_dataset(e, d);
+    }
+}
+
+void engine_session_closed(struct engine *e, struct now now, uint64_t session)
+{
+    struct node_entry *n = node_of_session(e, session);
+
+    if (!n)
+        return;
+    n->session = 0;
+    n->complete = false;
+    n->closed_mono_us = now.mono_us;
+    queue_datasets_of(e, &n->id);
+    effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
+    run_queue(e, now);
+}
+
+static void copy_report(struct report *to, const struct report *from)
+{
+    report_done(to);
+    *to = *from;
+    volume_state_copy(&to->volume, &from->volume);
+    reason_copy(&to->reason, &from->reason);
+}
+
+void engine_report(struct engine *e, struct now now, uint64_t session, const struct report *report)
+{
+    struct node_entry *n = node_of_session(e, session);
+
+    if (!n)
+        return;
+    struct dataset_entry *entry = dataset_entry_get(e, &report->dataset);
+    struct dataset_report *mine = NULL;
+    for (size_t i = 0; i < entry->n_reports && !mine; i++) {
+        if (uuid_eq(&entry->reports[i].node, &n->id))
+            mine = &entry->reports[i];
+    }
+    if (!mine) {
+        entry->reports =
+            mem_grow(entry->reports, entry->n_reports, &entry->cap_reports, sizeof(*entry->reports));
+        mine = &entry->reports[entry->n_reports++];
+        *mine = (struct dataset_report){.node = n->id};
+    }
+    copy_report(&mine->report, report);
+    mine->stale = false;
+    queue_dataset(e, entry);
+    effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
+    run_queue(e, now);
+}
+
+void engine_report_gone(struct engine *e, struct now now, uint64_t session,
+                        const struct uuid *dataset)
+{
+    struct node_entry *n = node_of_session(e, session);
+    struct dataset_entry *entry = n ? dataset_entry_find(e, dataset) : NULL;
+
+    if (!entry)
+        return;
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (!uuid_eq(&entry->reports[i].node, &n->id))
+            continue;
+        report_done(&entry->reports[i].report);
+        entry->reports[i] = entry->reports[--entry->n_reports];
+        queue_dataset(e, entry);
+        effect_push_changed(e, OBJECT_DATASET, UUID_STR(dataset));
+        break;
+    }
+    run_queue(e, now);
+}
+
+void engine_container_report(struct engine *e, struct now now, uint64_t session,
+                             const struct container_report *report)
+{
+    struct node_entry *n = node_of_session(e, session);
+
+    if (!n)
+        return;
+    struct container_entry *entry = container_entry_get(e, report->name);
+    struct container_report_entry *mine = NULL;
+    for (size_t i = 0; i < entry->n_reports && !mine; i++) {
+        if (uuid_eq(&entry->reports[i].node, &n->id))
+            mine = &entry->reports[i];
+    }
+    if (!mine) {
+        entry->reports =
+            mem_grow(entry->reports, entry->n_reports, &entry->cap_reports, sizeof(*entry->reports));
+        mine = &entry->reports[entry->n_reports++];
+        *mine = (struct container_report_entry){.node = n->id};
+    }
+    container_report_done(&mine->report);
+    mine->report = *report;
+    mine->report.name = xstrdup(report->name);
+    reason_copy(&mine->report.reason, &report->reason);
+    mine->stale = false;
+    effect_push_changed(e, OBJECT_CONTAINER, entry->name);
+    struct dataset_entry *d = entry->committed && entry->committed->has_volume
+                                  ? dataset_entry_find(e, &entry->committed->dataset)
+                                  : NULL;
+    if (d)
+        queue_dataset(e, d); /* a move may wait for the image */
+    run_queue(e, now);
+}
+
+void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name)
+{
+    struct node_entry *n = node_of_session(e, session);
+    struct container_entry *entry = n ? container_entry_find(e, name) : NULL;
+
+    if (!entry)
+        return;
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (!uuid_eq(&entry->reports[i].node, &n->id))
+            continue;
+        container_report_done(&entry->reports[i].report);
+        entry->reports[i] = entry->reports[--entry->n_reports];
+        effect_push_changed(e, OBJECT_CONTAINER, name);
+        break;
+    }
+    container_entry_gc(e, entry);
+    run_queue(e, now);
+}
+
+void engine_reports_complete(struct engine *e, struct now now, uint64_t session)
+{
+    struct node_entry *n = node_of_session(e, session);
+
+    if (!n || n->complete)
+        return;
+    drop_dataset_reports(e, &n->id, /* only_stale= */ true);
+    drop_container_reports(e, &n->id, /* only_stale= */ true);
+    send_all_orders(e, n);
+    n->complete = true;
+    queue_datasets_of(e, &n->id);
+    run_queue(e, now);
+}
+
+/* ---- time ---- */
+
+static void expire_leases(struct engine *e, struct now now)
+{
+    struct lease_entry *l, *next;
+
+    HASH_ITER(hh, e->leases, l, next)
+    {
+        if (!l->head || l->expires_mono_us > now.mono_us || l->pending)
+            continue;
+        propose_lease(e, l, NULL);
+        e->head_config = e->head_revision;
+    }
+}
+
+void engine_tick(struct engine *e, struct now now)
+{
+    if (e->commit_retry_us > now.mono_us)
+        return;
+    if (e->commit_retry_us) {
+        e->commit_retry_us = 0;
+        for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+            if (d->committed)
+                queue_dataset(e, d);
+        }
+    }
+    expire_leases(e, now);
+    for (struct node_entry *n = e->nodes; n; n = n->hh.next) {
+        if (!n->session && n->closed_mono_us && now.mono_us >= n->closed_mono_us + NODE_GRACE_US) {
+            n->closed_mono_us = 0;
+            effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
+        }
+    }
+    run_queue(e, now);
+}
+
+uint64_t engine_deadline(const struct engine *e)
+{
+    uint64_t first = USEC_NEVER;
+
+    if (e->commit_retry_us)
+        return e->commit_retry_us;
+    for (struct lease_entry *l = e->leases; l; l = l->hh.next) {
+        if (l->head && !l->pending && l->expires_mono_us < first)
+            first = l->expires_mono_us;
+    }
+    for (struct node_entry *n = e->nodes; n; n = n->hh.next) {
+        if (!n->session && n->closed_mono_us && n->closed_mono_us + NODE_GRACE_US < first)
+            first = n->closed_mono_us + NODE_GRACE_US;
+    }
+    return first;
+}
