@@ -1,0 +1,530 @@
+#include "proto/codec.h"
+#include "proto/codec_wire.h"
+
+#include <stdalign.h>
+
+/* protobuf-c allocates for whatever the bytes ask; this allocator stops at CODEC_MAX_MEMORY, and
+ * the unpacking then fails. Each block remembers its size in front of it. */
+struct budget {
+    ProtobufCAllocator allocator;
+    size_t left;
+};
+
+#define BLOCK_HEADER alignof(max_align_t)
+
+static void *budget_alloc(void *cookie, size_t size)
+{
+    struct budget *b = cookie;
+
+    if (size > b->left || b->left - size < BLOCK_HEADER)
+        return NULL;
+    b->left -= size + BLOCK_HEADER;
+    char *block = xmalloc(size + BLOCK_HEADER);
+    memcpy(block, &size, sizeof(size));
+    return block + BLOCK_HEADER;
+}
+
+static void budget_free(void *cookie, void *p)
+{
+    struct budget *b = cookie;
+    size_t size;
+
+    if (!p)
+        return;
+    char *block = (char *)p - BLOCK_HEADER;
+    memcpy(&size, block, sizeof(size));
+    b->left += size + BLOCK_HEADER;
+    free(block);
+}
+
+static struct budget budget_new(void)
+{
+    return (struct budget){.allocator = {budget_alloc, budget_free, NULL},
+                           .left = CODEC_MAX_MEMORY};
+}
+
+static struct err *corrupt(const char *field, const char *what)
+{
+    return err_new(ERR_CORRUPT, "agent link: %s %s", field, what);
+}
+
+enum need { OPTIONAL, REQUIRED };
+
+/* Optional uuids are the nil uuid when absent. */
+static struct err *take_uuid(ProtobufCBinaryData in, enum need need, const char *field,
+                             struct uuid *ret)
+{
+    struct uuid id = UUID_NIL;
+
+    if (in.len && in.len != sizeof(id.b))
+        return corrupt(field, "is not 16 bytes long");
+    if (in.len)
+        memcpy(id.b, in.data, sizeof(id.b));
+    if (need == REQUIRED && uuid_is_nil(&id))
+        return corrupt(field, "is missing");
+    *ret = id;
+    return NULL;
+}
+
+/* Always a string, maybe an empty one. */
+static struct err *take_string(ProtobufCBinaryData in, size_t max, const char *field, char **ret)
+{
+    if (in.len > max)
+        return corrupt(field, "is too long");
+    if (!str_is_utf8((const char *)in.data, in.len))
+        return corrupt(field, "is not valid UTF-8");
+    *ret = xstrndup(in.len ? (const char *)in.data : "", in.len);
+    return NULL;
+}
+
+/* A string on one line; NULL when optional and empty. */
+static struct err *take_word(ProtobufCBinaryData in, size_t max, enum need need, const char *field,
+                             char **ret)
+{
+    if (!in.len)
+        return need == REQUIRED ? corrupt(field, "is missing") : NULL;
+    for (size_t i = 0; i < in.len; i++) {
+        if (in.data[i] < 0x20 || in.data[i] == 0x7f)
+            return corrupt(field, "has a control character");
+    }
+    return take_string(in, max, field, ret);
+}
+
+/* A container's name, [a-zA-Z0-9_.-]+ as the public contract has it. */
+static struct err *take_name(ProtobufCBinaryData in, const char *field, char **ret)
+{
+    for (size_t i = 0; i < in.len; i++) {
+        uint8_t c = in.data[i];
+        uint8_t lower = c | 0x20;
+        if (!((lower >= 'a' && lower <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+              c == '-'))
+            return corrupt(field, "has a character that names cannot have");
+    }
+    return take_word(in, CODEC_MAX_NAME, REQUIRED, field, ret);
+}
+
+/* Snapshot names become names of files and subvolumes: nothing but [a-z0-9-]. */
+static struct err *take_snapshot(ProtobufCBinaryData in, enum need need, const char *field,
+                                 char ret[SNAPSHOT_NAME_SIZE])
+{
+    if (in.len >= SNAPSHOT_NAME_SIZE)
+        return corrupt(field, "is too long");
+    for (size_t i = 0; i < in.len; i++) {
+        uint8_t c = in.data[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'))
+            return corrupt(field, "has a character that snapshot names cannot have");
+    }
+    if (need == REQUIRED && !in.len)
+        return corrupt(field, "is missing");
+    memset(ret, 0, SNAPSHOT_NAME_SIZE);
+    if (in.len)
+        memcpy(ret, in.data, in.len);
+    return NULL;
+}
+
+static struct err *take_port(uint32_t in, const char *field, uint16_t *ret)
+{
+    if (in > UINT16_MAX)
+        return corrupt(field, "is not a port number");
+    *ret = (uint16_t)in;
+    return NULL;
+}
+
+static struct err *take_enum(const struct enum_map *map, int in, const char *field, int *ret)
+{
+    for (size_t i = 0; i < map->n; i++) {
+        if (map->wire[i] == in) {
+            *ret = (int)i;
+            return NULL;
+        }
+    }
+    return corrupt(field, "is missing or has a value that this version does not know");
+}
+
+static struct err *take_reason(const Wire__Reason *w, struct reason *r)
+{
+    int code;
+    char *text = NULL;
+
+    if (!w)
+        return NULL; /* all is as wanted */
+    TRY(take_enum(&map_reason, (int)w->code, "reason code", &code));
+    if (w->text.len)
+        TRY(take_string(w->text, CODEC_MAX_TEXT, "reason text", &text));
+    r->code = (enum reason_code)code;
+    r->text = text;
+    r->since_us = w->since_us;
+    r->retry_us = w->retry_us;
+    return NULL;
+}
+
+static struct err *take_hello(const Wire__Hello *w, struct hello *h)
+{
+    int kind;
+
+    TRY(take_uuid(w->node, REQUIRED, "hello: node", &h->node));
+    TRY(take_uuid(w->era, REQUIRED, "hello: era", &h->era));
+    TRY(take_word(w->version, CODEC_MAX_VERSION, REQUIRED, "hello: version", &h->version));
+    TRY(take_word(w->host, CODEC_MAX_HOST, REQUIRED, "hello: host", &h->host));
+    TRY(take_port(w->mover_port, "hello: mover_port", &h->mover_port));
+    TRY(take_enum(&map_storage, (int)w->storage, "hello: storage", &kind));
+    TRY(take_word(w->backend, CODEC_MAX_BACKEND, REQUIRED, "hello: backend", &h->backend));
+    TRY(take_uuid(w->shared_by, OPTIONAL, "hello: shared_by", &h->shared_by));
+    TRY(take_uuid(w->store, OPTIONAL, "hello: store", &h->store));
+    h->protocol = w->protocol;
+    h->storage = (enum storage_kind)kind;
+    h->seen_revision = w->seen_revision;
+    return NULL;
+}
+
+static struct err *take_mark(const Wire__Mark *w, struct volume_mark *m)
+{
+    int state;
+
+    if (!w)
+        return corrupt("report: mark", "is missing");
+    TRY(take_enum(&map_mark, (int)w->state, "report: mark", &state));
+    TRY(take_snapshot(w->snapshot, OPTIONAL, "report: snapshot of the mark", m->snapshot));
+    m->state = (enum mark_state)state;
+    m->epoch = w->epoch;
+    m->transfer = w->transfer;
+    return NULL;
+}
+
+static struct err *take_volume(const Wire__Volume *w, struct volume_state *v)
+{
+    if (!w)
+        return corrupt("report: volume", "is missing");
+    if (w->n_snapshots > CODEC_MAX_SNAPSHOTS)
+        return corrupt("report: snapshots", "are too many");
+    TRY(take_mark(w->mark, &v->mark));
+    v->present = w->present;
+    v->attached = w->attached;
+    v->attached_elsewhere = w->attached_elsewhere;
+    v->mounted = w->mounted;
+    v->partial = w->partial;
+    v->size = w->size;
+    if (w->n_snapshots)
+        v->snapshots = xcalloc(w->n_snapshots, sizeof(*v->snapshots));
+    for (size_t i = 0; i < w->n_snapshots; i++) {
+        TRY(take_snapshot(w->snapshots[i], REQUIRED, "report: snapshot", v->snapshots[i]));
+        v->n_snapshots++;
+    }
+    return NULL;
+}
+
+static struct err *take_report(const Wire__Report *w, struct report *r)
+{
+    TRY(take_uuid(w->dataset, REQUIRED, "report: dataset", &r->dataset));
+    TRY(take_volume(w->volume, &r->volume));
+    TRY(take_snapshot(w->received_snapshot, OPTIONAL, "report: received_snapshot",
+                      r->received_snapshot));
+    TRY(take_reason(w->reason, &r->reason));
+    r->volume.dataset = r->dataset;
+    r->gone = w->gone;
+    r->copied = w->copied;
+    r->received = w->received;
+    r->bytes_sent = w->bytes_sent;
+    r->bytes_total = w->bytes_total;
+    return NULL;
+}
+
+static struct err *take_container_report(const Wire__ContainerReport *w, struct container_report *c)
+{
+    int run;
+
+    TRY(take_name(w->name, "container report: name", &c->name));
+    TRY(take_enum(&map_run, (int)w->run, "container report: run", &run));
+    TRY(take_reason(w->reason, &c->reason));
+    c->run = (enum container_run)run;
+    c->image_ready = w->image_ready;
+    c->revision = w->revision;
+    return NULL;
+}
+
+static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_message *m)
+{
+    switch (w->body_case) {
+    case WIRE__AGENT_MESSAGE__BODY_HELLO:
+        m->kind = AGENT_MESSAGE_HELLO;
+        return take_hello(w->hello, &m->hello);
+    case WIRE__AGENT_MESSAGE__BODY_REPORT:
+        m->kind = AGENT_MESSAGE_REPORT;
+        return take_report(w->report, &m->report);
+    case WIRE__AGENT_MESSAGE__BODY_REPORT_GONE:
+        m->kind = AGENT_MESSAGE_REPORT_GONE;
+        return take_uuid(w->report_gone->dataset, REQUIRED, "report_gone: dataset", &m->dataset);
+    case WIRE__AGENT_MESSAGE__BODY_CONTAINER_REPORT:
+        m->kind = AGENT_MESSAGE_CONTAINER_REPORT;
+        return take_container_report(w->container_report, &m->container);
+    case WIRE__AGENT_MESSAGE__BODY_CONTAINER_GONE:
+        m->kind = AGENT_MESSAGE_CONTAINER_GONE;
+        return take_name(w->container_gone->name, "container_gone: name", &m->name);
+    case WIRE__AGENT_MESSAGE__BODY_REPORTS_COMPLETE:
+        m->kind = AGENT_MESSAGE_REPORTS_COMPLETE;
+        return NULL;
+    case WIRE__AGENT_MESSAGE__BODY_PING:
+        m->kind = AGENT_MESSAGE_PING;
+        m->counter = w->ping->counter;
+        return NULL;
+    case WIRE__AGENT_MESSAGE__BODY_PONG:
+        m->kind = AGENT_MESSAGE_PONG;
+        m->counter = w->pong->counter;
+        return NULL;
+    case WIRE__AGENT_MESSAGE__BODY__NOT_SET:
+    default:
+        return corrupt("message", "is empty or of a kind that this version does not know");
+    }
+}
+
+struct err *codec_agent_decode(const void *bytes, size_t n, struct agent_message *ret)
+{
+    struct budget budget = budget_new();
+    struct agent_message m = {0};
+
+    budget.allocator.allocator_data = &budget;
+    if (n > CODEC_MAX_MESSAGE)
+        return corrupt("message", "is too long");
+    Wire__AgentMessage *w = wire__agent_message__unpack(&budget.allocator, n, bytes);
+    if (!w)
+        return corrupt("message", "is malformed or too complex");
+    struct err *e = take_agent_body(w, &m);
+    wire__agent_message__free_unpacked(w, &budget.allocator);
+    if (e) {
+        agent_message_done(&m);
+        return e;
+    }
+    *ret = m;
+    return NULL;
+}
+
+static struct err *take_metadata(const Wire__Order *w, struct metadata *m)
+{
+    if (w->n_metadata > METADATA_MAX_ENTRIES)
+        return corrupt("order: metadata", "have too many entries");
+    if (!w->n_metadata)
+        return NULL;
+    m->entries = xcalloc(w->n_metadata, sizeof(*m->entries));
+    m->n = w->n_metadata;
+    for (size_t i = 0; i < m->n; i++) {
+        size_t max = 4 * METADATA_MAX_CHARS; /* a character takes up to four bytes */
+        TRY(take_string(w->metadata[i]->key, max, "order: metadata key", &m->entries[i].key));
+        TRY(take_string(w->metadata[i]->value, max, "order: metadata value", &m->entries[i].value));
+        for (size_t k = 0; k < i; k++) {
+            if (streq(m->entries[k].key, m->entries[i].key))
+                return corrupt("order: metadata key", "appears twice");
+        }
+    }
+    return NULL;
+}
+
+/* What each role cannot do without. An epoch of 0 was never given out. */
+static struct err *check_order(const struct order *o)
+{
+    bool writes = o->role == ROLE_OWNER || o->role == ROLE_SOURCE || o->role == ROLE_RELEASE;
+    bool moves = o->role == ROLE_SOURCE || o->role == ROLE_RELEASE || o->role == ROLE_RECEIVE;
+
+    if (writes && !o->epoch)
+        return corrupt("order: epoch", "is missing");
+    if (moves && !o->transfer)
+        return corrupt("order: transfer", "is missing");
+    return NULL;
+}
+
+static struct err *take_order(const Wire__Order *w, struct order *o)
+{
+    int role;
+    char base[SNAPSHOT_NAME_SIZE];
+
+    TRY(take_uuid(w->dataset, REQUIRED, "order: dataset", &o->dataset));
+    TRY(take_enum(&map_role, (int)w->role, "order: role", &role));
+    TRY(take_snapshot(w->base_snapshot, OPTIONAL, "order: base_snapshot", base));
+    if (base[0])
+        o->base = xstrdup(base);
+    TRY(take_uuid(w->peer, OPTIONAL, "order: peer", &o->peer));
+    TRY(take_word(w->peer_host, CODEC_MAX_HOST, OPTIONAL, "order: peer_host", &o->peer_host));
+    TRY(take_port(w->peer_port, "order: peer_port", &o->peer_port));
+    TRY(take_metadata(w, &o->metadata));
+    o->revision = w->revision;
+    o->role = (enum role)role;
+    o->epoch = w->epoch;
+    o->born = w->born;
+    o->transfer = w->transfer;
+    o->number = w->number;
+    o->maximum_size = w->maximum_size;
+    return check_order(o);
+}
+
+static struct err *take_ports(const Wire__Container *w, struct container *c)
+{
+    if (w->n_ports > CODEC_MAX_LIST)
+        return corrupt("container order: ports", "are too many");
+    c->ports = xcalloc(w->n_ports, sizeof(*c->ports));
+    c->n_ports = w->n_ports;
+    for (size_t i = 0; i < w->n_ports; i++) {
+        const Wire__Port *p = w->ports[i];
+        TRY(take_port(p->internal, "container order: internal port", &c->ports[i].internal));
+        TRY(take_port(p->external, "container order: external port", &c->ports[i].external));
+    }
+    return NULL;
+}
+
+static struct err *take_links(const Wire__Container *w, struct container *c)
+{
+    if (w->n_links > CODEC_MAX_LIST)
+        return corrupt("container order: links", "are too many");
+    c->links = xcalloc(w->n_links, sizeof(*c->links));
+    c->n_links = w->n_links;
+    for (size_t i = 0; i < w->n_links; i++) {
+        const Wire__Link *l = w->links[i];
+        TRY(take_word(l->alias, CODEC_MAX_NAME, REQUIRED, "container order: alias",
+                      &c->links[i].alias));
+        TRY(take_port(l->local_port, "container order: local port", &c->links[i].local_port));
+        TRY(take_port(l->remote_port, "container order: remote port", &c->links[i].remote_port));
+    }
+    return NULL;
+}
+
+static struct err *take_environment(const Wire__Container *w, struct container *c)
+{
+    if (w->n_environment > CODEC_MAX_LIST)
+        return corrupt("container order: environment", "has too many variables");
+    c->environment = xcalloc(w->n_environment, sizeof(*c->environment));
+    c->n_environment = w->n_environment;
+    for (size_t i = 0; i < w->n_environment; i++) {
+        const Wire__Variable *v = w->environment[i];
+        TRY(take_string(v->name, CODEC_MAX_STRING, "container order: variable",
+                        &c->environment[i].name));
+        TRY(take_string(v->value, CODEC_MAX_STRING, "container order: value",
+                        &c->environment[i].value));
+    }
+    return NULL;
+}
+
+static struct err *take_command_line(const Wire__CommandLine *w, struct container *c)
+{
+    if (!w)
+        return NULL;
+    if (w->n_arguments > CODEC_MAX_LIST)
+        return corrupt("container order: command line", "is too long");
+    c->has_command_line = true;
+    c->command_line = xcalloc(w->n_arguments, sizeof(*c->command_line));
+    c->n_command_line = w->n_arguments;
+    for (size_t i = 0; i < w->n_arguments; i++)
+        TRY(take_string(w->arguments[i], CODEC_MAX_STRING, "container order: argument",
+                        &c->command_line[i]));
+    return NULL;
+}
+
+static struct err *take_attached(const Wire__AttachedVolume *w, struct container *c)
+{
+    if (!w)
+        return NULL;
+    TRY(take_uuid(w->dataset, REQUIRED, "container order: dataset", &c->dataset));
+    TRY(take_word(w->mountpoint, CODEC_MAX_PATH, REQUIRED, "container order: mountpoint",
+                  &c->mountpoint));
+    if (c->mountpoint[0] != '/')
+        return corrupt("container order: mountpoint", "is not an absolute path");
+    c->has_volume = true;
+    return NULL;
+}
+
+static struct err *take_container(const Wire__Container *w, struct container *c)
+{
+    int policy;
+
+    TRY(take_uuid(w->node, OPTIONAL, "container order: node", &c->node));
+    TRY(take_word(w->image, CODEC_MAX_IMAGE, REQUIRED, "container order: image", &c->image));
+    TRY(take_ports(w, c));
+    TRY(take_links(w, c));
+    TRY(take_environment(w, c));
+    TRY(take_command_line(w->command_line, c));
+    TRY(take_enum(&map_policy, (int)w->restart_policy, "container order: restart policy", &policy));
+    TRY(take_attached(w->volume, c));
+    if (w->swappiness) {
+        if (w->swappiness->percent > 100)
+            return corrupt("container order: swappiness", "is not a percentage");
+        c->swappiness = w->swappiness->percent;
+    }
+    c->revision = w->revision;
+    c->cpu_shares = w->cpu_shares;
+    c->memory_limit = w->memory_limit;
+    c->restart_policy = (enum restart_policy)policy;
+    c->maximum_retry_count = w->maximum_retry_count;
+    return NULL;
+}
+
+static struct err *take_container_order(const Wire__ContainerOrder *w, struct container_order *o)
+{
+    int action;
+    CLEANUP_FREE char *name = NULL;
+
+    TRY(take_enum(&map_action, (int)w->action, "container order: action", &action));
+    if (!w->config)
+        return corrupt("container order: config", "is missing");
+    TRY(take_name(w->config->name, "container order: name", &name));
+    o->action = (enum container_action)action;
+    o->config = container_new(name);
+    return take_container(w->config, o->config);
+}
+
+static struct err *take_control_body(const Wire__ControlMessage *w, struct control_message *m)
+{
+    switch (w->body_case) {
+    case WIRE__CONTROL_MESSAGE__BODY_WELCOME:
+        m->kind = CONTROL_MESSAGE_WELCOME;
+        m->welcome.protocol = w->welcome->protocol;
+        m->welcome.revision = w->welcome->revision;
+        return take_uuid(w->welcome->store, REQUIRED, "welcome: store", &m->welcome.store);
+    case WIRE__CONTROL_MESSAGE__BODY_ORDER:
+        m->kind = CONTROL_MESSAGE_ORDER;
+        return take_order(w->order, &m->order);
+    case WIRE__CONTROL_MESSAGE__BODY_ORDER_NONE:
+        m->kind = CONTROL_MESSAGE_ORDER_NONE;
+        return take_uuid(w->order_none->dataset, REQUIRED, "order_none: dataset", &m->dataset);
+    case WIRE__CONTROL_MESSAGE__BODY_CONTAINER_ORDER:
+        m->kind = CONTROL_MESSAGE_CONTAINER_ORDER;
+        return take_container_order(w->container_order, &m->container);
+    case WIRE__CONTROL_MESSAGE__BODY_CONTAINER_NONE:
+        m->kind = CONTROL_MESSAGE_CONTAINER_NONE;
+        return take_name(w->container_none->name, "container_none: name", &m->name);
+    case WIRE__CONTROL_MESSAGE__BODY_ORDERS_COMPLETE:
+        m->kind = CONTROL_MESSAGE_ORDERS_COMPLETE;
+        return NULL;
+    case WIRE__CONTROL_MESSAGE__BODY_REFUSED:
+        m->kind = CONTROL_MESSAGE_REFUSED;
+        return take_string(w->refused->text, CODEC_MAX_TEXT, "refused: text", &m->text);
+    case WIRE__CONTROL_MESSAGE__BODY_PING:
+        m->kind = CONTROL_MESSAGE_PING;
+        m->counter = w->ping->counter;
+        return NULL;
+    case WIRE__CONTROL_MESSAGE__BODY_PONG:
+        m->kind = CONTROL_MESSAGE_PONG;
+        m->counter = w->pong->counter;
+        return NULL;
+    case WIRE__CONTROL_MESSAGE__BODY__NOT_SET:
+    default:
+        return corrupt("message", "is empty or of a kind that this version does not know");
+    }
+}
+
+struct err *codec_control_decode(const void *bytes, size_t n, struct control_message *ret)
+{
+    struct budget budget = budget_new();
+    struct control_message m = {0};
+
+    budget.allocator.allocator_data = &budget;
+    if (n > CODEC_MAX_MESSAGE)
+        return corrupt("message", "is too long");
+    Wire__ControlMessage *w = wire__control_message__unpack(&budget.allocator, n, bytes);
+    if (!w)
+        return corrupt("message", "is malformed or too complex");
+    struct err *e = take_control_body(w, &m);
+    wire__control_message__free_unpacked(w, &budget.allocator);
+    if (e) {
+        control_message_done(&m);
+        return e;
+    }
+    *ret = m;
+    return NULL;
+}

@@ -1,0 +1,414 @@
+#include "proto/codec.h"
+#include "proto/codec_wire.h"
+
+#include <assert.h>
+
+struct str_buffer {
+    ProtobufCBuffer buffer;
+    struct str *out;
+};
+
+static void buffer_append(ProtobufCBuffer *b, size_t n, const uint8_t *bytes)
+{
+    str_append_bytes(((struct str_buffer *)b)->out, bytes, n);
+}
+
+static void pack(const ProtobufCMessage *m, struct str *out)
+{
+    struct str_buffer b = {.buffer = {buffer_append}, .out = out};
+
+    protobuf_c_message_pack_to_buffer(m, &b.buffer);
+}
+
+/* The wire structures are not const, but packing only reads them. */
+static ProtobufCBinaryData text_out(const char *s)
+{
+    return (ProtobufCBinaryData){.len = s ? strlen(s) : 0, .data = (uint8_t *)s};
+}
+
+static ProtobufCBinaryData uuid_out(const struct uuid *id)
+{
+    if (uuid_is_nil(id))
+        return (ProtobufCBinaryData){0};
+    return (ProtobufCBinaryData){.len = sizeof(id->b), .data = (uint8_t *)id->b};
+}
+
+static int enum_out(const struct enum_map *map, int value)
+{
+    assert(value >= 0 && (size_t)value < map->n);
+    return map->wire[value];
+}
+
+/* Texts for people may carry what a program or the kernel printed: any bytes, of any length. The
+ * receiver takes only UTF-8 of limited length. The caller frees the result; NULL stays NULL. */
+static char *text_for_people(const char *s)
+{
+    if (!s)
+        return NULL;
+    size_t n = strnlen(s, CODEC_MAX_TEXT);
+    char *copy = xstrndup(s, n);
+    for (size_t i = 0; i < n;) {
+        size_t len = 1;
+        while (len <= 4 && i + len <= n && !str_is_utf8(copy + i, len))
+            len++;
+        if (len > 4 || i + len > n) {
+            copy[i] = '?';
+            len = 1;
+        }
+        i += len;
+    }
+    return copy;
+}
+
+static Wire__Reason reason_out(const struct reason *r, char *text)
+{
+    Wire__Reason w = WIRE__REASON__INIT;
+
+    w.code = (Wire__ReasonCode)enum_out(&map_reason, r->code);
+    w.text = text_out(text);
+    w.since_us = r->since_us;
+    w.retry_us = r->retry_us;
+    return w;
+}
+
+static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct str *out)
+{
+    Wire__Hello w = WIRE__HELLO__INIT;
+
+    w.protocol = h->protocol;
+    w.node = uuid_out(&h->node);
+    w.era = uuid_out(&h->era);
+    w.version = text_out(h->version);
+    w.host = text_out(h->host);
+    w.mover_port = h->mover_port;
+    w.storage = (Wire__StorageKind)enum_out(&map_storage, h->storage);
+    w.backend = text_out(h->backend);
+    w.shared_by = uuid_out(&h->shared_by);
+    w.store = uuid_out(&h->store);
+    w.seen_revision = h->seen_revision;
+    m->hello = &w;
+    pack(&m->base, out);
+}
+
+static void encode_report(const struct report *r, Wire__AgentMessage *m, struct str *out)
+{
+    const struct volume_state *v = &r->volume;
+    size_t n = v->n_snapshots < CODEC_MAX_SNAPSHOTS ? v->n_snapshots : CODEC_MAX_SNAPSHOTS;
+    CLEANUP_FREE ProtobufCBinaryData *snapshots = xcalloc(n, sizeof(*snapshots));
+    CLEANUP_FREE char *text = text_for_people(r->reason.text);
+    Wire__Mark mark = WIRE__MARK__INIT;
+    Wire__Volume volume = WIRE__VOLUME__INIT;
+    Wire__Report w = WIRE__REPORT__INIT;
+    Wire__Reason reason = reason_out(&r->reason, text);
+
+    mark.state = (Wire__MarkState)enum_out(&map_mark, v->mark.state);
+    mark.epoch = v->mark.epoch;
+    mark.transfer = v->mark.transfer;
+    mark.snapshot = text_out(v->mark.snapshot);
+
+    volume.present = v->present;
+    volume.attached = v->attached;
+    volume.attached_elsewhere = v->attached_elsewhere;
+    volume.mounted = v->mounted;
+    volume.partial = v->partial;
+    volume.size = v->size;
+    volume.mark = &mark;
+    for (size_t i = 0; i < n; i++)
+        snapshots[i] = text_out(v->snapshots[v->n_snapshots - n + i]);
+    volume.snapshots = snapshots;
+    volume.n_snapshots = n;
+
+    w.dataset = uuid_out(&r->dataset);
+    w.volume = &volume;
+    w.gone = r->gone;
+    w.copied = r->copied;
+    w.received = r->received;
+    w.received_snapshot = text_out(r->received_snapshot);
+    w.bytes_sent = r->bytes_sent;
+    w.bytes_total = r->bytes_total;
+    w.reason = &reason;
+    m->report = &w;
+    pack(&m->base, out);
+}
+
+static void encode_container_report(const struct container_report *c, Wire__AgentMessage *m,
+                                    struct str *out)
+{
+    CLEANUP_FREE char *text = text_for_people(c->reason.text);
+    Wire__ContainerReport w = WIRE__CONTAINER_REPORT__INIT;
+    Wire__Reason reason = reason_out(&c->reason, text);
+
+    w.name = text_out(c->name);
+    w.run = (Wire__ContainerRun)enum_out(&map_run, c->run);
+    w.image_ready = c->image_ready;
+    w.revision = c->revision;
+    w.reason = &reason;
+    m->container_report = &w;
+    pack(&m->base, out);
+}
+
+void codec_agent_encode(const struct agent_message *m, struct str *out)
+{
+    Wire__AgentMessage w = WIRE__AGENT_MESSAGE__INIT;
+    Wire__DatasetGone dataset = WIRE__DATASET_GONE__INIT;
+    Wire__ContainerGone container = WIRE__CONTAINER_GONE__INIT;
+    Wire__Marker marker = WIRE__MARKER__INIT;
+    Wire__Ping ping = WIRE__PING__INIT;
+
+    switch (m->kind) {
+    case AGENT_MESSAGE_HELLO:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_HELLO;
+        encode_hello(&m->hello, &w, out);
+        return;
+    case AGENT_MESSAGE_REPORT:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORT;
+        encode_report(&m->report, &w, out);
+        return;
+    case AGENT_MESSAGE_CONTAINER_REPORT:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_CONTAINER_REPORT;
+        encode_container_report(&m->container, &w, out);
+        return;
+    case AGENT_MESSAGE_REPORT_GONE:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORT_GONE;
+        dataset.dataset = uuid_out(&m->dataset);
+        w.report_gone = &dataset;
+        break;
+    case AGENT_MESSAGE_CONTAINER_GONE:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_CONTAINER_GONE;
+        container.name = text_out(m->name);
+        w.container_gone = &container;
+        break;
+    case AGENT_MESSAGE_REPORTS_COMPLETE:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORTS_COMPLETE;
+        w.reports_complete = &marker;
+        break;
+    case AGENT_MESSAGE_PING:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_PING;
+        ping.counter = m->counter;
+        w.ping = &ping;
+        break;
+    case AGENT_MESSAGE_PONG:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_PONG;
+        ping.counter = m->counter;
+        w.pong = &ping;
+        break;
+    case AGENT_MESSAGE_KIND_MAX:
+        break;
+    }
+    assert(w.body_case != WIRE__AGENT_MESSAGE__BODY__NOT_SET);
+    pack(&w.base, out);
+}
+
+static void encode_order(const struct order *o, Wire__ControlMessage *m, struct str *out)
+{
+    Wire__Order w = WIRE__ORDER__INIT;
+    size_t n = o->metadata.n;
+    CLEANUP_FREE Wire__MetadataEntry *entries = xcalloc(n, sizeof(*entries));
+    CLEANUP_FREE Wire__MetadataEntry **pointers = xcalloc(n, sizeof(*pointers));
+
+    w.dataset = uuid_out(&o->dataset);
+    w.revision = o->revision;
+    w.role = (Wire__Role)enum_out(&map_role, o->role);
+    w.epoch = o->epoch;
+    w.born = o->born;
+    w.base_snapshot = text_out(o->base);
+    w.transfer = o->transfer;
+    w.peer = uuid_out(&o->peer);
+    w.peer_host = text_out(o->peer_host);
+    w.peer_port = o->peer_port;
+    w.number = o->number;
+    w.maximum_size = o->maximum_size;
+    for (size_t i = 0; i < n; i++) {
+        wire__metadata_entry__init(&entries[i]);
+        entries[i].key = text_out(o->metadata.entries[i].key);
+        entries[i].value = text_out(o->metadata.entries[i].value);
+        pointers[i] = &entries[i];
+    }
+    w.metadata = pointers;
+    w.n_metadata = n;
+    m->order = &w;
+    pack(&m->base, out);
+}
+
+/* The lists of a container on the wire; they point into the container. */
+struct container_lists {
+    Wire__Port *ports;
+    Wire__Port **port_pointers;
+    Wire__Link *links;
+    Wire__Link **link_pointers;
+    Wire__Variable *variables;
+    Wire__Variable **variable_pointers;
+    ProtobufCBinaryData *arguments;
+};
+
+static void lists_done(struct container_lists *l)
+{
+    free(l->ports);
+    free(l->port_pointers);
+    free(l->links);
+    free(l->link_pointers);
+    free(l->variables);
+    free(l->variable_pointers);
+    free(l->arguments);
+}
+
+static void lists_fill(struct container_lists *l, const struct container *c)
+{
+    l->ports = xcalloc(c->n_ports, sizeof(*l->ports));
+    l->port_pointers = xcalloc(c->n_ports, sizeof(*l->port_pointers));
+    for (size_t i = 0; i < c->n_ports; i++) {
+        wire__port__init(&l->ports[i]);
+        l->ports[i].internal = c->ports[i].internal;
+        l->ports[i].external = c->ports[i].external;
+        l->port_pointers[i] = &l->ports[i];
+    }
+    l->links = xcalloc(c->n_links, sizeof(*l->links));
+    l->link_pointers = xcalloc(c->n_links, sizeof(*l->link_pointers));
+    for (size_t i = 0; i < c->n_links; i++) {
+        wire__link__init(&l->links[i]);
+        l->links[i].alias = text_out(c->links[i].alias);
+        l->links[i].local_port = c->links[i].local_port;
+        l->links[i].remote_port = c->links[i].remote_port;
+        l->link_pointers[i] = &l->links[i];
+    }
+    l->variables = xcalloc(c->n_environment, sizeof(*l->variables));
+    l->variable_pointers = xcalloc(c->n_environment, sizeof(*l->variable_pointers));
+    for (size_t i = 0; i < c->n_environment; i++) {
+        wire__variable__init(&l->variables[i]);
+        l->variables[i].name = text_out(c->environment[i].name);
+        l->variables[i].value = text_out(c->environment[i].value);
+        l->variable_pointers[i] = &l->variables[i];
+    }
+    l->arguments = xcalloc(c->n_command_line, sizeof(*l->arguments));
+    for (size_t i = 0; i < c->n_command_line; i++)
+        l->arguments[i] = text_out(c->command_line[i]);
+}
+
+static void container_fill(Wire__Container *w, const struct container *c,
+                           const struct container_lists *l)
+{
+    w->name = text_out(c->name);
+    w->revision = c->revision;
+    w->node = uuid_out(&c->node);
+    w->image = text_out(c->image);
+    w->ports = l->port_pointers;
+    w->n_ports = c->n_ports;
+    w->links = l->link_pointers;
+    w->n_links = c->n_links;
+    w->environment = l->variable_pointers;
+    w->n_environment = c->n_environment;
+    w->cpu_shares = c->cpu_shares;
+    w->memory_limit = c->memory_limit;
+    w->restart_policy = (Wire__RestartPolicy)enum_out(&map_policy, c->restart_policy);
+    w->maximum_retry_count = c->maximum_retry_count;
+}
+
+static void encode_container_order(const struct container_order *o, Wire__ControlMessage *m,
+                                   struct str *out)
+{
+    const struct container *c = o->config;
+    CLEANUP(lists_done) struct container_lists lists = {0};
+    Wire__ContainerOrder w = WIRE__CONTAINER_ORDER__INIT;
+    Wire__Container container = WIRE__CONTAINER__INIT;
+    Wire__CommandLine command_line = WIRE__COMMAND_LINE__INIT;
+    Wire__Swappiness swappiness = WIRE__SWAPPINESS__INIT;
+    Wire__AttachedVolume volume = WIRE__ATTACHED_VOLUME__INIT;
+
+    lists_fill(&lists, c);
+    container_fill(&container, c, &lists);
+    if (c->has_command_line) {
+        command_line.arguments = lists.arguments;
+        command_line.n_arguments = c->n_command_line;
+        container.command_line = &command_line;
+    }
+    if (c->swappiness != UINT32_MAX) {
+        swappiness.percent = c->swappiness;
+        container.swappiness = &swappiness;
+    }
+    if (c->has_volume) {
+        volume.dataset = uuid_out(&c->dataset);
+        volume.mountpoint = text_out(c->mountpoint);
+        container.volume = &volume;
+    }
+    w.action = (Wire__ContainerAction)enum_out(&map_action, o->action);
+    w.config = &container;
+    m->container_order = &w;
+    pack(&m->base, out);
+}
+
+static void encode_welcome(const struct welcome *welcome, Wire__ControlMessage *m, struct str *out)
+{
+    Wire__Welcome w = WIRE__WELCOME__INIT;
+
+    w.protocol = welcome->protocol;
+    w.store = uuid_out(&welcome->store);
+    w.revision = welcome->revision;
+    m->welcome = &w;
+    pack(&m->base, out);
+}
+
+static void encode_refused(const char *text, Wire__ControlMessage *m, struct str *out)
+{
+    CLEANUP_FREE char *clean = text_for_people(text);
+    Wire__Refused w = WIRE__REFUSED__INIT;
+
+    w.text = text_out(clean);
+    m->refused = &w;
+    pack(&m->base, out);
+}
+
+void codec_control_encode(const struct control_message *m, struct str *out)
+{
+    Wire__ControlMessage w = WIRE__CONTROL_MESSAGE__INIT;
+    Wire__DatasetGone dataset = WIRE__DATASET_GONE__INIT;
+    Wire__ContainerGone container = WIRE__CONTAINER_GONE__INIT;
+    Wire__Marker marker = WIRE__MARKER__INIT;
+    Wire__Ping ping = WIRE__PING__INIT;
+
+    switch (m->kind) {
+    case CONTROL_MESSAGE_WELCOME:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_WELCOME;
+        encode_welcome(&m->welcome, &w, out);
+        return;
+    case CONTROL_MESSAGE_ORDER:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_ORDER;
+        encode_order(&m->order, &w, out);
+        return;
+    case CONTROL_MESSAGE_CONTAINER_ORDER:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_CONTAINER_ORDER;
+        encode_container_order(&m->container, &w, out);
+        return;
+    case CONTROL_MESSAGE_REFUSED:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_REFUSED;
+        encode_refused(m->text, &w, out);
+        return;
+    case CONTROL_MESSAGE_ORDER_NONE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_ORDER_NONE;
+        dataset.dataset = uuid_out(&m->dataset);
+        w.order_none = &dataset;
+        break;
+    case CONTROL_MESSAGE_CONTAINER_NONE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_CONTAINER_NONE;
+        container.name = text_out(m->name);
+        w.container_none = &container;
+        break;
+    case CONTROL_MESSAGE_ORDERS_COMPLETE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_ORDERS_COMPLETE;
+        w.orders_complete = &marker;
+        break;
+    case CONTROL_MESSAGE_PING:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_PING;
+        ping.counter = m->counter;
+        w.ping = &ping;
+        break;
+    case CONTROL_MESSAGE_PONG:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_PONG;
+        ping.counter = m->counter;
+        w.pong = &ping;
+        break;
+    case CONTROL_MESSAGE_KIND_MAX:
+        break;
+    }
+    assert(w.body_case != WIRE__CONTROL_MESSAGE__BODY__NOT_SET);
+    pack(&w.base, out);
+}

@@ -1,0 +1,188 @@
+#include "sample.h"
+
+#include <stdio.h>
+
+static struct uuid uuid_of(uint8_t first)
+{
+    struct uuid id;
+
+    for (size_t i = 0; i < sizeof(id.b); i++)
+        id.b[i] = (uint8_t)(first + i);
+    return id;
+}
+
+static struct reason sample_reason(void)
+{
+    return (struct reason){.code = REASON_VOLUME_BUSY,
+                           .text = xstrdup("/flocker/x is used by pid 17 \xe2\x82\xac"),
+                           .since_us = 0x1122334455667788,
+                           .retry_us = UINT64_MAX};
+}
+
+static struct hello sample_hello(void)
+{
+    return (struct hello){.protocol = 7,
+                          .node = uuid_of(1),
+                          .era = uuid_of(2),
+                          .version = xstrdup("2.0.0"),
+                          .host = xstrdup("192.0.2.7"),
+                          .mover_port = 65535,
+                          .storage = STORAGE_ATTACHABLE,
+                          .backend = xstrdup("loopback"),
+                          .shared_by = uuid_of(3),
+                          .store = uuid_of(4),
+                          .seen_revision = 0x8000000000000001};
+}
+
+static struct report sample_report(void)
+{
+    struct report r = {.dataset = uuid_of(10),
+                       .volume = {.dataset = uuid_of(10),
+                                  .present = true,
+                                  .attached = true,
+                                  .attached_elsewhere = true,
+                                  .mounted = true,
+                                  .partial = true,
+                                  .size = 1ull << 40,
+                                  .mark = {MARK_RELEASED, 41, 42, "final-42"},
+                                  .n_snapshots = 3},
+                       .gone = 43,
+                       .copied = 44,
+                       .received = 45,
+                       .received_snapshot = "t45-9",
+                       .bytes_sent = 46,
+                       .bytes_total = 47,
+                       .reason = sample_reason()};
+
+    r.volume.snapshots = xcalloc(3, sizeof(*r.volume.snapshots));
+    for (int i = 0; i < 3; i++)
+        snprintf(r.volume.snapshots[i], SNAPSHOT_NAME_SIZE, "t45-%d", i);
+    return r;
+}
+
+struct agent_message sample_agent_message(enum agent_message_kind kind)
+{
+    struct agent_message m = {.kind = kind};
+
+    switch (kind) {
+    case AGENT_MESSAGE_HELLO:
+        m.hello = sample_hello();
+        break;
+    case AGENT_MESSAGE_REPORT:
+        m.report = sample_report();
+        break;
+    case AGENT_MESSAGE_REPORT_GONE:
+        m.dataset = uuid_of(20);
+        break;
+    case AGENT_MESSAGE_CONTAINER_REPORT:
+        m.container = (struct container_report){.name = xstrdup("web-1"),
+                                                .run = CONTAINER_EXITED,
+                                                .image_ready = true,
+                                                .revision = 99,
+                                                .reason = sample_reason()};
+        break;
+    case AGENT_MESSAGE_CONTAINER_GONE:
+        m.name = xstrdup("web.2_x");
+        break;
+    case AGENT_MESSAGE_REPORTS_COMPLETE:
+    case AGENT_MESSAGE_KIND_MAX:
+        break;
+    case AGENT_MESSAGE_PING:
+    case AGENT_MESSAGE_PONG:
+        m.counter = UINT64_MAX - 1;
+        break;
+    }
+    return m;
+}
+
+static struct order sample_order(void)
+{
+    struct order o = {.dataset = uuid_of(30),
+                      .revision = 300,
+                      .role = ROLE_SOURCE,
+                      .epoch = 301,
+                      .born = true,
+                      .base = xstrdup("t45-9"),
+                      .transfer = 302,
+                      .peer = uuid_of(31),
+                      .peer_host = xstrdup("node2.example"),
+                      .peer_port = 4525,
+                      .number = 303,
+                      .maximum_size = 1ull << 33};
+
+    o.metadata.n = 2;
+    o.metadata.entries = xcalloc(2, sizeof(*o.metadata.entries));
+    o.metadata.entries[0] =
+        (struct metadata_entry){xstrdup("name"), xstrdup("caf\xc3\xa9\nline 2")};
+    o.metadata.entries[1] = (struct metadata_entry){xstrdup("empty"), xstrdup("")};
+    return o;
+}
+
+static struct container *sample_container(void)
+{
+    struct container *c = container_new("db");
+
+    c->revision = 400;
+    c->node = uuid_of(40);
+    c->image = xstrdup("busybox:latest");
+    c->n_ports = 2;
+    c->ports = xcalloc(2, sizeof(*c->ports));
+    c->ports[0] = (struct port){80, 8080};
+    c->ports[1] = (struct port){65535, 0};
+    c->n_links = 1;
+    c->links = xcalloc(1, sizeof(*c->links));
+    c->links[0] = (struct link){xstrdup("cache"), 6379, 16379};
+    c->n_environment = 2;
+    c->environment = xcalloc(2, sizeof(*c->environment));
+    c->environment[0] = (struct env_entry){xstrdup("USER"), xstrdup("shop")};
+    c->environment[1] = (struct env_entry){xstrdup("EMPTY"), xstrdup("")};
+    c->n_command_line = 3;
+    c->command_line = xcalloc(3, sizeof(*c->command_line));
+    c->command_line[0] = xstrdup("sh");
+    c->command_line[1] = xstrdup("-c");
+    c->command_line[2] = xstrdup("echo\t1\nsleep 9");
+    c->has_command_line = true;
+    c->cpu_shares = 1024;
+    c->memory_limit = 1ull << 35;
+    c->swappiness = 0; /* differs from absent */
+    c->restart_policy = RESTART_ON_FAILURE;
+    c->maximum_retry_count = 5;
+    c->has_volume = true;
+    c->dataset = uuid_of(41);
+    c->mountpoint = xstrdup("/var/lib/data dir");
+    return c;
+}
+
+struct control_message sample_control_message(enum control_message_kind kind)
+{
+    struct control_message m = {.kind = kind};
+
+    switch (kind) {
+    case CONTROL_MESSAGE_WELCOME:
+        m.welcome = (struct welcome){.protocol = 9, .store = uuid_of(50), .revision = UINT64_MAX};
+        break;
+    case CONTROL_MESSAGE_ORDER:
+        m.order = sample_order();
+        break;
+    case CONTROL_MESSAGE_ORDER_NONE:
+        m.dataset = uuid_of(51);
+        break;
+    case CONTROL_MESSAGE_CONTAINER_ORDER:
+        m.container = (struct container_order){CONTAINER_RUN, sample_container()};
+        break;
+    case CONTROL_MESSAGE_CONTAINER_NONE:
+        m.name = xstrdup("db");
+        break;
+    case CONTROL_MESSAGE_ORDERS_COMPLETE:
+    case CONTROL_MESSAGE_KIND_MAX:
+        break;
+    case CONTROL_MESSAGE_REFUSED:
+        m.text = xstrdup("two machines use one certificate");
+        break;
+    case CONTROL_MESSAGE_PING:
+    case CONTROL_MESSAGE_PONG:
+        m.counter = 1;
+        break;
+    }
+    return m;
+}
