@@ -1,0 +1,61 @@
+# The targets people use; the building itself is Meson's (meson.build).
+#
+#   make              build into build/ (programs: build/bin)
+#   make test         the fast tests: unit and simulation
+#   make check        all tests: packages, build, unit, sanitizers, cluster; last line "N passed, N failed"
+#   make check-full   the same with large counts (FLOCKER_TEST_FULL=1)
+#   make demo         move a PostgreSQL between three hosts, under writes; KEEP=1 leaves the cluster up
+#   make bench        benchmarks; ONLY=a,b picks some
+#   make fuzz         every fuzz target for a while (FUZZ_SECONDS=20 each)
+#   make install      PREFIX=/usr/local DESTDIR=
+#   make deps         installs the packages that are missing
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+FUZZ_SECONDS ?= 20
+MESON_ARGS ?=
+
+all: build/build.ninja
+	@ninja -C build
+
+build/build.ninja:
+	@scripts/install-deps --for build
+	@meson setup --prefix=$(PREFIX) $(MESON_ARGS) build
+
+deps:
+	@scripts/install-deps --for all
+
+test:
+	@scripts/install-deps --for test
+	@scripts/check --fast
+
+check:
+	@scripts/install-deps --for check
+	@scripts/check
+
+check-full:
+	@scripts/install-deps --for check
+	@FLOCKER_TEST_FULL=1 scripts/check
+
+demo:
+	@scripts/install-deps --for demo
+	@$(MAKE) --no-print-directory all 1>&2
+	@lab/demo $(if $(KEEP),--keep)
+
+bench:
+	@scripts/install-deps --for bench
+	@$(MAKE) --no-print-directory all 1>&2
+	@bench/run $(if $(ONLY),--only $(ONLY))
+
+fuzz:
+	@scripts/install-deps --for fuzz
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+install: all
+	@meson configure --prefix=$(PREFIX) build
+	@DESTDIR=$(DESTDIR) meson install -C build
+
+clean:
+	@scripts/clean
+
+.PHONY: all deps test check check-full demo bench fuzz install clean
