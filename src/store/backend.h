@@ -1,0 +1,32 @@
+/* What a database must offer to be a store; used only inside src/store. The contract of each verb
+ * is that of the function of the same name in store.h. */
+#pragma once
+
+#include "store/store.h"
+
+#include <stdatomic.h>
+
+/* Hands one stored record over; `value` has `n` bytes and is valid during the call only. */
+typedef struct err *store_record_fn(void *cookie, enum store_kind kind, const char *key,
+                                    const char *value, size_t n);
+
+struct store_ops {
+    const char *name;
+    /* Calls `fn` for each record, datasets first, then containers, then leases; ends with its first
+     * error. */
+    struct err *(*read_sync)(struct store *s, store_record_fn *fn, void *cookie);
+    /* `changes` were checked against the limits and the revision. */
+    struct err *(*commit_sync)(struct store *s, const struct store_change *changes, size_t n,
+                               bool *ret_uncertain);
+    void (*close)(struct store *s); /* frees it */
+};
+
+/* The first member of each backend's own struct. */
+struct store {
+    const struct store_ops *ops;
+    struct uuid id;
+    _Atomic uint64_t revision;
+    bool uncertain; /* a commit ended without a known outcome; the store takes no more */
+};
+
+struct err *store_sqlite_open(const char *dir, struct store **ret) MUST_USE;
