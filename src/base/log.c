@@ -27,10 +27,15 @@ int log_open_file(const char *path)
 
     if (fd < 0)
         return -errno;
+    log_use_fd(fd);
+    return 0;
+}
+
+void log_use_fd(int fd)
+{
     if (logger.fd != STDERR_FILENO)
         (void)close(logger.fd);
     logger.fd = fd;
-    return 0;
 }
 
 static void append_escaped(struct str *line, const char *text)

@@ -11,6 +11,8 @@ void log_setup(const char *name, enum log_level level);
 void log_write(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Puts the lines into the file instead, appending; 0 or -errno. May be called again to re-open. */
 int log_open_file(const char *path);
+/* Writes the lines to `fd` (a socket of the journal, ...) from now on; takes the descriptor over. */
+void log_use_fd(int fd);
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)
