@@ -238,7 +238,7 @@ static struct err *take_container_report(const Wire__ContainerReport *w, struct 
     TRY(take_reason(w->reason, &c->reason));
     c->run = (enum container_run)run;
     c->image_ready = w->image_ready;
-    c->revision = w->revision;
+    c->created = w->created;
     return NULL;
 }
 
@@ -447,6 +447,7 @@ static struct err *take_container(const Wire__Container *w, struct container *c)
         c->swappiness = w->swappiness->percent;
     }
     c->revision = w->revision;
+    c->created = w->created;
     c->cpu_shares = w->cpu_shares;
     c->memory_limit = w->memory_limit;
     c->restart_policy = (enum restart_policy)policy;

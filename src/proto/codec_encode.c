@@ -141,7 +141,7 @@ static void encode_container_report(const struct container_report *c, Wire__Agen
     w.name = text_out(c->name);
     w.run = (Wire__ContainerRun)enum_out(&map_run, c->run);
     w.image_ready = c->image_ready;
-    w.revision = c->revision;
+    w.created = c->created;
     w.reason = &reason;
     m->container_report = &w;
     pack(&m->base, out);
@@ -289,6 +289,7 @@ static void container_fill(Wire__Container *w, const struct container *c,
 {
     w->name = text_out(c->name);
     w->revision = c->revision;
+    w->created = c->created;
     w->node = uuid_out(&c->node);
     w->image = text_out(c->image);
     w->ports = l->port_pointers;

@@ -78,7 +78,7 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
         m.container = (struct container_report){.name = xstrdup("web-1"),
                                                 .run = CONTAINER_EXITED,
                                                 .image_ready = true,
-                                                .revision = 99,
+                                                .created = 99,
                                                 .reason = sample_reason()};
         break;
     case AGENT_MESSAGE_CONTAINER_GONE:
@@ -123,6 +123,7 @@ static struct container *sample_container(void)
     struct container *c = container_new("db");
 
     c->revision = 400;
+    c->created = 390;
     c->node = uuid_of(40);
     c->image = xstrdup("busybox:latest");
     c->n_ports = 2;

@@ -161,7 +161,7 @@ static void test_container_report(void **state)
     assert_string_equal(back.container.name, m.container.name);
     assert_int_equal(back.container.run, m.container.run);
     assert_true(back.container.image_ready);
-    assert_true(back.container.revision == m.container.revision);
+    assert_true(back.container.created == m.container.created);
     same_reason(&back.container.reason, &m.container.reason);
 }
 
@@ -207,6 +207,7 @@ static void test_container_order(void **state)
     assert_int_equal(back.container.action, CONTAINER_RUN);
     assert_string_equal(a->name, b->name);
     assert_true(a->revision == b->revision);
+    assert_true(a->created == b->created);
     assert_true(uuid_eq(&a->node, &b->node));
     assert_true(container_same_settings(a, b));
     assert_int_equal(b->swappiness, 0);
