@@ -1,0 +1,139 @@
+/* The agent's brain: what this node is told, what it sees, what it does next, what it says about it.
+ *
+ * A pure state machine like the engine: inputs are calls, what is to be done comes out as effects. One step at a time a
+ * dataset and a container; a stuck one delays no other; each has its own back-off and reason. One thread at a time. */
+#pragma once
+
+#include "base/err.h"
+#include "base/now.h"
+#include "base/random.h"
+#include "model/agent.h"
+
+struct node;
+
+enum step_kind {
+    STEP_LIST_VOLUMES, /* outcome: volumes */
+    STEP_OBSERVE,      /* of one dataset; so is the outcome of every step below up to FORBID */
+    STEP_CREATE,
+    STEP_CLAIM,
+    STEP_PROMOTE,
+    STEP_MOUNT,
+    STEP_UNMOUNT,
+    STEP_SNAPSHOT,
+    STEP_SEND,
+    STEP_RELEASE,
+    STEP_PRUNE,
+    STEP_DROP,
+    STEP_DESTROY,
+    STEP_FORBID, /* the mover must not take the transfer any more, and a running stream has ended */
+    STEP_LIST_CONTAINERS, /* outcome: containers */
+    STEP_IMAGE,           /* have the image here: look, pull when missing */
+    STEP_START,
+    STEP_STOP, /* stop and remove */
+    STEP_MAX,
+};
+
+const char *step_name(enum step_kind k);
+
+/* One thing to do on this node. */
+struct step {
+    uint64_t id;
+    enum step_kind kind;
+    struct uuid dataset;
+    uint64_t epoch;
+    uint64_t transfer;
+    char snapshot[SNAPSHOT_NAME_SIZE]; /* PROMOTE, SNAPSHOT, SEND, RELEASE; PRUNE: keep this one ("" = none) */
+    uint64_t maximum_size;
+    struct metadata metadata; /* CREATE; owned */
+    struct uuid peer;         /* SEND */
+    char *peer_host;          /* SEND; owned */
+    uint16_t peer_port;
+    struct container *container; /* IMAGE, START; owned */
+    char *name;                  /* STOP; owned */
+    bool pull;                   /* IMAGE: it is known to be missing */
+};
+
+void step_done(struct step *s);
+
+/* How a step went. Everything is copied by node_outcome(). */
+struct outcome {
+    uint64_t step;
+    const struct err *error;           /* NULL = well */
+    bool observed;                     /* `volume` says what is there now, also after an error */
+    struct volume_state volume;        /* dataset steps */
+    const struct volume_state *volumes; /* LIST_VOLUMES */
+    size_t n_volumes;
+    const struct container_state *containers; /* LIST_CONTAINERS */
+    size_t n_containers;
+};
+
+/* What the agent keeps on disk about the store that it obeys (design section 6, rule 0). */
+struct node_memory {
+    struct uuid store;      /* nil = none yet */
+    uint64_t seen_revision; /* highest revision obeyed */
+};
+
+enum node_effect_kind {
+    NODE_STEP,             /* run `step` on a worker, then node_outcome() */
+    NODE_CANCEL,           /* end the running step `step_id` early */
+    NODE_PERSIST,          /* write `memory` durably, then node_persisted() */
+    NODE_ANNOUNCE,         /* the mover may take `transfer` of `dataset` from `peer` */
+    NODE_REPORT,           /* to the control service, in the present session: ... */
+    NODE_REPORT_GONE,      /* nothing of `dataset` is here and nothing is asked about it */
+    NODE_CONTAINER_REPORT,
+    NODE_CONTAINER_GONE,
+    NODE_REPORTS_COMPLETE, /* ... the first full state was sent */
+};
+
+struct node_effect {
+    enum node_effect_kind kind;
+    struct step step;
+    uint64_t step_id;
+    struct node_memory memory;
+    struct uuid dataset;
+    uint64_t transfer;
+    struct uuid peer;
+    struct report report;
+    struct container_report container_report;
+    char *name;
+    struct node_effect *next;
+};
+
+struct node_effect *node_next(struct node *n); /* oldest, or NULL; free with node_effect_free() */
+struct node_effect *node_effect_free(struct node_effect *f);
+
+struct node_config {
+    struct uuid era;
+    enum storage_kind storage;
+    struct random random;
+    struct node_memory memory; /* as last persisted */
+};
+
+struct node *node_new(const struct node_config *config);
+struct node *node_free(struct node *n);
+/* Asks for the first look at storage and containers. */
+void node_start(struct node *n, struct now now);
+
+/* A session with the control service: `welcome`, orders, orders_complete, more orders. */
+void node_session_up(struct node *n, struct now now, const struct welcome *welcome);
+void node_session_down(struct node *n, struct now now);
+void node_order(struct node *n, struct now now, const struct order *order); /* copied */
+void node_order_none(struct node *n, struct now now, const struct uuid *dataset);
+void node_container_order(struct node *n, struct now now, const struct container_order *order); /* copied */
+void node_container_none(struct node *n, struct now now, const char *name);
+void node_orders_complete(struct node *n, struct now now);
+
+void node_outcome(struct node *n, struct now now, const struct outcome *outcome);
+void node_persisted(struct node *n, struct now now, const struct node_memory *memory);
+/* Something about the dataset changed from outside a step (the mover received a snapshot): look again. */
+void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset);
+/* A container started, died or went away, or the engine came or went: look again. */
+void node_containers_changed(struct node *n, struct now now);
+/* A running STEP_SEND has sent so much. */
+void node_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes, uint64_t total);
+
+void node_tick(struct node *n, struct now now);
+uint64_t node_deadline(const struct node *n); /* mono_us; USEC_NEVER = nothing is due */
+
+/* For tests and diagnostics: the store this node obeys now is not the one it should (rule 0). */
+bool node_store_refused(const struct node *n);

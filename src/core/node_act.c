@@ -1,0 +1,481 @@
+/* Turning decisions into steps, and outcomes into what is known. */
+#include "core/node_internal.h"
+
+static uint64_t wall_of(struct now now, uint64_t mono_us)
+{
+    return mono_us > now.mono_us ? now.wall_us + (mono_us - now.mono_us) : now.wall_us;
+}
+
+/* ---- datasets ---- */
+
+static bool uses(const struct node_container *c, const struct uuid *dataset)
+{
+    const struct container *now_wanted = c->has_order ? c->order.config : NULL;
+    const struct container *running = c->running_config;
+
+    return (now_wanted && now_wanted->has_volume && uuid_eq(&now_wanted->dataset, dataset)) ||
+           (running && running->has_volume && uuid_eq(&running->dataset, dataset));
+}
+
+static bool dataset_in_use(const struct node *n, const struct uuid *dataset)
+{
+    for (struct node_container *c = n->containers; c; c = c->hh.next) {
+        bool here = c->state.run != CONTAINER_ABSENT || (c->step && c->step_kind == STEP_START);
+        if (here && uses(c, dataset))
+            return true;
+    }
+    return false;
+}
+
+static void start_dataset_step(struct node *n, struct now now, struct node_dataset *d,
+                               const struct step *wanted)
+{
+    struct step *s = node_push_step(n, wanted->kind);
+    uint64_t id = s->id;
+
+    *s = *wanted;
+    s->id = id;
+    s->dataset = d->id;
+    s->peer_host = xstrdup_null(wanted->peer_host);
+    s->metadata = (struct metadata){0};
+    metadata_copy(&s->metadata, &wanted->metadata);
+    d->step = id;
+    d->step_kind = s->kind;
+    d->step_transfer = s->transfer;
+    d->step_started_us = now.mono_us;
+    d->cancelling = false;
+}
+
+static void observe(struct node *n, struct now now, struct node_dataset *d)
+{
+    const struct step s = {.kind = STEP_OBSERVE};
+
+    d->look_again = false;
+    start_dataset_step(n, now, d, &s);
+}
+
+static void cancel_if_pointless(struct node *n, struct node_dataset *d)
+{
+    bool wanted = d->has_order && d->order.transfer == d->step_transfer &&
+                  (d->order.role == ROLE_SOURCE || d->order.role == ROLE_RELEASE);
+
+    if (d->step_kind != STEP_SEND || wanted || d->cancelling)
+        return;
+    d->cancelling = true;
+    node_effect_push(n, NODE_CANCEL)->step_id = d->step;
+}
+
+/* Says what the dataset waits for; a failed step's own words stay until its next try. */
+static void set_reason(struct node *n, struct now now, struct node_dataset *d,
+                       enum reason_code code, const char *text)
+{
+    (void)n;
+    if (code == REASON_NONE)
+        reason_done(&d->reason);
+    else
+        reason_set(&d->reason, code, now.wall_us, 0, text);
+}
+
+static enum reason_code reason_of_step(enum step_kind kind)
+{
+    switch (kind) {
+    case STEP_CREATE:
+        return REASON_CREATING;
+    case STEP_PROMOTE:
+    case STEP_CLAIM:
+        return REASON_PROMOTING;
+    case STEP_MOUNT:
+        return REASON_MOUNTING;
+    case STEP_SNAPSHOT:
+    case STEP_SEND:
+        return REASON_COPYING;
+    case STEP_RELEASE:
+        return REASON_RELEASING;
+    case STEP_DROP:
+    case STEP_DESTROY:
+        return REASON_DELETING;
+    default:
+        return REASON_NONE;
+    }
+}
+
+static void announce(struct node *n, struct node_dataset *d)
+{
+    if (n->storage != STORAGE_LOCAL || !d->has_order || d->order.role != ROLE_RECEIVE ||
+        d->announced || !node_is_live(n, d->order.revision))
+        return;
+    d->announced = d->order.transfer;
+    struct node_effect *f = node_effect_push(n, NODE_ANNOUNCE);
+    f->dataset = d->id;
+    f->transfer = d->order.transfer;
+    f->peer = d->order.peer;
+}
+
+static void act_on(struct node *n, struct now now, struct node_dataset *d,
+                   const struct decision *decision)
+{
+    if (d->backoff.next_us > now.mono_us) {
+        d->wake_us = d->backoff.next_us; /* the reason of the failure stands until then */
+        return;
+    }
+    /* While it is tried again after a failure, the failure is still the news. */
+    if (!d->backoff.failures)
+        set_reason(n, now, d, reason_of_step(decision->step.kind), NULL);
+    start_dataset_step(n, now, d, &decision->step);
+}
+
+void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
+{
+    if (d->step) {
+        cancel_if_pointless(n, d);
+        return;
+    }
+    d->wake_us = 0;
+    if (!n->volumes_known) {
+        d->stop_containers = false;
+        if (d->has_order && n->storage_reason.code != REASON_NONE)
+            set_reason(n, now, d, n->storage_reason.code, n->storage_reason.text);
+        return;
+    }
+    if (!d->observed || d->look_again) {
+        if (d->backoff.next_us > now.mono_us)
+            d->wake_us = d->backoff.next_us;
+        else
+            observe(n, now, d);
+        return;
+    }
+    struct dataset_view v = {.order = d->has_order ? &d->order : NULL,
+                             .volume = &d->volume,
+                             .storage = n->storage,
+                             .live = d->has_order && node_is_live(n, d->order.revision),
+                             .in_use = dataset_in_use(n, &d->id),
+                             .announced = d->announced,
+                             .copy = &d->copy,
+                             .mono_us = now.mono_us};
+    struct decision decision = plan_dataset(&v);
+    d->stop_containers = decision.stop_containers;
+    if (v.order && (v.order->role == ROLE_DROP || v.order->role == ROLE_DESTROY) &&
+        plan_is_gone(v.order, v.volume, n->storage) && !d->announced)
+        d->gone = v.order->number;
+    if (decision.act) {
+        act_on(n, now, d, &decision);
+        return;
+    }
+    backoff_reset(&d->backoff);
+    d->wake_us = decision.wake_us;
+    set_reason(n, now, d, decision.reason, decision.text);
+    announce(n, d);
+}
+
+static enum reason_code reason_of_error(enum step_kind kind, enum err_code code)
+{
+    if (code == ERR_NO_SPACE)
+        return REASON_NO_SPACE;
+    if (code == ERR_BUSY && (kind == STEP_UNMOUNT || kind == STEP_RELEASE || kind == STEP_DROP ||
+                             kind == STEP_DESTROY || kind == STEP_PROMOTE))
+        return REASON_VOLUME_BUSY;
+    if (kind == STEP_SEND)
+        return code == ERR_UNAVAILABLE ? REASON_PEER_UNREACHABLE : REASON_TRANSFER_FAILED;
+    return REASON_STORAGE_ERROR;
+}
+
+static void take_volume(struct node_dataset *d, const struct volume_state *v)
+{
+    volume_state_done(&d->volume);
+    volume_state_copy(&d->volume, v);
+    d->volume.dataset = d->id;
+    d->observed = true;
+}
+
+static void dataset_outcome(struct node *n, struct now now, struct node_dataset *d,
+                            const struct outcome *o)
+{
+    enum step_kind kind = d->step_kind;
+
+    d->step = 0;
+    if (o->observed)
+        take_volume(d, &o->volume);
+    if (o->error) {
+        if (!o->observed)
+            d->observed = false;
+        if (o->error->code == ERR_CANCELLED && d->cancelling)
+            return;
+        backoff_fail(&d->backoff, now.mono_us, &n->random);
+        reason_set(&d->reason, reason_of_error(kind, o->error->code), now.wall_us,
+                   wall_of(now, d->backoff.next_us), o->error->text);
+        return;
+    }
+    if (kind != STEP_OBSERVE)
+        backoff_reset(&d->backoff);
+    if (kind == STEP_FORBID)
+        d->announced = 0;
+    if (kind == STEP_SEND && d->has_order && d->order.transfer == d->step_transfer) {
+        if (d->order.role == ROLE_SOURCE && d->copy.transfer == d->step_transfer)
+            plan_copy_sent(&d->copy, now.mono_us - d->step_started_us, now.mono_us);
+        if (d->volume.mark.state == MARK_RELEASED && d->volume.mark.transfer == d->step_transfer)
+            d->copy.final_sent = d->step_transfer;
+    }
+}
+
+static void volumes_outcome(struct node *n, struct now now, const struct outcome *o)
+{
+    n->list_volumes_step = 0;
+    n->volumes_answered = true;
+    if (o->error) {
+        backoff_fail(&n->volumes_backoff, now.mono_us, &n->random);
+        reason_set(&n->storage_reason, REASON_STORAGE_MISSING, now.wall_us,
+                   wall_of(now, n->volumes_backoff.next_us), o->error->text);
+        return;
+    }
+    backoff_reset(&n->volumes_backoff);
+    reason_done(&n->storage_reason);
+    n->volumes_known = true;
+    /* What a step is changing right now is told by that step's outcome. */
+    for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
+        if (d->step)
+            continue;
+        volume_state_done(&d->volume);
+        d->volume.dataset = d->id;
+        d->observed = true;
+    }
+    for (size_t i = 0; i < o->n_volumes; i++) {
+        struct node_dataset *d = node_dataset_get(n, &o->volumes[i].dataset);
+        if (!d->step)
+            take_volume(d, &o->volumes[i]);
+    }
+}
+
+/* ---- containers ---- */
+
+static void start_container_step(struct node *n, struct now now, struct node_container *c,
+                                 const struct decision *decision)
+{
+    struct step *s = node_push_step(n, decision->step.kind);
+
+    s->name = xstrdup(c->name);
+    s->pull = decision->step.pull;
+    if (decision->step.container && s->kind != STEP_STOP) {
+        s->container = container_copy(decision->step.container);
+        s->dataset = s->container->dataset;
+    }
+    c->step = s->id;
+    c->step_kind = s->kind;
+    if (s->kind == STEP_START) {
+        container_free(c->running_config);
+        c->running_config = container_copy(s->container);
+        c->started_us = now.mono_us;
+    }
+}
+
+static bool is_usable(struct node *n, const struct uuid *dataset)
+{
+    struct node_dataset *d = node_dataset_find(n, dataset);
+
+    /* A snapshot or stream of it disturbs nobody; any other step may be taking it away. */
+    if (!d || !d->has_order || !d->observed || d->stop_containers)
+        return false;
+    if (d->step && d->step_kind != STEP_SEND && d->step_kind != STEP_SNAPSHOT &&
+        d->step_kind != STEP_PRUNE && d->step_kind != STEP_OBSERVE)
+        return false;
+    return plan_dataset_is_usable(&d->order, &d->volume);
+}
+
+static bool must_stop(struct node *n, const struct container *config)
+{
+    struct node_dataset *d = config && config->has_volume ? node_dataset_find(n, &config->dataset) : NULL;
+
+    return d && d->stop_containers;
+}
+
+void node_decide_container(struct node *n, struct now now, struct node_container *c)
+{
+    const struct container *config = node_container_config(c);
+    uint64_t revision = c->has_order ? c->order.config->revision : 0;
+
+    if (c->step)
+        return;
+    struct container_view v = {
+        .order = c->has_order ? &c->order : NULL,
+        .state = c->state.run == CONTAINER_ABSENT ? NULL : &c->state,
+        .known = n->containers_known,
+        .synced = n->synced && !n->refused,
+        .live = node_is_live(n, revision),
+        .must_stop = must_stop(n, config) || must_stop(n, c->running_config),
+        .volume_usable = !config || !config->has_volume || is_usable(n, &config->dataset),
+        .image_ready = c->image_ready,
+        .pull = c->pull,
+        .revive = c->revive || (c->state.run == CONTAINER_EXITED && !uuid_eq(&c->state.era, &n->era)),
+        .restarts = c->restarts,
+    };
+    struct decision decision = plan_container(&v);
+    if (!n->containers_known && n->engine_reason.code != REASON_NONE) {
+        reason_set(&c->reason, n->engine_reason.code, now.wall_us, n->engine_reason.retry_us,
+                   n->engine_reason.text);
+        return;
+    }
+    if (!decision.act) {
+        bool running = v.state && v.state->run == CONTAINER_RUNNING;
+        if (decision.reason != REASON_NONE)
+            reason_set(&c->reason, decision.reason, now.wall_us, 0, decision.text);
+        else if (!running || c->restarts < 3)
+            reason_done(&c->reason);
+        return;
+    }
+    if (c->backoff.next_us > now.mono_us && decision.step.kind != STEP_STOP)
+        return;
+    if (c->backoff.next_us > now.mono_us && c->reason.code == REASON_STOP_FAILED)
+        return;
+    if (!c->backoff.failures)
+        reason_set(&c->reason,
+                   decision.step.kind == STEP_STOP ? REASON_STOPPING : REASON_WAITING_FOR_IMAGE,
+                   now.wall_us, 0, decision.step.kind == STEP_STOP ? NULL : config->image);
+    start_container_step(n, now, c, &decision);
+}
+
+static enum reason_code reason_of_container_error(enum step_kind kind, enum err_code code)
+{
+    if (code == ERR_UNAVAILABLE && kind != STEP_IMAGE)
+        return REASON_ENGINE_UNAVAILABLE;
+    if (kind == STEP_IMAGE)
+        return code == ERR_NOT_FOUND ? REASON_IMAGE_MISSING : REASON_IMAGE_PULL_FAILED;
+    if (kind == STEP_STOP)
+        return REASON_STOP_FAILED;
+    if (code == ERR_BUSY)
+        return REASON_PORT_IN_USE;
+    if (code == ERR_EXISTS)
+        return REASON_NAME_TAKEN;
+    return REASON_START_FAILED;
+}
+
+static void container_failed(struct node *n, struct now now, struct node_container *c,
+                             enum reason_code code, const char *text)
+{
+    backoff_fail(&c->backoff, now.mono_us, &n->random);
+    reason_set(&c->reason, code, now.wall_us, wall_of(now, c->backoff.next_us), text);
+}
+
+static void container_outcome(struct node *n, struct now now, struct node_container *c,
+                              const struct outcome *o)
+{
+    enum step_kind kind = c->step_kind;
+
+    c->step = 0;
+    if (kind != STEP_IMAGE)
+        n->list_containers_again = true;
+    if (o->error) {
+        if (kind == STEP_START && o->error->code == ERR_NOT_FOUND) {
+            c->pull = true; /* the image is missing: fetch it next */
+            return;
+        }
+        container_failed(n, now, c, reason_of_container_error(kind, o->error->code), o->error->text);
+        return;
+    }
+    if (kind == STEP_IMAGE) {
+        c->image_ready = true;
+        c->pull = false;
+        backoff_reset(&c->backoff);
+        return;
+    }
+    if (kind == STEP_STOP) {
+        c->state.run = CONTAINER_ABSENT;
+        c->running_config = container_free(c->running_config);
+        backoff_reset(&c->backoff);
+        return;
+    }
+    c->state.run = CONTAINER_RUNNING;
+    c->state.created = c->running_config->created;
+    c->state.era = n->era;
+    c->revive = false;
+    c->image_ready = true;
+    reason_done(&c->reason);
+}
+
+/* It ran and is not running any more. */
+static void container_died(struct node *n, struct now now, struct node_container *c)
+{
+    if (c->revive)
+        return;
+    if (now.mono_us - c->started_us >= CONTAINER_STABLE_US) {
+        c->restarts = 0;
+        backoff_reset(&c->backoff);
+    }
+    c->restarts++;
+    CLEANUP_FREE char *text =
+        xasprintf("it exited with status %d, %u times in a row", c->state.exit_code, c->restarts);
+    container_failed(n, now, c, REASON_CRASH_LOOP, text);
+}
+
+static void take_container(struct node *n, struct now now, struct node_container *c,
+                           const struct container_state *s)
+{
+    bool ran = c->state.run == CONTAINER_RUNNING;
+    char *name = c->state.name;
+
+    c->state = *s;
+    c->state.name = name;
+    if (ran && s->run == CONTAINER_EXITED)
+        container_died(n, now, c);
+}
+
+static void containers_outcome(struct node *n, struct now now, const struct outcome *o)
+{
+    n->list_containers_step = 0;
+    n->containers_answered = true;
+    if (o->error) {
+        /* The engine is away. What ran then and does not when it comes back died with it. */
+        for (struct node_container *c = n->containers; c; c = c->hh.next) {
+            if (c->state.run == CONTAINER_RUNNING)
+                c->revive = true;
+        }
+        n->containers_known = false;
+        backoff_fail(&n->containers_backoff, now.mono_us, &n->random);
+        reason_set(&n->engine_reason, REASON_ENGINE_UNAVAILABLE, now.wall_us,
+                   wall_of(now, n->containers_backoff.next_us), o->error->text);
+        return;
+    }
+    n->containers_known = true;
+    backoff_reset(&n->containers_backoff);
+    reason_done(&n->engine_reason);
+    for (struct node_container *c = n->containers; c; c = c->hh.next) {
+        bool listed = false;
+        for (size_t i = 0; i < o->n_containers && !listed; i++)
+            listed = streq(o->containers[i].name, c->name);
+        if (!listed && !c->step) {
+            c->state.run = CONTAINER_ABSENT;
+            c->running_config = container_free(c->running_config);
+        }
+    }
+    for (size_t i = 0; i < o->n_containers; i++) {
+        struct node_container *c = node_container_get(n, o->containers[i].name);
+        if (!c->step) /* else its outcome asks for another list */
+            take_container(n, now, c, &o->containers[i]);
+        if (c->state.run == CONTAINER_RUNNING)
+            c->revive = false;
+    }
+}
+
+void node_outcome(struct node *n, struct now now, const struct outcome *o)
+{
+    bool found = true;
+
+    if (o->step && o->step == n->list_volumes_step) {
+        volumes_outcome(n, now, o);
+    } else if (o->step && o->step == n->list_containers_step) {
+        containers_outcome(n, now, o);
+    } else {
+        found = false;
+    }
+    for (struct node_dataset *d = n->datasets; d && !found; d = d->hh.next) {
+        if (d->step == o->step) {
+            dataset_outcome(n, now, d, o);
+            found = true;
+        }
+    }
+    for (struct node_container *c = n->containers; c && !found; c = c->hh.next) {
+        if (c->step == o->step) {
+            container_outcome(n, now, c, o);
+            found = true;
+        }
+    }
+    node_advance(n, now);
+}

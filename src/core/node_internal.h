@@ -1,0 +1,107 @@
+/* Shared by the files of the agent's brain; not for others. */
+#pragma once
+
+#include "base/backoff.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "core/plan.h"
+
+#include <uthash.h>
+
+struct node_dataset {
+    struct uuid id;
+    bool has_order;
+    bool order_stale; /* of an earlier session; goes unless the new one repeats it */
+    struct order order;
+    bool observed;  /* `volume` is what is there */
+    bool look_again; /* something changed while a step was running */
+    struct volume_state volume;
+    uint64_t step; /* running; 0 = none */
+    enum step_kind step_kind;
+    uint64_t step_transfer;
+    uint64_t step_started_us;
+    bool cancelling;
+    bool stop_containers; /* the last decision wants them stopped */
+    struct backoff backoff;
+    struct copy_progress copy;
+    uint64_t announced;
+    uint64_t gone; /* DROP or DESTROY up to this number is done */
+    uint64_t bytes_sent, bytes_total;
+    uint64_t wake_us; /* the decision wants to be made again then; 0 = not */
+    struct reason reason;
+    bool reported; /* in this session */
+    struct report last;
+    UT_hash_handle hh;
+};
+
+struct node_container {
+    char *name;
+    bool has_order;
+    bool order_stale;
+    struct container_order order;
+    struct container *running_config; /* what was started last, to know its volume; or NULL */
+    struct container_state state;     /* run = ABSENT: not here */
+    uint64_t step;
+    enum step_kind step_kind;
+    struct backoff backoff;
+    bool image_ready;
+    bool pull;
+    bool revive;
+    unsigned restarts;
+    uint64_t started_us;
+    struct reason reason;
+    bool reported;
+    struct container_report last;
+    UT_hash_handle hh;
+};
+
+struct node {
+    struct uuid era;
+    enum storage_kind storage;
+    struct random random;
+    struct node_memory memory;    /* durable */
+    struct node_memory persisting; /* being written; valid while `is_persisting` */
+    bool is_persisting;
+    uint64_t want_revision; /* highest revision told in this session */
+
+    bool connected; /* a session is up */
+    bool synced;    /* and all its orders have come */
+    bool refused;   /* and its store is not the one to obey */
+    bool complete;  /* our first full state was sent in it */
+    struct welcome welcome;
+
+    bool started;
+    uint64_t next_step;
+    uint64_t list_volumes_step, list_containers_step;
+    bool volumes_known, containers_known;
+    bool volumes_answered, containers_answered; /* the first look has ended, well or not */
+    bool list_containers_again;
+    struct backoff volumes_backoff, containers_backoff;
+    uint64_t resync_us; /* next full look, as a safety net */
+    struct reason storage_reason, engine_reason;
+
+    struct node_dataset *datasets;
+    struct node_container *containers;
+    struct node_effect *effects_first, **effects_last;
+};
+
+#define NODE_RESYNC_US (300 * USEC_PER_SEC)
+#define CONTAINER_STABLE_US (10 * USEC_PER_SEC) /* ran that long: its failures are forgotten */
+
+/* node.c */
+struct node_effect *node_effect_push(struct node *n, enum node_effect_kind kind);
+struct step *node_push_step(struct node *n, enum step_kind kind);
+struct node_dataset *node_dataset_get(struct node *n, const struct uuid *id);
+struct node_dataset *node_dataset_find(struct node *n, const struct uuid *id);
+struct node_container *node_container_get(struct node *n, const char *name);
+void node_advance(struct node *n, struct now now); /* decide everywhere, then report */
+bool node_is_live(const struct node *n, uint64_t revision);
+/* The settings of what runs or is to run under that name; NULL when not known. */
+const struct container *node_container_config(const struct node_container *c);
+
+/* node_act.c */
+void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d);
+void node_decide_container(struct node *n, struct now now, struct node_container *c);
+
+/* node_report.c */
+void node_report_all(struct node *n, struct now now);

@@ -1,0 +1,130 @@
+/* What the control service is told: each thing when it differs from what it was told last in this session. */
+#include "core/node_internal.h"
+
+static void make_report(const struct node *n, const struct node_dataset *d, struct report *ret)
+{
+    struct report r = {.dataset = d->id, .gone = d->gone};
+
+    volume_state_copy(&r.volume, &d->volume);
+    r.volume.dataset = d->id;
+    if (d->has_order && (d->order.role == ROLE_SOURCE || d->order.role == ROLE_RELEASE) &&
+        d->copy.transfer == d->order.transfer) {
+        r.copied = d->copy.copied;
+        r.bytes_sent = d->bytes_sent;
+        r.bytes_total = d->bytes_total;
+    }
+    if (d->has_order && d->order.role == ROLE_RECEIVE) {
+        plan_received(&d->volume, d->order.transfer, r.received_snapshot);
+        r.received = r.received_snapshot[0] ? d->order.transfer : 0;
+    }
+    if (n->refused) {
+        reason_set(&r.reason, REASON_STORE_UNKNOWN, d->reason.since_us, 0,
+                   "the control service answers from another or an older store than this node obeys");
+    } else {
+        reason_copy(&r.reason, &d->reason);
+    }
+    *ret = r;
+}
+
+static bool snapshots_same(const struct volume_state *a, const struct volume_state *b)
+{
+    if (a->n_snapshots != b->n_snapshots)
+        return false;
+    for (size_t i = 0; i < a->n_snapshots; i++) {
+        if (!streq(a->snapshots[i], b->snapshots[i]))
+            return false;
+    }
+    return true;
+}
+
+static bool volume_same(const struct volume_state *a, const struct volume_state *b)
+{
+    return a->present == b->present && a->attached == b->attached &&
+           a->attached_elsewhere == b->attached_elsewhere && a->mounted == b->mounted &&
+           a->partial == b->partial && a->size == b->size && a->mark.state == b->mark.state &&
+           a->mark.epoch == b->mark.epoch && a->mark.transfer == b->mark.transfer &&
+           streq(a->mark.snapshot, b->mark.snapshot) && snapshots_same(a, b);
+}
+
+static bool reason_same(const struct reason *a, const struct reason *b)
+{
+    return a->code == b->code && str_equal_null(a->text, b->text) && a->retry_us == b->retry_us;
+}
+
+static bool report_same(const struct report *a, const struct report *b)
+{
+    return volume_same(&a->volume, &b->volume) && a->gone == b->gone && a->copied == b->copied &&
+           a->received == b->received && streq(a->received_snapshot, b->received_snapshot) &&
+           a->bytes_sent == b->bytes_sent && a->bytes_total == b->bytes_total &&
+           reason_same(&a->reason, &b->reason);
+}
+
+static void report_dataset(struct node *n, struct node_dataset *d)
+{
+    bool worth_telling = d->has_order || !volume_state_is_empty(&d->volume) ||
+                         d->volume.mark.state != MARK_NONE;
+    struct report r;
+
+    if (!worth_telling) {
+        if (d->reported)
+            node_effect_push(n, NODE_REPORT_GONE)->dataset = d->id;
+        d->reported = false;
+        return;
+    }
+    if (!d->observed)
+        return; /* not looked yet: nothing can be said */
+    make_report(n, d, &r);
+    if (d->reported && report_same(&r, &d->last)) {
+        report_done(&r);
+        return;
+    }
+    struct report *out = &node_effect_push(n, NODE_REPORT)->report;
+    *out = r;
+    volume_state_copy(&out->volume, &r.volume);
+    reason_copy(&out->reason, &r.reason);
+    report_done(&d->last);
+    d->last = r;
+    d->reported = true;
+}
+
+static void report_container(struct node *n, struct node_container *c)
+{
+    if (!c->has_order && c->state.run == CONTAINER_ABSENT) {
+        if (c->reported)
+            node_effect_push(n, NODE_CONTAINER_GONE)->name = xstrdup(c->name);
+        c->reported = false;
+        return;
+    }
+    struct container_report r = {.name = c->name,
+                                 .run = c->state.run,
+                                 .image_ready = c->image_ready,
+                                 .created = c->state.created,
+                                 .reason = c->reason};
+    if (c->reported && c->last.run == r.run && c->last.image_ready == r.image_ready &&
+        c->last.created == r.created && reason_same(&c->last.reason, &r.reason))
+        return;
+    struct container_report *out = &node_effect_push(n, NODE_CONTAINER_REPORT)->container_report;
+    *out = r;
+    out->name = xstrdup(c->name);
+    reason_copy(&out->reason, &r.reason);
+    container_report_done(&c->last);
+    c->last = r;
+    c->last.name = xstrdup(c->name);
+    reason_copy(&c->last.reason, &r.reason);
+    c->reported = true;
+}
+
+void node_report_all(struct node *n, struct now now)
+{
+    (void)now;
+    if (!n->connected || !n->volumes_answered || !n->containers_answered)
+        return;
+    for (struct node_dataset *d = n->datasets; d; d = d->hh.next)
+        report_dataset(n, d);
+    for (struct node_container *c = n->containers; c; c = c->hh.next)
+        report_container(n, c);
+    if (!n->complete) {
+        n->complete = true;
+        node_effect_push(n, NODE_REPORTS_COMPLETE);
+    }
+}

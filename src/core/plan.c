@@ -1,0 +1,375 @@
+#include "core/plan.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <stdio.h>
+
+static struct decision act(const struct dataset_view *v, enum step_kind kind)
+{
+    struct decision d = {.act = true};
+
+    d.step.kind = kind;
+    d.step.dataset = v->order->dataset;
+    d.step.epoch = v->order->epoch;
+    d.step.transfer = v->order->transfer;
+    d.step.maximum_size = v->order->maximum_size;
+    return d;
+}
+
+static struct decision because(enum reason_code code, const char *text)
+{
+    return (struct decision){.reason = code, .text = text};
+}
+
+static struct decision nothing(void)
+{
+    return (struct decision){0};
+}
+
+static struct decision with_snapshot(struct decision d, const char *name)
+{
+    (void)snprintf(d.step.snapshot, sizeof(d.step.snapshot), "%s", name);
+    return d;
+}
+
+static void round_name(char name[SNAPSHOT_NAME_SIZE], uint64_t transfer, unsigned round)
+{
+    (void)snprintf(name, SNAPSHOT_NAME_SIZE, "t%llu-%u", (unsigned long long)transfer, round);
+}
+
+static void final_name(char name[SNAPSHOT_NAME_SIZE], uint64_t transfer)
+{
+    (void)snprintf(name, SNAPSHOT_NAME_SIZE, "t%llu-final", (unsigned long long)transfer);
+}
+
+/* Which transfer and round a snapshot belongs to; the final one counts as the highest round. */
+static bool parse_name(const char *name, uint64_t *ret_transfer, unsigned *ret_round)
+{
+    char *end;
+
+    if (name[0] != 't' || name[1] < '0' || name[1] > '9')
+        return false;
+    unsigned long long transfer = strtoull(name + 1, &end, 10);
+    if (*end != '-')
+        return false;
+    if (streq(end + 1, "final")) {
+        *ret_round = UINT32_MAX;
+    } else {
+        char *last;
+        unsigned long round = strtoul(end + 1, &last, 10);
+        if (last == end + 1 || *last || round >= UINT32_MAX)
+            return false;
+        *ret_round = (unsigned)round;
+    }
+    *ret_transfer = transfer;
+    return true;
+}
+
+/* Highest transfer whose bytes are here as snapshots; 0 = none. */
+static uint64_t newest_transfer(const struct volume_state *volume)
+{
+    uint64_t newest = 0, transfer;
+    unsigned round;
+
+    for (size_t i = 0; i < volume->n_snapshots; i++) {
+        if (parse_name(volume->snapshots[i], &transfer, &round) && transfer > newest)
+            newest = transfer;
+    }
+    return newest;
+}
+
+void plan_received(const struct volume_state *volume, uint64_t transfer,
+                   char ret_snapshot[SNAPSHOT_NAME_SIZE])
+{
+    unsigned best = 0;
+
+    ret_snapshot[0] = '\0';
+    for (size_t i = 0; i < volume->n_snapshots; i++) {
+        uint64_t t;
+        unsigned round;
+        if (!parse_name(volume->snapshots[i], &t, &round) || t != transfer || round < best)
+            continue;
+        best = round;
+        memcpy(ret_snapshot, volume->snapshots[i], SNAPSHOT_NAME_SIZE);
+    }
+}
+
+bool plan_dataset_is_usable(const struct order *order, const struct volume_state *volume)
+{
+    return order && (order->role == ROLE_OWNER || order->role == ROLE_SOURCE) && order->born &&
+           volume->present && volume->mounted && volume->mark.state == MARK_OWNED &&
+           volume->mark.epoch == order->epoch;
+}
+
+bool plan_is_gone(const struct order *order, const struct volume_state *volume,
+                  enum storage_kind storage)
+{
+    if (storage == STORAGE_LOCAL)
+        return volume_state_is_empty(volume);
+    if (volume->attached || volume->mounted)
+        return false;
+    return order->role == ROLE_DROP || !volume->present;
+}
+
+/* Stop what runs on it, then take the mount away. */
+static struct decision take_away(const struct dataset_view *v, enum step_kind kind)
+{
+    if (v->in_use)
+        return (struct decision){.stop_containers = true,
+                                 .reason = REASON_STOPPING,
+                                 .text = "the container that uses the dataset is being stopped"};
+    return act(v, kind);
+}
+
+static void begin_copy(struct copy_progress *p, uint64_t transfer, const struct volume_state *volume)
+{
+    *p = (struct copy_progress){.transfer = transfer, .round = 1};
+    for (size_t i = 0; i < volume->n_snapshots; i++) {
+        uint64_t t;
+        unsigned round;
+        if (parse_name(volume->snapshots[i], &t, &round) && t == transfer && round != UINT32_MAX &&
+            round >= p->round)
+            p->round = round + 1; /* after a restart: begin with a fresh increment */
+    }
+}
+
+void plan_copy_sent(struct copy_progress *p, uint64_t took_us, uint64_t mono_us)
+{
+    bool small = took_us <= COPY_SMALL_US;
+    bool stuck = p->last_us && took_us > p->last_us - p->last_us / 5; /* shrinks no more */
+
+    p->last_us = took_us;
+    p->round++;
+    if (p->copied != p->transfer) {
+        if (!small && !stuck && p->round <= COPY_MAX_ROUNDS)
+            return;
+        p->copied = p->transfer;
+        p->wait_us = COPY_AGAIN_US;
+    } else if (p->wait_us < COPY_AGAIN_MAX_US) {
+        p->wait_us *= 2;
+    }
+    p->again_us = mono_us + p->wait_us;
+}
+
+static struct decision plan_send(const struct dataset_view *v, const char *snapshot)
+{
+    if (!v->order->peer_host)
+        return because(REASON_PEER_UNREACHABLE, "the address of the destination is not known");
+    struct decision d = with_snapshot(act(v, STEP_SEND), snapshot);
+    d.step.peer = v->order->peer;
+    d.step.peer_host = v->order->peer_host; /* copied by the user of the decision */
+    d.step.peer_port = v->order->peer_port;
+    return d;
+}
+
+/* Increments while the source writes. */
+static struct decision plan_copy(const struct dataset_view *v)
+{
+    struct copy_progress *p = v->copy;
+    char name[SNAPSHOT_NAME_SIZE];
+
+    if (p->transfer != v->order->transfer)
+        begin_copy(p, v->order->transfer, v->volume);
+    if (v->storage == STORAGE_ATTACHABLE) {
+        p->copied = p->transfer; /* nothing to copy */
+        return nothing();
+    }
+    if (p->copied == p->transfer && v->mono_us < p->again_us) {
+        struct decision d = nothing();
+        d.wake_us = p->again_us;
+        return d;
+    }
+    round_name(name, p->transfer, p->round);
+    if (volume_state_has_snapshot(v->volume, name))
+        return plan_send(v, name);
+    /* The newest one that both sides have is enough as a base. */
+    if (v->volume->n_snapshots > 1) {
+        char base[SNAPSHOT_NAME_SIZE];
+        plan_received(v->volume, p->transfer, base);
+        if (base[0])
+            return with_snapshot(act(v, STEP_PRUNE), base);
+    }
+    return with_snapshot(act(v, STEP_SNAPSHOT), name);
+}
+
+static struct decision plan_owned(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+
+    if (!v->volume->present) {
+        if (o->born)
+            return because(REASON_DATA_MISSING, "the volume that this node owned is not there");
+        return act(v, STEP_CREATE);
+    }
+    if (!o->born)
+        return because(REASON_CREATING, NULL); /* made; waiting until the birth is recorded */
+    if (!v->volume->mounted)
+        return act(v, STEP_MOUNT);
+    if (o->role == ROLE_SOURCE)
+        return plan_copy(v);
+    if (v->volume->n_snapshots || v->volume->partial)
+        return act(v, STEP_PRUNE);
+    return nothing();
+}
+
+static struct decision plan_owner(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+    const struct volume_mark *mark = &v->volume->mark;
+
+    if (mark->state == MARK_OWNED && mark->epoch == o->epoch) {
+        struct decision d = plan_owned(v);
+        bool new_here = d.act && (d.step.kind == STEP_MOUNT || d.step.kind == STEP_CREATE);
+        if (new_here && !v->live)
+            return because(REASON_MOUNTING, "waiting for the control service to confirm");
+        return d;
+    }
+    bool promoting = mark->state == MARK_PROMOTING && mark->epoch == o->epoch;
+    if (mark->state != MARK_NONE && mark->epoch >= o->epoch && !promoting)
+        return because(REASON_STORE_UNKNOWN, "this node has released the dataset at that epoch, or "
+                                             "knows a later one");
+    if (!v->live)
+        return because(REASON_MOUNTING, "waiting for the control service to confirm");
+    if (o->base) {
+        if (v->volume->mounted)
+            return take_away(v, STEP_UNMOUNT);
+        if (!volume_state_has_snapshot(v->volume, o->base))
+            return because(REASON_DATA_MISSING, "the snapshot to start from is not there");
+        return with_snapshot(act(v, STEP_PROMOTE), o->base);
+    }
+    if (v->volume->present)
+        return act(v, STEP_CLAIM);
+    if (o->born)
+        return because(REASON_DATA_MISSING, "the dataset has data, but there is no volume here");
+    struct decision d = act(v, STEP_CREATE);
+    d.step.metadata = o->metadata; /* copied by the user of the decision */
+    return d;
+}
+
+static struct decision plan_release(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+    const struct volume_mark *mark = &v->volume->mark;
+    char name[SNAPSHOT_NAME_SIZE];
+
+    if (mark->state == MARK_RELEASED && mark->epoch == o->epoch && mark->transfer == o->transfer) {
+        if (v->storage == STORAGE_ATTACHABLE || v->copy->final_sent == o->transfer)
+            return because(REASON_RELEASING, NULL);
+        return plan_send(v, mark->snapshot);
+    }
+    if (mark->state != MARK_OWNED || mark->epoch != o->epoch || !v->volume->present)
+        return because(REASON_DATA_MISSING, "the volume to release is not there");
+    final_name(name, o->transfer);
+    return with_snapshot(take_away(v, STEP_RELEASE), name);
+}
+
+static struct decision plan_remove(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+
+    if (plan_is_gone(o, v->volume, v->storage))
+        return nothing();
+    if (!v->live)
+        return because(REASON_DELETING, "waiting for the control service to confirm");
+    /* What came here later than the order must not be touched by it. */
+    if (v->volume->mark.epoch > o->number || newest_transfer(v->volume) > o->number)
+        return because(REASON_STORE_UNKNOWN, "this node holds newer data than the order knows of");
+    return take_away(v, o->role == ROLE_DROP ? STEP_DROP : STEP_DESTROY);
+}
+
+struct decision plan_dataset(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+    uint64_t receiving = o && o->role == ROLE_RECEIVE ? o->transfer : 0;
+
+    if (v->announced && v->announced != receiving) {
+        struct decision d = {.act = true};
+        d.step.kind = STEP_FORBID;
+        d.step.transfer = v->announced;
+        return d; /* the dataset's id is filled in by the user */
+    }
+    if (!o)
+        return nothing();
+    switch (o->role) {
+    case ROLE_OWNER:
+    case ROLE_SOURCE:
+        return plan_owner(v);
+    case ROLE_RELEASE:
+        return plan_release(v);
+    case ROLE_RECEIVE:
+    case ROLE_KEEP:
+        return v->volume->mounted ? take_away(v, STEP_UNMOUNT) : nothing();
+    case ROLE_DROP:
+    case ROLE_DESTROY:
+        return plan_remove(v);
+    case ROLE_NONE:
+    case ROLE_MAX:
+    case ROLE_INVALID:
+        break;
+    }
+    return nothing();
+}
+
+/* ---- containers ---- */
+
+static struct decision container_act(const struct container_view *v, enum step_kind kind)
+{
+    struct decision d = {.act = true};
+
+    d.step.kind = kind;
+    if (v->order)
+        d.step.container = v->order->config; /* copied by the user of the decision */
+    d.step.pull = v->pull;
+    return d;
+}
+
+static bool policy_restarts(const struct container_view *v)
+{
+    const struct container *c = v->order->config;
+
+    if (v->revive || c->restart_policy == RESTART_ALWAYS)
+        return true;
+    if (c->restart_policy != RESTART_ON_FAILURE || v->state->exit_code == 0)
+        return false;
+    return !c->maximum_retry_count || v->restarts <= c->maximum_retry_count;
+}
+
+static struct decision plan_run(const struct container_view *v)
+{
+    const struct container *c = v->order->config;
+    bool here = v->state && v->state->run != CONTAINER_ABSENT;
+    bool running = here && v->state->run == CONTAINER_RUNNING;
+
+    if (here && v->state->created != c->created)
+        return container_act(v, STEP_STOP); /* made from an earlier configuration of that name */
+    if (running)
+        return nothing();
+    if (here && v->state->run == CONTAINER_EXITED && !policy_restarts(v))
+        return because(REASON_CONTAINER_EXITED, "it exited and its restart policy does not start it again");
+    if (!v->volume_usable)
+        return because(REASON_WAITING_FOR_DATASET, "its dataset is not mounted here");
+    if (v->pull)
+        return container_act(v, STEP_IMAGE);
+    return container_act(v, STEP_START);
+}
+
+struct decision plan_container(const struct container_view *v)
+{
+    bool here = v->state && v->state->run != CONTAINER_ABSENT;
+
+    if (!v->known)
+        return because(REASON_ENGINE_UNAVAILABLE, "the container engine has not answered yet");
+    if (!v->order)
+        return here && (v->synced || v->must_stop) ? container_act(v, STEP_STOP) : nothing();
+    if (v->must_stop)
+        return here ? container_act(v, STEP_STOP)
+                    : because(REASON_WAITING_FOR_DATASET, "its dataset is leaving this node");
+    if (v->order->action == CONTAINER_RUN)
+        return plan_run(v);
+    if (here)
+        return container_act(v, STEP_STOP);
+    if (!v->image_ready)
+        return container_act(v, STEP_IMAGE);
+    return nothing();
+}

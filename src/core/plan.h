@@ -1,0 +1,69 @@
+/* One decision at a time: what a node does next about one dataset or one container, given what it is told and
+ * what it sees. Pure functions; the bookkeeping around them is in node.c. */
+#pragma once
+
+#include "core/node.h"
+
+/* A dataset's move as far as this node has sent it; lost at a restart, which costs one more increment. */
+struct copy_progress {
+    uint64_t transfer;     /* 0 = none */
+    unsigned round;        /* of the snapshot being made or sent */
+    uint64_t last_us;      /* how long the last increment took; 0 = none yet */
+    uint64_t copied;       /* = transfer once an increment was small */
+    uint64_t again_us;     /* mono: next increment while waiting for the release order */
+    uint64_t wait_us;      /* how long to wait between those */
+    uint64_t final_sent;   /* = transfer once the peer has confirmed the final snapshot */
+};
+
+#define COPY_SMALL_US (300 * USEC_PER_MSEC)      /* an increment shorter than this is small */
+#define COPY_MAX_ROUNDS 8                        /* then what is left goes in the release */
+#define COPY_AGAIN_US (30 * USEC_PER_SEC)        /* first refresh while waiting; doubles */
+#define COPY_AGAIN_MAX_US (600 * USEC_PER_SEC)
+
+struct dataset_view {
+    const struct order *order; /* NULL = none */
+    const struct volume_state *volume;
+    enum storage_kind storage;
+    bool live;      /* connected, all orders known, this store is obeyed, what is seen of it is durable */
+    bool in_use;    /* a container of ours that uses it exists or is being started */
+    uint64_t announced; /* transfer that the mover accepts for it; 0 = none */
+    struct copy_progress *copy;
+    uint64_t mono_us;
+};
+
+struct decision {
+    bool act;              /* do `step`; else wait, for `reason` if there is one */
+    struct step step;      /* strings in it are owned by the decision's user */
+    enum reason_code reason;
+    const char *text;      /* static or of the order; may be NULL */
+    bool stop_containers;  /* those that use the dataset must be stopped first */
+    uint64_t wake_us;      /* look again then; 0 = when something changes */
+};
+
+struct decision plan_dataset(const struct dataset_view *v);
+/* May containers run on the dataset? */
+bool plan_dataset_is_usable(const struct order *order, const struct volume_state *volume);
+/* DROP or DESTROY of order->number is done: nothing that it asks to remove is here. */
+bool plan_is_gone(const struct order *order, const struct volume_state *volume,
+                  enum storage_kind storage);
+/* The newest complete snapshot of the transfer; "" when none. */
+void plan_received(const struct volume_state *volume, uint64_t transfer,
+                   char ret_snapshot[SNAPSHOT_NAME_SIZE]);
+/* A confirmed increment took `took_us`: decides whether that was small enough. */
+void plan_copy_sent(struct copy_progress *p, uint64_t took_us, uint64_t mono_us);
+
+struct container_view {
+    const struct container_order *order; /* NULL = none */
+    const struct container_state *state; /* NULL = not here */
+    bool known;          /* the engine was listed at least once */
+    bool synced;         /* all orders are known: what has none is to go */
+    bool live;           /* as in dataset_view */
+    bool must_stop;      /* its dataset is about to leave */
+    bool volume_usable;  /* always true without a volume */
+    bool image_ready;
+    bool pull;           /* the engine said that the image is missing */
+    bool revive;         /* died with the engine or the host: start it whatever the policy says */
+    unsigned restarts;   /* since it last ran for long */
+};
+
+struct decision plan_container(const struct container_view *v);
