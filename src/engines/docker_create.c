@@ -1,0 +1,200 @@
+/* The request that makes a container. */
+#include "engines/docker_api.h"
+
+#include "base/str.h"
+
+#include <ctype.h>
+#include <jansson.h>
+
+static char *upper(const char *s)
+{
+    char *u = xstrdup(s);
+
+    for (char *p = u; *p; p++)
+        *p = (char)toupper((unsigned char)*p);
+    return u;
+}
+
+static bool is_set(const struct container *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_environment; i++) {
+        if (streq(c->environment[i].name, name))
+            return true;
+    }
+    return false;
+}
+
+/* NAME=value, unless the container's own environment has that name: it overrides (contract
+ * section 6.4). */
+static void add_link_variable(json_t *env, const struct container *c, const char *prefix,
+                              const char *suffix, const char *value)
+{
+    CLEANUP_FREE char *name = xasprintf("%s%s", prefix, suffix);
+
+    if (!is_set(c, name))
+        (void)json_array_append_new(env, json_sprintf("%s=%s", name, value));
+}
+
+static void add_link(json_t *env, const struct container *c, const struct link *link,
+                     const char *host)
+{
+    CLEANUP_FREE char *alias = upper(link->alias);
+    CLEANUP_FREE char *prefix = xasprintf("%s_PORT_%u_TCP", alias, (unsigned)link->local_port);
+    CLEANUP_FREE char *port = xasprintf("%u", (unsigned)link->remote_port);
+    bool v6 = strchr(host, ':') != NULL;
+    CLEANUP_FREE char *url = xasprintf("tcp://%s%s%s:%s", v6 ? "[" : "", host, v6 ? "]" : "", port);
+
+    add_link_variable(env, c, prefix, "", url);
+    add_link_variable(env, c, prefix, "_ADDR", host);
+    add_link_variable(env, c, prefix, "_PORT", port);
+    add_link_variable(env, c, prefix, "_PROTO", "tcp");
+}
+
+static json_t *render_environment(const struct container *c, const char *host)
+{
+    json_t *env = json_array();
+
+    for (size_t i = 0; i < c->n_links; i++)
+        add_link(env, c, &c->links[i], host);
+    for (size_t i = 0; i < c->n_environment; i++)
+        (void)json_array_append_new(
+            env, json_sprintf("%s=%s", c->environment[i].name, c->environment[i].value));
+    return env;
+}
+
+static json_t *render_labels(const struct container_start *s)
+{
+    json_t *labels = json_object();
+
+    (void)json_object_set_new(labels, CONTAINER_LABEL_CLUSTER, json_string(UUID_STR(&s->cluster)));
+    (void)json_object_set_new(labels, CONTAINER_LABEL_NAME, json_string(s->config->name));
+    (void)json_object_set_new(labels, CONTAINER_LABEL_CREATED,
+                              json_sprintf("%llu", (unsigned long long)s->config->created));
+    (void)json_object_set_new(labels, CONTAINER_LABEL_ERA, json_string(UUID_STR(&s->era)));
+    return labels;
+}
+
+static void render_ports(const struct container *c, json_t *body, json_t *host)
+{
+    json_t *exposed = json_object(), *bindings = json_object();
+
+    for (size_t i = 0; i < c->n_ports; i++) {
+        char key[16], value[8] = "";
+        (void)snprintf(key, sizeof(key), "%u/tcp", (unsigned)c->ports[i].internal);
+        if (c->ports[i].external)
+            (void)snprintf(value, sizeof(value), "%u", (unsigned)c->ports[i].external);
+        json_t *list = json_object_get(bindings, key);
+
+        if (!list) {
+            list = json_array();
+            (void)json_object_set_new(bindings, key, list);
+            (void)json_object_set_new(exposed, key, json_object());
+        }
+        (void)json_array_append_new(list, json_pack("{ss}", "HostPort", value));
+    }
+    (void)json_object_set_new(body, "ExposedPorts", exposed);
+    (void)json_object_set_new(host, "PortBindings", bindings);
+}
+
+/* A mount of type "bind" fails when the source is missing; a classic bind would make an empty
+ * directory there, and the container would write beside its volume. But only the classic form can
+ * relabel for SELinux. */
+static void render_volume(const struct container_start *s, bool selinux, json_t *host)
+{
+    const char *to = s->config->mountpoint;
+
+    if (selinux)
+        (void)json_object_set_new(host, "Binds",
+                                  json_pack("[o]", json_sprintf("%s:%s:Z", s->volume_path, to)));
+    else
+        (void)json_object_set_new(host, "Mounts",
+                                  json_pack("[{ss ss ss s{ss}}]", "Type", "bind", "Source",
+                                            s->volume_path, "Target", to, "BindOptions",
+                                            "Propagation", "rprivate"));
+}
+
+static bool all_utf8(const struct container_start *s)
+{
+    const struct container *c = s->config;
+    bool ok = str_is_utf8(c->name, strlen(c->name)) && str_is_utf8(c->image, strlen(c->image));
+
+    for (size_t i = 0; i < c->n_environment && ok; i++)
+        ok = str_is_utf8(c->environment[i].name, strlen(c->environment[i].name)) &&
+             str_is_utf8(c->environment[i].value, strlen(c->environment[i].value));
+    for (size_t i = 0; i < c->n_command_line && ok; i++)
+        ok = str_is_utf8(c->command_line[i], strlen(c->command_line[i]));
+    if (ok && s->volume_path)
+        ok = c->mountpoint && str_is_utf8(c->mountpoint, strlen(c->mountpoint)) &&
+             str_is_utf8(s->volume_path, strlen(s->volume_path));
+    return ok;
+}
+
+static struct err *check(const struct container_start *s, bool selinux)
+{
+    const struct container *c = s->config;
+
+    if (!c->image || !all_utf8(s))
+        return err_new(ERR_INVALID, "container %s has a setting that is no UTF-8 text, or no image",
+                       c->name);
+    if (c->n_links && !s->host)
+        return err_new(ERR_INVALID,
+                       "container %s has links, but this node knows no address of "
+                       "itself",
+                       c->name);
+    if (c->has_volume && !s->volume_path)
+        return err_new(ERR_INVALID, "container %s has a volume, but it is not mounted here",
+                       c->name);
+    for (size_t i = 0; i < c->n_environment; i++) {
+        if (!c->environment[i].name[0] || strchr(c->environment[i].name, '='))
+            return err_new(ERR_INVALID,
+                           "container %s has an environment variable with the name "
+                           "\"%s\"",
+                           c->name, c->environment[i].name);
+    }
+    if (selinux && s->volume_path && (strchr(c->mountpoint, ':') || strchr(s->volume_path, ':')))
+        return err_new(ERR_INVALID, "container %s: with SELinux a mountpoint must not have a ':'",
+                       c->name);
+    return NULL;
+}
+
+struct err *docker_render_create(const struct container_start *start, bool selinux, char **ret_json)
+{
+    const struct container *c = start->config;
+
+    TRY(check(start, selinux));
+    json_t *body = json_object(), *host = json_object();
+
+    (void)json_object_set_new(body, "Image", json_string(c->image));
+    (void)json_object_set_new(body, "Env", render_environment(c, start->host));
+    (void)json_object_set_new(body, "Labels", render_labels(start));
+    if (c->has_command_line) {
+        json_t *cmd = json_array();
+
+        for (size_t i = 0; i < c->n_command_line; i++)
+            (void)json_array_append_new(cmd, json_string(c->command_line[i]));
+        (void)json_object_set_new(body, "Cmd", cmd);
+    }
+    render_ports(c, body, host);
+    if (start->volume_path)
+        render_volume(start, selinux, host);
+    (void)json_object_set_new(host, "RestartPolicy", json_pack("{ss}", "Name", "no"));
+    if (c->memory_limit)
+        (void)json_object_set_new(host, "Memory", json_integer((json_int_t)c->memory_limit));
+    if (c->cpu_shares)
+        (void)json_object_set_new(host, "CpuShares", json_integer(c->cpu_shares));
+    if (c->swappiness != UINT32_MAX)
+        (void)json_object_set_new(host, "MemorySwappiness", json_integer(c->swappiness));
+    (void)json_object_set_new(body, "HostConfig", host);
+    *ret_json = json_dumps(body, JSON_COMPACT);
+    json_decref(body);
+    return *ret_json ? NULL
+                     : err_new(ERR_INTERNAL, "cannot write the settings of container %s", c->name);
+}
+
+char *docker_render_filters(const struct uuid *cluster, bool events)
+{
+    if (events)
+        return xasprintf("{\"type\":[\"container\"],\"label\":[\"%s=%s\"]}",
+                         CONTAINER_LABEL_CLUSTER, UUID_STR(cluster));
+    return xasprintf("{\"label\":[\"%s=%s\"]}", CONTAINER_LABEL_CLUSTER, UUID_STR(cluster));
+}

@@ -1,0 +1,461 @@
+/* The documents of the Docker API, friendly and hostile. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/random.h"
+#include "base/str.h"
+#include "engines/docker_api.h"
+#include "engines/docker_http.h"
+
+#include <jansson.h>
+
+#define CLUSTER "01020304-0506-4708-890a-0b0c0d0e0f10"
+#define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define LABELS                                                                                     \
+    "{\"io.flocker.cluster\":\"" CLUSTER "\",\"io.flocker.container\":\"web-1\","                  \
+    "\"io.flocker.created\":\"18446744073709551615\"}"
+
+static struct uuid cluster(void)
+{
+    struct uuid id;
+
+    assert_true(uuid_parse(CLUSTER, &id));
+    return id;
+}
+
+static void check_err(struct err *e, enum err_code code, const char *word, int line)
+{
+    if (!e)
+        fail_msg("line %d succeeded", line);
+    else if (e->code != code || !strstr(e->text, word))
+        fail_msg("line %d: %s: %s", line, err_code_name(e->code), e->text);
+    (void)err_free(e);
+}
+#define assert_err(expr, code, word) check_err((expr), (code), (word), __LINE__)
+
+static void test_version(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned minor; /* 0 = refused */
+    } cases[] = {
+        {"{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\"}", 41},
+        {"{\"ApiVersion\":\"1.24\"}", 24},
+        {"{\"ApiVersion\":\"1.99\",\"MinAPIVersion\":\"1.44\"}", DOCKER_API_MINOR_MAX},
+        {"{\"ApiVersion\":\"1.23\"}", 0},
+        {"{\"ApiVersion\":\"1.99\",\"MinAPIVersion\":\"1.70\"}", 0},
+        {"{\"ApiVersion\":\"2.41\"}", 0},
+        {"{\"ApiVersion\":\"1.\"}", 0},
+        {"{\"ApiVersion\":\"1.4x\"}", 0},
+        {"{\"ApiVersion\":\"1.99999999999999999999\"}", 0},
+        {"{\"ApiVersion\":41}", 0},
+        {"{}", 0},
+        {"[]", 0},
+        {"", 0},
+        {"<html>", 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        unsigned minor = 0;
+        struct err *e = docker_parse_version(cases[i].text, strlen(cases[i].text), &minor);
+
+        assert_int_equal(minor, cases[i].minor);
+        assert_int_equal(e == NULL, cases[i].minor != 0);
+        (void)err_free(e);
+    }
+}
+
+static size_t parse_list(const char *text, struct docker_container **ret_list)
+{
+    struct uuid id = cluster();
+    size_t n = 0;
+    struct err *e = docker_parse_list(text, strlen(text), &id, ret_list, &n);
+
+    if (e) {
+        assert_true(err_is(e, ERR_CORRUPT));
+        (void)err_free(e);
+        *ret_list = NULL;
+        return SIZE_MAX;
+    }
+    return n;
+}
+
+static void test_list(void **state)
+{
+    struct docker_container *list;
+    size_t n = parse_list(
+        "[{\"Id\":\"" ID "\",\"Names\":[\"/x/alias\",\"/flocker--web-1\"],\"Labels\":" LABELS
+        ",\"State\":\"running\"},"
+        "{\"Id\":\"" ID "\",\"Names\":[\"/flocker--web-1\"],\"Labels\":" LABELS
+        ",\"State\":\"exited\"},"
+        "{\"Id\":\"" ID "\",\"Names\":[\"/flocker--web-12\"],\"Labels\":" LABELS
+        ",\"State\":\"running\"},"
+        "{\"Id\":\"" ID "\",\"Names\":[\"/web-1\"],\"Labels\":" LABELS ",\"State\":\"running\"},"
+        "{\"Id\":\"" ID "\",\"Names\":null,\"Labels\":" LABELS "},"
+        "{\"Id\":\"" ID "\",\"Names\":[\"/flocker--web-1\"],\"Labels\":null},"
+        "{\"Id\":5},7,null]",
+        &list);
+
+    assert_int_equal(n, 2);
+    assert_string_equal(list[0].id, ID);
+    assert_string_equal(list[0].name, "web-1");
+    assert_true(list[0].looked_up);
+    assert_int_equal(list[0].run, CONTAINER_RUNNING);
+    assert_true(list[0].created == UINT64_MAX);
+    assert_false(list[1].looked_up); /* only an inspection knows the exit code */
+    for (size_t i = 0; i < n; i++)
+        docker_container_done(&list[i]);
+    free(list);
+    assert_int_equal(parse_list("[]", &list), 0);
+    free(list);
+    assert_int_equal(parse_list("{}", &list), SIZE_MAX);
+    assert_int_equal(parse_list("", &list), SIZE_MAX);
+    /* An id goes into paths: nothing but hexadecimal digits. */
+    assert_int_equal(parse_list("[{\"Id\":\"../../images/x\",\"Names\":[\"/flocker--web-1\"],"
+                                "\"Labels\":" LABELS "}]",
+                                &list),
+                     SIZE_MAX);
+    assert_int_equal(parse_list("[{\"Id\":\"" ID "0\",\"Names\":[\"/flocker--web-1\"],"
+                                "\"Labels\":" LABELS "}]",
+                                &list),
+                     SIZE_MAX);
+}
+
+static bool parse_inspect(const char *state, struct docker_container *ret)
+{
+    CLEANUP_FREE char *text = xasprintf(
+        "{\"Id\":\"%s\",\"Name\":\"/flocker--web-1\",\"Config\":{\"Labels\":%s},\"State\":%s}", ID,
+        LABELS, state);
+    struct uuid id = cluster();
+    struct err *e = docker_parse_inspect(text, strlen(text), &id, ret);
+
+    assert_true(!e || e->code == ERR_CORRUPT);
+    bool ok = !e;
+    (void)err_free(e);
+    return ok;
+}
+
+static void test_inspect(void **state)
+{
+    static const struct {
+        const char *state;
+        enum container_run run;
+        int exit_code;
+        pid_t pid;
+    } cases[] = {
+        {"{\"Status\":\"running\",\"Running\":true,\"Pid\":17,\"ExitCode\":0}", CONTAINER_RUNNING,
+         0, 17},
+        {"{\"Status\":\"paused\",\"Running\":true,\"Paused\":true,\"Pid\":17,\"ExitCode\":0}",
+         CONTAINER_RUNNING, 0, 17},
+        {"{\"Status\":\"restarting\",\"Running\":false,\"Restarting\":true,\"Pid\":0,\"ExitCode\":"
+         "1}",
+         CONTAINER_RUNNING, 1, 0},
+        {"{\"Status\":\"removing\",\"Running\":false,\"Pid\":9,\"ExitCode\":1}", CONTAINER_RUNNING,
+         1, 9},
+        {"{\"Status\":\"created\",\"Running\":false,\"Pid\":0,\"ExitCode\":0}", CONTAINER_CREATED,
+         0, 0},
+        {"{\"Status\":\"configured\",\"Running\":false,\"Pid\":0,\"ExitCode\":0}",
+         CONTAINER_CREATED, 0, 0},
+        {"{\"Status\":\"exited\",\"Running\":false,\"Pid\":0,\"ExitCode\":137}", CONTAINER_EXITED,
+         137, 0},
+        {"{\"Status\":\"dead\",\"Running\":false,\"Dead\":true,\"Pid\":0,\"ExitCode\":-1}",
+         CONTAINER_EXITED, -1, 0},
+    };
+    static const char *const bad[] = {
+        "null",
+        "[]",
+        "{}",
+        "{\"Running\":1,\"Pid\":0,\"ExitCode\":0}",
+        "{\"Running\":false,\"Pid\":99999999999,\"ExitCode\":0}",
+        "{\"Running\":false,\"Pid\":0,\"ExitCode\":\"0\"}",
+        "{\"Running\":false,\"Pid\":0}",
+    };
+    struct docker_container c;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_true(parse_inspect(cases[i].state, &c));
+        assert_true(c.ours && c.looked_up);
+        assert_int_equal(c.run, cases[i].run);
+        assert_int_equal(c.exit_code, cases[i].exit_code);
+        assert_int_equal(c.pid, cases[i].pid);
+        docker_container_done(&c);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_false(parse_inspect(bad[i], &c));
+}
+
+static struct err *pull_line(const char *text)
+{
+    return docker_parse_pull_line(text, strlen(text));
+}
+
+static void test_pull_lines(void **state)
+{
+    assert_null(pull_line("{\"status\":\"Pulling from x\",\"id\":\"1\"}"));
+    assert_null(pull_line("{\"status\":\"error is only a word here\"}"));
+    assert_err(
+        pull_line(
+            "{\"errorDetail\":{\"message\":\"manifest unknown\"},\"error\":\"manifest unknown\"}"),
+        ERR_NOT_FOUND, "manifest unknown");
+    assert_err(pull_line("{\"errorDetail\":{\"code\":401,\"message\":\"nope\"}}"), ERR_DENIED,
+               "nope");
+    assert_err(pull_line("{\"error\":\"write /x: no space left on device\"}"), ERR_NO_SPACE, "");
+    assert_err(pull_line("{\"error\":\"dial tcp: lookup r: no such host\"}"), ERR_UNAVAILABLE,
+               "lookup");
+    assert_err(pull_line("{\"errorDetail\":{}}"), ERR_UNAVAILABLE, "no reason");
+    assert_err(pull_line("rubbish"), ERR_CORRUPT, "JSON");
+    assert_err(pull_line("[]"), ERR_CORRUPT, "JSON");
+    assert_err(
+        docker_pull_error(
+            404,
+            "pull access denied for x, repository does not exist or may require 'docker login'",
+            "x:1"),
+        ERR_NOT_FOUND, "x:1");
+    assert_err(docker_pull_error(
+                   500,
+                   "Get \"https://r/v2/\": dial tcp 1.2.3.4:443: connect: network is unreachable",
+                   "x:1"),
+               ERR_UNAVAILABLE, "unreachable");
+    assert_err(docker_pull_error(500, "Get \"http://r/v2/\": no basic auth credentials", "x:1"),
+               ERR_DENIED, "log in");
+}
+
+static void test_events(void **state)
+{
+    static const struct {
+        const char *text;
+        bool matters;
+    } cases[] = {
+        {"{\"Type\":\"container\",\"Action\":\"start\"}", true},
+        {"{\"Type\":\"container\",\"Action\":\"die\"}", true},
+        {"{\"Type\":\"container\",\"Action\":\"exec_start: sh -c die\"}", false},
+        {"{\"Type\":\"container\",\"Action\":\"health_status: healthy\"}", false},
+        {"{\"Type\":\"image\",\"Action\":\"remove\"}", false},
+        {"{\"Action\":7}", false},
+        {"{", false},
+        {"null", false},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+        assert_int_equal(docker_parse_event_matters(cases[i].text, strlen(cases[i].text)),
+                         cases[i].matters);
+}
+
+static void test_messages(void **state)
+{
+    static const char *const none[] = {"",      "{}", "[]", "{\"message\":\"\"}", "{\"message\":5}",
+                                       "<html>"};
+    struct str big = {0};
+
+    for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
+        CLEANUP_FREE char *text = docker_parse_message(none[i], strlen(none[i]));
+        assert_string_equal(text, "the engine gives no reason");
+    }
+    str_append(&big, "{\"message\":\" ");
+    for (int i = 0; i < 3000; i++)
+        str_append(&big, "ü");
+    str_append(&big, "\\n\"}");
+    CLEANUP_FREE char *text = docker_parse_message(big.data, big.len);
+    assert_true(strlen(text) <= DOCKER_MESSAGE_MAX);
+    assert_true(str_is_utf8(text, strlen(text)));
+    str_done(&big);
+}
+
+static void test_start_errors(void **state)
+{
+    struct port ports[] = {{80, 80}, {81, 8080}};
+    struct container c = {.name = (char *)(uintptr_t) "web",
+                          .image = (char *)(uintptr_t) "x:1",
+                          .ports = ports,
+                          .n_ports = 2};
+
+    assert_err(docker_start_error(500, "listen tcp4 0.0.0.0:8080: bind: address already in use", &c,
+                                  false),
+               ERR_BUSY, "port 8080 of");
+    assert_err(
+        docker_start_error(500, "Bind for 0.0.0.0:80 failed: port is already allocated", &c, false),
+        ERR_BUSY, "port 80 of");
+    assert_err(
+        docker_start_error(
+            500, "failed to bind host port for 0.0.0.0:9:172.17.0.2:9/tcp: address already in use",
+            &c, false),
+        ERR_BUSY, "a port of");
+    assert_err(docker_start_error(404, "No such image: x:1", &c, true), ERR_NOT_FOUND, "x:1");
+    assert_err(docker_start_error(404, "No such container", &c, false), ERR_CONFLICT, "removed");
+    assert_err(docker_start_error(500, "write: no space left on device", &c, true), ERR_NO_SPACE,
+               "");
+    assert_err(docker_start_error(500, "boom", &c, true), ERR_IO, "boom");
+}
+
+static void test_create(void **state)
+{
+    struct uuid id = cluster();
+    struct container *c = container_new("web-1");
+    struct container_start s = {.config = c, .cluster = id, .era = id, .volume_path = "/flocker/x"};
+    CLEANUP_FREE char *plain = NULL, *selinux = NULL;
+
+    c->image = xstrdup("x:1");
+    c->has_volume = true;
+    c->mountpoint = xstrdup("/data");
+    assert_null(docker_render_create(&s, false, &plain));
+    assert_non_null(strstr(plain, "\"Mounts\":[{"));
+    assert_null(strstr(plain, "Binds"));
+    assert_null(strstr(plain, "Cmd"));
+    assert_null(strstr(plain, "Memory"));
+    assert_null(docker_render_create(&s, true, &selinux));
+    assert_non_null(strstr(selinux, "\"Binds\":[\"/flocker/x:/data:Z\"]"));
+    assert_null(strstr(selinux, "Mounts"));
+    char *never = NULL;
+    s.volume_path = NULL;
+    assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "not mounted");
+    s.volume_path = "/flocker/\xff";
+    assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "UTF-8");
+    assert_null(never);
+    (void)container_free(c);
+}
+
+static void test_images(void **state)
+{
+    static const struct {
+        const char *image, *repository, *tag, *registry; /* repository NULL = refused */
+    } cases[] = {
+        {"nginx:1.25", "nginx", "1.25", "index.docker.io"},
+        {"nginx", "nginx", "latest", "index.docker.io"},
+        {"docker.io/library/nginx:1", "docker.io/library/nginx", "1", "index.docker.io"},
+        {"reg:5000/a/b", "reg:5000/a/b", "latest", "reg:5000"},
+        {"localhost/a:2", "localhost/a", "2", "localhost"},
+        {"a.example/b@sha256:" ID, "a.example/b", "sha256:" ID, "a.example"},
+        {"", NULL, NULL, NULL},
+        {":1", NULL, NULL, NULL},
+        {"a:", NULL, NULL, NULL},
+        {"a@", NULL, NULL, NULL},
+        {"../x", NULL, NULL, NULL},
+        {"a/../../x:1", NULL, NULL, NULL},
+        {"a//b", NULL, NULL, NULL},
+        {"a b", NULL, NULL, NULL},
+        {"a?x=1", NULL, NULL, NULL},
+        {"a#b", NULL, NULL, NULL},
+        {"a%2fb", NULL, NULL, NULL},
+        {"a\nb", NULL, NULL, NULL},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_FREE char *repository = NULL, *tag = NULL;
+        struct err *e = docker_image_split(cases[i].image, &repository, &tag);
+
+        if (!cases[i].repository) {
+            assert_err(e, ERR_INVALID, "no name");
+            continue;
+        }
+        assert_null(e);
+        assert_string_equal(repository, cases[i].repository);
+        assert_string_equal(tag, cases[i].tag);
+        CLEANUP_FREE char *registry = docker_image_registry(cases[i].image);
+        assert_string_equal(registry, cases[i].registry);
+    }
+}
+
+static void test_registry_auth(void **state)
+{
+    /* "me:secret" and "a:b:c" */
+    static const char config[] =
+        "{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"bWU6c2VjcmV0\"},"
+        "\"reg:5000\":{\"auth\":\"YTpiOmM=\"},\"tok.example\":{\"identitytoken\":\"T\"},"
+        "\"bad.example\":{\"auth\":\"***\"},\"none.example\":{},\"odd.example\":7}}";
+    static const char *const none[] = {"other.example", "bad.example", "none.example",
+                                       "odd.example",   "reg:500",     "reg"};
+
+    CLEANUP_FREE char *hub = docker_registry_auth(config, strlen(config), "index.docker.io");
+    /* {"username":"me","password":"secret","serveraddress":"index.docker.io"} */
+    assert_string_equal(hub, "eyJ1c2VybmFtZSI6Im1lIiwicGFzc3dvcmQiOiJzZWNyZXQiLCJzZXJ2ZXJhZGRyZXNzI"
+                             "joiaW5kZXguZG9ja2VyLmlvIn0=");
+    CLEANUP_FREE char *reg = docker_registry_auth(config, strlen(config), "reg:5000");
+    /* {"username":"a","password":"b:c","serveraddress":"reg:5000"} */
+    assert_string_equal(
+        reg, "eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI6YyIsInNlcnZlcmFkZHJlc3MiOiJyZWc6NTAwMCJ9");
+    CLEANUP_FREE char *token = docker_registry_auth(config, strlen(config), "tok.example");
+    assert_non_null(token);
+    for (size_t i = 0; i < ARRAY_SIZE(none); i++)
+        assert_null(docker_registry_auth(config, strlen(config), none[i]));
+    assert_null(docker_registry_auth("", 0, "x"));
+    assert_null(docker_registry_auth("{", 1, "x"));
+    assert_null(docker_registry_auth("{\"auths\":[]}", 12, "x"));
+}
+
+static struct err *collect(void *cookie, const char *line, size_t n)
+{
+    str_append_bytes(cookie, line, n);
+    str_append(cookie, "|");
+    return NULL;
+}
+
+static void test_lines(void **state)
+{
+    static const char text[] = "one\r\n\n\ntwo\nthree";
+    struct str out = {0};
+    struct docker_lines l = {0};
+
+    for (size_t i = 0; i < sizeof(text) - 1; i++)
+        assert_null(docker_lines_feed(&l, text + i, 1, collect, &out));
+    assert_string_equal(out.data, "one|two|");
+    str_done(&out);
+    str_done(&l.rest);
+    struct err *e = NULL;
+    CLEANUP_FREE char *big = xcalloc(1, 65536);
+    memset(big, 'x', 65536);
+    for (int i = 0; i < 17 && !e; i++)
+        e = docker_lines_feed(&l, big, 65536, collect, &out);
+    assert_err(e, ERR_CORRUPT, "line");
+    str_done(&l.rest);
+}
+
+/* Damaged documents: refused or understood, never a crash (run with sanitizers). */
+static void test_damaged(void **state)
+{
+    static const char good[] =
+        "[{\"Id\":\"" ID "\",\"Names\":[\"/flocker--web-1\"],\"Labels\":" LABELS
+        ",\"State\":{\"Running\":false,\"Pid\":0,\"ExitCode\":1}}]";
+    uint64_t seed = 11;
+    struct random r = random_seeded(&seed);
+    struct uuid id = cluster();
+
+    for (int i = 0; i < 20000; i++) {
+        char text[sizeof(good)];
+        size_t n = sizeof(good) - 1, count = 0;
+        struct docker_container *list = NULL, c = {0};
+
+        memcpy(text, good, sizeof(good));
+        for (uint64_t k = random_below(&r, 4); k; k--)
+            text[random_below(&r, n)] = (char)random_below(&r, 256);
+        if (random_below(&r, 4) == 0)
+            n = random_below(&r, n);
+        (void)err_free(docker_parse_list(text, n, &id, &list, &count));
+        for (size_t k = 0; list && k < count; k++)
+            docker_container_done(&list[k]);
+        free(list);
+        (void)err_free(n ? docker_parse_inspect(text + 1, n - 1, &id, &c) : NULL);
+        docker_container_done(&c);
+        (void)err_free(docker_parse_pull_line(text, n));
+        (void)docker_parse_event_matters(text, n);
+        free(docker_parse_message(text, n));
+        free(docker_registry_auth(text, n, "x"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_version),      cmocka_unit_test(test_list),
+        cmocka_unit_test(test_inspect),      cmocka_unit_test(test_pull_lines),
+        cmocka_unit_test(test_events),       cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create),
+        cmocka_unit_test(test_images),       cmocka_unit_test(test_registry_auth),
+        cmocka_unit_test(test_lines),        cmocka_unit_test(test_damaged),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
