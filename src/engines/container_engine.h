@@ -47,7 +47,7 @@ struct container_start {
 /* Makes the container (one of ours by that name that does not run is replaced) and starts it,
  * engine restart policy "no". No effect when it runs already with the same `created`.
  * ERR_NOT_FOUND: image missing; ERR_BUSY: a port is taken (text names it); ERR_EXISTS: a foreign
- * container has the name; ERR_CONFLICT: it runs with another revision (stop it first), or somebody
+ * container has the name; ERR_CONFLICT: it runs with another `created` (stop it first), or somebody
  * removed it meanwhile; ERR_INVALID: the engine refuses the settings. A container that could not be
  * started is removed again. */
 struct err *container_engine_start_sync(struct container_engine *ce,
