@@ -444,6 +444,7 @@ char *record_container_encode(const struct container *c)
 
     set(&w, "name", json_string(c->name));
     set(&w, "revision", number(c->revision));
+    set(&w, "created", number(c->created));
     set(&w, "node", id(&c->node));
     set(&w, "image", text_or_null(c->image));
     set_lists(&w, c);
@@ -574,6 +575,7 @@ struct err *record_container_decode(const char *text, size_t n, struct container
     CLEANUP_FREE char *name = get_text(&r, "name", false);
     struct container *c = container_new(name ? name : "");
     c->revision = get_number(&r, "revision", UINT64_MAX);
+    c->created = get_number(&r, "created", UINT64_MAX);
     c->node = get_id(&r, "node", true);
     c->image = get_text(&r, "image", true);
     get_ports(&r, c);
