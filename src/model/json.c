@@ -1,0 +1,214 @@
+#include "model/json.h"
+
+#include "base/now.h"
+
+/* Depth is counted before jansson recurses into the text. Brackets inside strings do not count. */
+static bool too_deep(const char *text, size_t n)
+{
+    bool in_string = false;
+    int depth = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (in_string) {
+            if (text[i] == '\\')
+                i++;
+            else if (text[i] == '"')
+                in_string = false;
+        } else if (text[i] == '"') {
+            in_string = true;
+        } else if (text[i] == '[' || text[i] == '{') {
+            if (++depth > JSON_MAX_DEPTH)
+                return true;
+        } else if (text[i] == ']' || text[i] == '}') {
+            depth--;
+        }
+    }
+    return false;
+}
+
+struct err *json_parse(const char *text, size_t n, json_t **ret)
+{
+    json_error_t e;
+
+    if (memchr(text, '\0', n)) /* jansson takes one for the end of the text */
+        return err_new(ERR_INVALID, "not JSON: it has a NUL byte");
+    if (too_deep(text, n))
+        return err_new(ERR_INVALID, "JSON nested deeper than %d", JSON_MAX_DEPTH);
+    json_t *v = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (!v)
+        return err_new(ERR_INVALID, "not JSON: %s (line %d, column %d)", e.text, e.line, e.column);
+    *ret = v;
+    return NULL;
+}
+
+static int append_part(const char *bytes, size_t n, void *cookie)
+{
+    str_append_bytes(cookie, bytes, n);
+    return 0;
+}
+
+void json_append(struct str *s, const json_t *v)
+{
+    if (json_dump_callback(v, append_part, s, JSON_COMPACT | JSON_ENCODE_ANY) != 0)
+        abort(); /* only when memory is exhausted */
+}
+
+/* As json_object_set_new; a value that cannot be made (a text that is not UTF-8) becomes null, so
+ * that one odd byte can never take a key, or the whole answer, away. */
+static void set(json_t *object, const char *key, json_t *value)
+{
+    (void)json_object_set_new(object, key, value ? value : json_null());
+}
+
+json_t *json_uuid(const struct uuid *u)
+{
+    return json_string(UUID_STR(u));
+}
+
+json_t *json_uuid_or_null(const struct uuid *u)
+{
+    return uuid_is_nil(u) ? json_null() : json_uuid(u);
+}
+
+json_t *json_metadata(const struct metadata *m)
+{
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < m->n; i++)
+        set(o, m->entries[i].key, json_string(m->entries[i].value));
+    return o;
+}
+
+json_t *json_dataset_configuration(const struct dataset *d)
+{
+    json_t *o = json_object();
+
+    set(o, "dataset_id", json_uuid(&d->id));
+    set(o, "primary", json_uuid(&d->primary));
+    set(o, "deleted", json_boolean(d->deleted));
+    set(o, "metadata", json_metadata(&d->metadata));
+    if (d->maximum_size)
+        set(o, "maximum_size", json_integer((json_int_t)d->maximum_size));
+    return o;
+}
+
+static json_t *ports(const struct container *c)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < c->n_ports; i++) {
+        json_t *o = json_object();
+
+        set(o, "internal", json_integer(c->ports[i].internal));
+        set(o, "external", json_integer(c->ports[i].external));
+        (void)json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *links(const struct container *c)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < c->n_links; i++) {
+        json_t *o = json_object();
+
+        set(o, "alias", json_string(c->links[i].alias));
+        set(o, "local_port", json_integer(c->links[i].local_port));
+        set(o, "remote_port", json_integer(c->links[i].remote_port));
+        (void)json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *volumes(const struct container *c)
+{
+    json_t *list = json_array();
+    json_t *o = json_object();
+
+    set(o, "dataset_id", json_uuid(&c->dataset));
+    set(o, "mountpoint", json_string(c->mountpoint));
+    (void)json_array_append_new(list, o);
+    return list;
+}
+
+static json_t *environment(const struct container *c)
+{
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < c->n_environment; i++)
+        set(o, c->environment[i].name, json_string(c->environment[i].value));
+    return o;
+}
+
+static json_t *command_line(const struct container *c)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < c->n_command_line; i++)
+        (void)json_array_append_new(list, json_string(c->command_line[i]));
+    return list;
+}
+
+static json_t *restart_policy(const struct container *c)
+{
+    json_t *o = json_object();
+
+    set(o, "name", json_string(restart_policy_name(c->restart_policy)));
+    if (c->restart_policy == RESTART_ON_FAILURE && c->maximum_retry_count)
+        set(o, "maximum_retry_count", json_integer(c->maximum_retry_count));
+    return o;
+}
+
+json_t *json_container_configuration(const struct container *c)
+{
+    json_t *o = json_object();
+
+    set(o, "node_uuid", json_uuid(&c->node));
+    set(o, "name", json_string(c->name));
+    set(o, "image", json_string(c->image));
+    if (c->n_ports)
+        set(o, "ports", ports(c));
+    if (c->has_volume)
+        set(o, "volumes", volumes(c));
+    if (c->n_environment)
+        set(o, "environment", environment(c));
+    if (c->n_links)
+        set(o, "links", links(c));
+    if (c->cpu_shares)
+        set(o, "cpu_shares", json_integer(c->cpu_shares));
+    if (c->memory_limit)
+        set(o, "memory_limit", json_integer((json_int_t)c->memory_limit));
+    if (c->has_command_line)
+        set(o, "command_line", command_line(c));
+    set(o, "restart_policy", restart_policy(c)); /* swappiness is never echoed */
+    return o;
+}
+
+json_t *json_lease(const struct lease *l, int64_t left_us)
+{
+    json_t *o = json_object();
+
+    set(o, "dataset_id", json_uuid(&l->dataset));
+    set(o, "node_uuid", json_uuid(&l->node));
+    set(o, "expires", l->expires ? json_real((double)left_us / USEC_PER_SEC) : json_null());
+    return o;
+}
+
+static json_t *seconds(uint64_t us)
+{
+    return json_real((double)us / USEC_PER_SEC);
+}
+
+json_t *json_reason(const struct reason *r)
+{
+    if (r->code == REASON_NONE)
+        return json_null();
+    json_t *o = json_object();
+    set(o, "code", json_string(reason_code_name(r->code)));
+    set(o, "text", json_string(r->text ? r->text : reason_code_name(r->code)));
+    set(o, "since", seconds(r->since_us));
+    set(o, "next_try", r->retry_us ? seconds(r->retry_us) : json_null());
+    set(o, "advice", json_string(reason_advice(r->code)));
+    return o;
+}

@@ -1,0 +1,36 @@
+/* JSON as the REST API speaks it (contract section 1): bodies in, objects out. Pure functions,
+ * thread-safe. */
+#pragma once
+
+#include "base/err.h"
+#include "base/str.h"
+#include "model/container.h"
+#include "model/dataset.h"
+#include "model/lease.h"
+#include "model/reason.h"
+
+#include <jansson.h>
+
+#define JSON_MAX_DEPTH 32 /* the API needs 5 */
+
+/* Parses one JSON value of any kind; nothing but white space may surround it. ERR_INVALID: not
+ * JSON, not UTF-8, a key twice in one object, nested deeper than JSON_MAX_DEPTH, a NUL in a text,
+ * an integer outside 64 bits, a number outside what a double can hold. The caller calls
+ * json_decref. */
+struct err *json_parse(const char *text, size_t n, json_t **ret) MUST_USE;
+
+/* Appends the compact text of `v`. */
+void json_append(struct str *s, const json_t *v);
+
+/* The API's objects, with the keys in the order of the contract's examples; the caller calls
+ * json_decref. Texts in the model are valid UTF-8 (validation saw to it). */
+json_t *json_dataset_configuration(const struct dataset *d);
+json_t *json_container_configuration(const struct container *c);
+/* `left_us`: until it expires; used only when the lease expires. */
+json_t *json_lease(const struct lease *l, int64_t left_us);
+json_t *json_uuid(const struct uuid *u);         /* text */
+json_t *json_uuid_or_null(const struct uuid *u); /* null when nil */
+json_t *json_metadata(const struct metadata *m);
+/* {"code", "text", "since", "next_try", "advice"}, times in seconds since 1970; null for
+ * REASON_NONE. */
+json_t *json_reason(const struct reason *r);

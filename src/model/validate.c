@@ -1,0 +1,662 @@
+#include "model/validate.h"
+
+#include "base/mem.h"
+#include "base/now.h"
+#include "base/str.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define MEMORY_LIMIT_MIN 1048576
+#define CPU_SHARES_MAX 1024
+#define COMMAND_LINE_MAX 4096 /* strings, and characters of each */
+#define PORT_MAX 65535
+
+/* What the checks of one body share. */
+struct check {
+    json_t *errors; /* NULL = none yet */
+};
+
+static void complain(struct check *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static void complain(struct check *c, const char *fmt, ...)
+{
+    char *text = NULL;
+    va_list ap;
+
+    if (!c->errors)
+        c->errors = json_array();
+    if (json_array_size(c->errors) >= VALIDATE_MAX_ERRORS)
+        return;
+    va_start(ap, fmt);
+    if (vasprintf(&text, fmt, ap) < 0)
+        abort();
+    va_end(ap);
+    /* A key of the client's may have been cut within a character. */
+    if (!str_is_utf8(text, strlen(text))) {
+        for (char *p = text; *p; p++)
+            *p = (char)(isascii(*p) ? *p : '?');
+    }
+    (void)json_array_append_new(c->errors, json_string(text));
+    free(text);
+}
+
+/* One key of an object: `check` looks at the value, complains about it under the name `where`, and
+ * puts it into `to`. */
+struct field {
+    const char *key;
+    bool required;
+    void (*check)(struct check *c, const char *where, const json_t *v, void *to);
+};
+
+static const struct field *find_field(const struct field *fields, size_t n, const char *key)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (streq(fields[i].key, key))
+            return &fields[i];
+    }
+    return NULL;
+}
+
+/* Keys come from the client: a long one is cut in messages. */
+#define KEY_FMT "\"%s%.100s\""
+
+/* `prefix` stands before the keys in messages: "" or "ports[0].". */
+static void check_object(struct check *c, const char *prefix, const json_t *v,
+                         const struct field *fields, size_t n, void *to)
+{
+    const char *key;
+    json_t *item;
+
+    if (!json_is_object(v)) {
+        if (*prefix)
+            complain(c, "\"%.*s\" must be an object", (int)strlen(prefix) - 1, prefix);
+        else
+            complain(c, "the body must be a JSON object");
+        return;
+    }
+    json_object_foreach ((json_t *)v, key, item) {
+        if (!find_field(fields, n, key))
+            complain(c, KEY_FMT " is not a known key here", prefix, key);
+    }
+    for (size_t i = 0; i < n; i++) {
+        CLEANUP_FREE char *where = xasprintf("%s%s", prefix, fields[i].key);
+
+        item = json_object_get(v, fields[i].key);
+        if (item)
+            fields[i].check(c, where, item, to);
+        else if (fields[i].required)
+            complain(c, "\"%s\" is required", where);
+    }
+}
+
+/* Values */
+
+static size_t characters(const char *s)
+{
+    size_t n = 0;
+
+    for (; *s; s++)
+        n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+static bool check_integer(struct check *c, const char *where, const json_t *v, json_int_t min,
+                          json_int_t max, json_int_t *ret)
+{
+    if (!json_is_integer(v)) {
+        complain(c, "\"%s\" must be a whole number", where);
+        return false;
+    }
+    *ret = json_integer_value(v);
+    if (*ret >= min && *ret <= max)
+        return true;
+    if (max == INT64_MAX)
+        complain(c, "\"%s\" must be at least %lld", where, (long long)min);
+    else
+        complain(c, "\"%s\" must be from %lld to %lld", where, (long long)min, (long long)max);
+    return false;
+}
+
+static void check_uuid_v4(struct check *c, const char *where, const json_t *v, struct uuid *ret)
+{
+    if (!json_is_string(v) || !uuid_parse_v4(json_string_value(v), ret))
+        complain(c, "\"%s\" must be a version 4 UUID such as c2b7e0d4-5a61-4f3b-9c88-13579bdf2468",
+                 where);
+}
+
+/* Datasets */
+
+static void check_dataset_id(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, &((struct dataset *)to)->id);
+}
+
+static void check_primary(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, &((struct dataset *)to)->primary);
+}
+
+static void check_deleted(struct check *c, const char *where, const json_t *v, void *to)
+{
+    complain(c, "\"%s\" cannot be given when a dataset is created; delete it with DELETE", where);
+}
+
+static void check_maximum_size(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct dataset *d = to;
+    json_int_t size;
+
+    if (json_is_null(v) || !check_integer(c, where, v, DATASET_MIN_SIZE, INT64_MAX, &size))
+        return;
+    if (size % DATASET_SIZE_STEP)
+        complain(c, "\"%s\" must be a multiple of %u", where, DATASET_SIZE_STEP);
+    d->maximum_size = (uint64_t)size;
+}
+
+static bool check_metadata_entry(struct check *c, const char *key, const json_t *v)
+{
+    size_t n = characters(key);
+
+    if (n < 1 || n > METADATA_MAX_CHARS || strchr(key, '\n')) {
+        complain(
+            c, "a key of \"metadata\" must have 1 to %d characters on one line; \"%.100s\" has %zu",
+            METADATA_MAX_CHARS, key, n);
+        return false;
+    }
+    if (!json_is_string(v) || characters(json_string_value(v)) > METADATA_MAX_CHARS) {
+        complain(c, "\"metadata.%.100s\" must be a text of at most %d characters", key,
+                 METADATA_MAX_CHARS);
+        return false;
+    }
+    return true;
+}
+
+static void check_metadata(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct metadata *m = &((struct dataset *)to)->metadata;
+    const char *key;
+    json_t *item;
+
+    if (!json_is_object(v)) {
+        complain(c, "\"%s\" must be an object of texts", where);
+        return;
+    }
+    if (json_object_size(v) > METADATA_MAX_ENTRIES) {
+        complain(c, "\"%s\" must have at most %d keys", where, METADATA_MAX_ENTRIES);
+        return;
+    }
+    m->entries = xcalloc(json_object_size(v), sizeof(*m->entries));
+    json_object_foreach ((json_t *)v, key, item) {
+        if (check_metadata_entry(c, key, item))
+            m->entries[m->n++] = (struct metadata_entry){.key = xstrdup(key),
+                                                         .value = xstrdup(json_string_value(item))};
+    }
+}
+
+json_t *validate_dataset_create(const json_t *body, struct dataset **ret)
+{
+    static const struct field fields[] = {
+        {"primary", true, check_primary},
+        {"dataset_id", false, check_dataset_id},
+        {"deleted", false, check_deleted},
+        {"metadata", false, check_metadata},
+        {"maximum_size", false, check_maximum_size},
+    };
+    struct dataset *d = dataset_new(UUID_NIL);
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), d);
+    if (c.errors)
+        dataset_free(d);
+    else
+        *ret = d;
+    return c.errors;
+}
+
+static void check_node(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, to);
+}
+
+json_t *validate_dataset_update(const json_t *body, struct uuid *ret_primary)
+{
+    static const struct field fields[] = {{"primary", false, check_node}};
+    struct uuid primary = UUID_NIL;
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &primary);
+    if (!c.errors)
+        *ret_primary = primary;
+    return c.errors;
+}
+
+/* Containers */
+
+static bool alphanumeric(char ch)
+{
+    return isascii(ch) && isalnum((unsigned char)ch);
+}
+
+static void check_container_node(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, &((struct container *)to)->node);
+}
+
+static bool good_name(const char *s)
+{
+    if (!alphanumeric(s[0]) || !s[1] || strlen(s) > VALIDATE_MAX_NAME)
+        return false;
+    for (; *s; s++) {
+        if (!alphanumeric(*s) && !strchr("_.-", *s))
+            return false;
+    }
+    return true;
+}
+
+static void check_name(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct container *k = to;
+    const char *name = json_string_value(v);
+
+    if (name && *name == '/')
+        name++;
+    if (!name || !good_name(name)) {
+        complain(c,
+                 "\"%s\" must be 2 to %d letters, digits, \"_\", \".\" or \"-\", "
+                 "and begin with a letter or digit",
+                 where, VALIDATE_MAX_NAME);
+        return;
+    }
+    free(k->name);
+    k->name = xstrdup(name);
+}
+
+char *image_canonical(const char *image)
+{
+    const char *slash = strrchr(image, '/');
+    const char *last = slash ? slash + 1 : image;
+    const char *at = strchr(last, '@');
+    const char *colon = strchr(last, ':');
+
+    if (at)
+        return at > last && at[1] ? xstrdup(image) : NULL;
+    if (!colon)
+        return *last ? xasprintf("%s:latest", image) : NULL;
+    return colon > last && colon[1] ? xstrdup(image) : NULL;
+}
+
+static void check_image(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct container *k = to;
+
+    if (!json_is_string(v)) {
+        complain(c, "\"%s\" must be a text", where);
+        return;
+    }
+    k->image = image_canonical(json_string_value(v));
+    if (!k->image)
+        complain(c, "\"%s\" must be repository, repository:tag or repository@digest", where);
+}
+
+/* A list with at least `min` and at most `max` different items. */
+static bool check_list(struct check *c, const char *where, const json_t *v, size_t min, size_t max)
+{
+    size_t n = json_array_size(v);
+
+    if (!json_is_array(v)) {
+        complain(c, "\"%s\" must be a list", where);
+        return false;
+    }
+    if (n < min || n > max) {
+        if (n < min)
+            complain(c, "\"%s\" must have at least %zu item; leave the key out instead", where,
+                     min);
+        else
+            complain(c, "\"%s\" must have at most %zu items", where, max);
+        return false;
+    }
+    return true;
+}
+
+static void check_port_number(struct check *c, const char *where, const json_t *v, json_int_t min,
+                              uint16_t *ret)
+{
+    json_int_t n;
+
+    if (check_integer(c, where, v, min, PORT_MAX, &n))
+        *ret = (uint16_t)n;
+}
+
+static void check_internal(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_port_number(c, where, v, 1, &((struct port *)to)->internal);
+}
+
+static void check_external(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_port_number(c, where, v, 0, &((struct port *)to)->external); /* 0 = any */
+}
+
+static int compare_ports(const void *a, const void *b)
+{
+    const struct port *p = a, *q = b;
+
+    if (p->internal != q->internal)
+        return p->internal < q->internal ? -1 : 1;
+    return (p->external > q->external) - (p->external < q->external);
+}
+
+static void check_ports(struct check *c, const char *where, const json_t *v, void *to)
+{
+    static const struct field fields[] = {{"internal", true, check_internal},
+                                          {"external", true, check_external}};
+    struct container *k = to;
+    size_t i;
+    json_t *item;
+
+    if (!check_list(c, where, v, 1, PORT_MAX))
+        return;
+    k->ports = xcalloc(json_array_size(v), sizeof(*k->ports));
+    json_array_foreach (v, i, item) {
+        CLEANUP_FREE char *prefix = xasprintf("%s[%zu].", where, i);
+
+        check_object(c, prefix, item, fields, ARRAY_SIZE(fields), &k->ports[k->n_ports++]);
+    }
+    qsort(k->ports, k->n_ports, sizeof(*k->ports), compare_ports);
+    for (i = 1; i < k->n_ports && !c->errors; i++) {
+        if (compare_ports(&k->ports[i - 1], &k->ports[i]) == 0)
+            complain(c, "\"%s\" must not have the same item twice", where);
+    }
+}
+
+static void check_alias(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct link *l = to;
+    const char *s = json_string_value(v);
+    size_t n = s ? strlen(s) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!alphanumeric(s[i]))
+            n = 0;
+    }
+    if (n == 0) {
+        complain(c, "\"%s\" must be one or more letters and digits", where);
+        return;
+    }
+    l->alias = xstrdup(s);
+}
+
+static void check_local_port(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_port_number(c, where, v, 1, &((struct link *)to)->local_port);
+}
+
+static void check_remote_port(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_port_number(c, where, v, 1, &((struct link *)to)->remote_port);
+}
+
+static int compare_links(const void *a, const void *b)
+{
+    const struct link *p = a, *q = b;
+    int order = strcmp(p->alias, q->alias);
+
+    if (order)
+        return order;
+    if (p->local_port != q->local_port)
+        return p->local_port < q->local_port ? -1 : 1;
+    return (p->remote_port > q->remote_port) - (p->remote_port < q->remote_port);
+}
+
+/* Sorts the links, refuses the same one twice, and brings the aliases to lower case. */
+static void finish_links(struct check *c, const char *where, struct container *k)
+{
+    qsort(k->links, k->n_links, sizeof(*k->links), compare_links);
+    for (size_t i = 1; i < k->n_links; i++) {
+        if (compare_links(&k->links[i - 1], &k->links[i]) == 0) {
+            complain(c, "\"%s\" must not have the same item twice", where);
+            break;
+        }
+    }
+    for (size_t i = 0; i < k->n_links; i++) {
+        for (char *p = k->links[i].alias; *p; p++)
+            *p = (char)tolower((unsigned char)*p);
+    }
+    qsort(k->links, k->n_links, sizeof(*k->links), compare_links);
+}
+
+static void check_links(struct check *c, const char *where, const json_t *v, void *to)
+{
+    static const struct field fields[] = {{"alias", true, check_alias},
+                                          {"local_port", true, check_local_port},
+                                          {"remote_port", true, check_remote_port}};
+    struct container *k = to;
+    size_t i;
+    json_t *item;
+
+    if (!check_list(c, where, v, 1, PORT_MAX))
+        return;
+    k->links = xcalloc(json_array_size(v), sizeof(*k->links));
+    json_array_foreach (v, i, item) {
+        CLEANUP_FREE char *prefix = xasprintf("%s[%zu].", where, i);
+
+        check_object(c, prefix, item, fields, ARRAY_SIZE(fields), &k->links[k->n_links++]);
+    }
+    if (!c->errors)
+        finish_links(c, where, k);
+}
+
+static void check_environment(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct container *k = to;
+    const char *key;
+    json_t *item;
+
+    if (!json_is_object(v)) {
+        complain(c, "\"%s\" must be an object of texts", where);
+        return;
+    }
+    k->environment = xcalloc(json_object_size(v), sizeof(*k->environment));
+    json_object_foreach ((json_t *)v, key, item) {
+        if (!*key)
+            complain(c, "a key of \"%s\" must not be empty", where);
+        else if (!json_is_string(item))
+            complain(c, "\"%s.%.100s\" must be a text", where, key);
+        else
+            k->environment[k->n_environment++] =
+                (struct env_entry){.name = xstrdup(key), .value = xstrdup(json_string_value(item))};
+    }
+}
+
+static void check_command_line(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct container *k = to;
+    size_t i;
+    json_t *item;
+
+    if (!check_list(c, where, v, 0, COMMAND_LINE_MAX))
+        return;
+    k->has_command_line = true;
+    k->command_line = xcalloc(json_array_size(v), sizeof(*k->command_line));
+    json_array_foreach (v, i, item) {
+        const char *s = json_string_value(item);
+
+        if (!s || characters(s) > COMMAND_LINE_MAX)
+            complain(c, "\"%s[%zu]\" must be a text of at most %d characters", where, i,
+                     COMMAND_LINE_MAX);
+        else
+            k->command_line[k->n_command_line++] = xstrdup(s);
+    }
+}
+
+static void check_cpu_shares(struct check *c, const char *where, const json_t *v, void *to)
+{
+    json_int_t n;
+
+    if (check_integer(c, where, v, 1, CPU_SHARES_MAX, &n))
+        ((struct container *)to)->cpu_shares = (uint32_t)n;
+}
+
+static void check_memory_limit(struct check *c, const char *where, const json_t *v, void *to)
+{
+    json_int_t n;
+
+    if (check_integer(c, where, v, MEMORY_LIMIT_MIN, INT64_MAX, &n))
+        ((struct container *)to)->memory_limit = (uint64_t)n;
+}
+
+static void check_swappiness(struct check *c, const char *where, const json_t *v, void *to)
+{
+    json_int_t n;
+
+    if (check_integer(c, where, v, 0, 100, &n))
+        ((struct container *)to)->swappiness = (uint32_t)n;
+}
+
+static void check_policy_name(struct check *c, const char *where, const json_t *v, void *to)
+{
+    enum restart_policy p =
+        json_is_string(v) ? restart_policy_parse(json_string_value(v)) : RESTART_POLICY_INVALID;
+
+    if ((int)p == RESTART_POLICY_INVALID)
+        complain(c, "\"%s\" must be \"never\", \"always\" or \"on-failure\"", where);
+    else
+        ((struct container *)to)->restart_policy = p;
+}
+
+static void check_retry_count(struct check *c, const char *where, const json_t *v, void *to)
+{
+    json_int_t n;
+
+    if (check_integer(c, where, v, 1, INT32_MAX, &n))
+        ((struct container *)to)->maximum_retry_count = (uint32_t)n;
+}
+
+static void check_restart_policy(struct check *c, const char *where, const json_t *v, void *to)
+{
+    static const struct field fields[] = {{"name", true, check_policy_name},
+                                          {"maximum_retry_count", false, check_retry_count}};
+    CLEANUP_FREE char *prefix = xasprintf("%s.", where);
+    const struct container *k = to;
+
+    check_object(c, prefix, v, fields, ARRAY_SIZE(fields), to);
+    if (k->maximum_retry_count && k->restart_policy != RESTART_ON_FAILURE)
+        complain(c, "\"%smaximum_retry_count\" goes with the policy \"on-failure\" only", prefix);
+}
+
+static void check_volume_dataset(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, &((struct container *)to)->dataset);
+}
+
+static void check_mountpoint(struct check *c, const char *where, const json_t *v, void *to)
+{
+    const char *s = json_string_value(v);
+
+    if (!s || *s != '/' || strchr(s, '\n'))
+        complain(c, "\"%s\" must be an absolute path", where);
+    else
+        ((struct container *)to)->mountpoint = xstrdup(s);
+}
+
+static void check_volumes(struct check *c, const char *where, const json_t *v, void *to)
+{
+    static const struct field fields[] = {{"dataset_id", true, check_volume_dataset},
+                                          {"mountpoint", true, check_mountpoint}};
+    CLEANUP_FREE char *prefix = xasprintf("%s[0].", where);
+    struct container *k = to;
+
+    if (!check_list(c, where, v, 0, 1) || json_array_size(v) == 0)
+        return;
+    k->has_volume = true;
+    check_object(c, prefix, json_array_get(v, 0), fields, ARRAY_SIZE(fields), k);
+}
+
+json_t *validate_container_create(const json_t *body, struct container **ret)
+{
+    static const struct field fields[] = {
+        {"node_uuid", true, check_container_node},
+        {"name", true, check_name},
+        {"image", true, check_image},
+        {"ports", false, check_ports},
+        {"environment", false, check_environment},
+        {"restart_policy", false, check_restart_policy},
+        {"command_line", false, check_command_line},
+        {"volumes", false, check_volumes},
+        {"cpu_shares", false, check_cpu_shares},
+        {"memory_limit", false, check_memory_limit},
+        {"swappiness", false, check_swappiness},
+        {"links", false, check_links},
+    };
+    struct container *k = container_new("");
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), k);
+    if (c.errors)
+        container_free(k);
+    else
+        *ret = k;
+    return c.errors;
+}
+
+json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
+{
+    static const struct field fields[] = {{"node_uuid", true, check_node}};
+    struct uuid node = UUID_NIL;
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &node);
+    if (!c.errors)
+        *ret_node = node;
+    return c.errors;
+}
+
+/* Leases */
+
+static void check_lease_dataset(struct check *c, const char *where, const json_t *v, void *to)
+{
+    if (!json_is_string(v) ||
+        !uuid_parse(json_string_value(v), &((struct lease_request *)to)->dataset))
+        complain(c, "\"%s\" must be a UUID", where);
+}
+
+static void check_lease_node(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, &((struct lease_request *)to)->node);
+}
+
+static void check_expires(struct check *c, const char *where, const json_t *v, void *to)
+{
+    struct lease_request *l = to;
+    double us = json_number_value(v) * USEC_PER_SEC;
+
+    if (!json_is_number(v) && !json_is_null(v)) {
+        complain(c, "\"%s\" must be a number of seconds or null", where);
+        return;
+    }
+    l->expires = !json_is_null(v);
+    if (us >= (double)VALIDATE_MAX_LEASE_US)
+        l->expires_in_us = VALIDATE_MAX_LEASE_US;
+    else if (us <= -(double)VALIDATE_MAX_LEASE_US)
+        l->expires_in_us = -VALIDATE_MAX_LEASE_US;
+    else
+        l->expires_in_us = (int64_t)us;
+}
+
+json_t *validate_lease(const json_t *body, struct lease_request *ret)
+{
+    static const struct field fields[] = {
+        {"dataset_id", true, check_lease_dataset},
+        {"node_uuid", true, check_lease_node},
+        {"expires", true, check_expires},
+    };
+    struct lease_request l = {0};
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &l);
+    if (!c.errors)
+        *ret = l;
+    return c.errors;
+}

@@ -1,0 +1,42 @@
+/* Request bodies of the REST API checked against the contract's schemas (section 1.2), and made
+ * into model objects in canonical form. Pure functions, thread-safe.
+ *
+ * Each returns NULL when the body is fine, and writes its results; otherwise a JSON list of
+ * sentences, one for each violation, that name the key (at most VALIDATE_MAX_ERRORS); the caller
+ * calls json_decref. */
+#pragma once
+
+#include "model/container.h"
+#include "model/dataset.h"
+
+#include <jansson.h>
+
+#define VALIDATE_MAX_ERRORS 20
+#define VALIDATE_MAX_NAME 255 /* bytes of a container's name */
+
+/* The id is nil when the body names none. */
+json_t *validate_dataset_create(const json_t *body, struct dataset **ret)
+    __attribute__((warn_unused_result));
+/* *ret_primary is nil when the body names none. */
+json_t *validate_dataset_update(const json_t *body, struct uuid *ret_primary)
+    __attribute__((warn_unused_result));
+json_t *validate_container_create(const json_t *body, struct container **ret)
+    __attribute__((warn_unused_result));
+json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
+    __attribute__((warn_unused_result));
+
+struct lease_request {
+    struct uuid dataset;
+    struct uuid node;
+    bool expires;
+    int64_t expires_in_us; /* may be <= 0; beyond VALIDATE_MAX_LEASE_US it is that */
+};
+#define VALIDATE_MAX_LEASE_US INT64_C(4000000000000000000)
+
+json_t *validate_lease(const json_t *body, struct lease_request *ret)
+    __attribute__((warn_unused_result));
+
+/* The canonical form of an image's name: `:latest` is added when neither tag nor digest is given.
+ * The colon of a registry's port is no tag. NULL when the repository or the tag is empty; the
+ * caller frees it. */
+char *image_canonical(const char *image);
