@@ -63,8 +63,8 @@ struct err *http_server_listen_unix(struct http_server *s, const char *path, mod
  * in flight finish until `deadline_us` (struct now.mono_us), then closes what is left. Then calls
  * done(cookie) once, from the loop. The server must still be freed. */
 void http_server_stop(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *cookie);
-/* Closes everything at once (on-close callbacks are called). Not from a handler. Accepts NULL;
- * returns NULL. */
+/* Closes everything at once (on-close callbacks are called). Not from a handler or an on-close
+ * callback. Accepts NULL; returns NULL. */
 struct http_server *http_server_free(struct http_server *s);
 unsigned http_server_connections(const struct http_server *s);
 
