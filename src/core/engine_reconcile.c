@@ -367,8 +367,10 @@ static void reconcile(struct engine *e, struct dataset_entry *entry, struct now 
 {
     const struct dataset *d = entry->committed;
 
-    if (e->commit_retry_us > now.mono_us)
-        return; /* engine_tick() comes back to it */
+    if (e->commit_retry_us > now.mono_us) {
+        because(entry, now, REASON_STORE_FAILED, NULL); /* engine_tick() comes back to it */
+        return;
+    }
     if (d->deleted)
         reconcile_deleted(e, entry, now);
     else if (uuid_is_nil(&d->owner))
@@ -393,6 +395,8 @@ void run_queue(struct engine *e, struct now now)
         entry->queued = false;
         if (entry->committed && !entry->pending)
             reconcile(e, entry, now);
+        if (entry->committed && entry->pending && entry->reason.code == REASON_NONE)
+            because(entry, now, REASON_RECORDING, NULL);
         if (entry->committed)
             update_dataset_orders(e, entry);
         dataset_entry_gc(e, entry);

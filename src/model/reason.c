@@ -46,6 +46,8 @@ static const struct {
                               "The control service answers from another or an older store than before. If that is meant, run `flocker-agent --adopt` on the node."},
     [REASON_DELETING] = {"deleting", "Wait; the data are being destroyed."},
     [REASON_WAITING_FOR_HOLDERS] = {"waiting-for-holders", "Bring the nodes named in the text back; they still hold data of the dataset."},
+    [REASON_RECORDING] = {"recording", "Wait; a change is being written to the store."},
+    [REASON_STORE_FAILED] = {"store-failed", "Make room on the disk of the control service's data path, or make it writable; it is tried again."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
 };
 

@@ -40,6 +40,8 @@ enum reason_code {
     REASON_DELETING,
     REASON_WAITING_FOR_HOLDERS, /* the delete is done when every listed node has confirmed */
     REASON_STOPPING,
+    REASON_RECORDING,    /* a change of the dataset is on its way into the store */
+    REASON_STORE_FAILED, /* the control service cannot write its store */
     REASON_CODE_MAX,
     REASON_CODE_INVALID = -1,
 };
