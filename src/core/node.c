@@ -274,8 +274,8 @@ uint64_t node_deadline(const struct node *n)
             earlier(&first, d->wake_us);
     }
     for (struct node_container *c = n->containers; c; c = c->hh.next) {
-        if (!c->step && c->reason.code != REASON_NONE)
-            earlier(&first, c->backoff.next_us);
+        if (!c->step)
+            earlier(&first, c->wake_us);
     }
     return first;
 }

@@ -294,6 +294,7 @@ void node_decide_container(struct node *n, struct now now, struct node_container
 
     if (c->step)
         return;
+    c->wake_us = 0;
     struct container_view v = {
         .order = c->has_order ? &c->order : NULL,
         .state = c->state.run == CONTAINER_ABSENT ? NULL : &c->state,
@@ -321,10 +322,12 @@ void node_decide_container(struct node *n, struct now now, struct node_container
             reason_done(&c->reason);
         return;
     }
-    if (c->backoff.next_us > now.mono_us && decision.step.kind != STEP_STOP)
+    /* A stop waits only for the back-off of an earlier stop, not for that of starts. */
+    bool stop = decision.step.kind == STEP_STOP;
+    if (c->backoff.next_us > now.mono_us && (!stop || c->reason.code == REASON_STOP_FAILED)) {
+        c->wake_us = c->backoff.next_us;
         return;
-    if (c->backoff.next_us > now.mono_us && c->reason.code == REASON_STOP_FAILED)
-        return;
+    }
     if (!c->backoff.failures)
         reason_set(&c->reason,
                    decision.step.kind == STEP_STOP ? REASON_STOPPING : REASON_WAITING_FOR_IMAGE,

@@ -49,6 +49,7 @@ struct node_container {
     bool revive;
     unsigned restarts;
     uint64_t started_us;
+    uint64_t wake_us; /* a postponed step is due then; 0 = none */
     struct reason reason;
     bool reported;
     struct container_report last;

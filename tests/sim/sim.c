@@ -418,8 +418,8 @@ static const char *unsettled(struct sim *s, char *buf, size_t size)
         if (!st)
             continue;
         bool held = s->stored_leases[d] && uuid_eq(&s->stored_leases[d]->node, &st->owner);
-        if (st->deleted && c)
-            continue; /* waits until the user deletes the container */
+        if (st->deleted && (c || held))
+            continue; /* waits until the user deletes the container or releases the lease */
         for (unsigned i = 0; i < s->n_nodes; i++) {
             const struct sim_volume *v = &s->nodes[i].volumes[d];
             bool owner = uuid_eq(&st->owner, &s->nodes[i].id) && !st->tombstone;
@@ -612,6 +612,9 @@ static bool run_seed(uint64_t seed, bool trace, struct sim *total)
         sim_violation(s, "not settled %llu s after the last fault: %s (%s: %s)",
                       (unsigned long long)((s->end_us - s->end_faults_us) / USEC_PER_SEC), what,
                       reason_code_name(r.code), r.text ? r.text : "");
+        reason_done(&r);
+        engine_container_reason(s->engine, sim_now(s), s->datasets[(unsigned)(strchr(buf, 'd')[1] - '0') % MAX_DATASETS].container, &r);
+        sim_trace(s, "container: %s: %s", reason_code_name(r.code), r.text ? r.text : "");
         reason_done(&r);
     }
     if (s->failed)

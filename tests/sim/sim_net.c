@@ -341,9 +341,13 @@ static void to_agent(struct sim *s, const struct event *ev)
         node_order_none(n->brain, now, &f->dataset);
         break;
     case MSG_CONTAINER_ORDER:
+        sim_trace(s, "n%u container order %d %s created %llu", ev->node, f->container_order.action,
+                  f->container_order.config->name,
+                  (unsigned long long)f->container_order.config->created);
         node_container_order(n->brain, now, &f->container_order);
         break;
     case MSG_CONTAINER_NONE:
+        sim_trace(s, "n%u container none %s", ev->node, f->name);
         node_container_none(n->brain, now, f->name);
         break;
     case MSG_ORDERS_COMPLETE:
