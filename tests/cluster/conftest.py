@@ -1,0 +1,106 @@
+"""Fixtures of the cluster tests.
+
+A module says what it needs with a global, and its tests take `cluster`:
+
+    CLUSTER = {"nodes": 3, "backend": "btrfs", "docker": True, "images": True}
+
+`backend` may be a list: then every test runs once for each. The cluster is made once a module (and backend), so tests
+leave it healthy and use datasets of their own. A test that ruins its cluster makes one with `make_cluster(...)`.
+Every test has a deadline (default 180 s; @pytest.mark.deadline(seconds) sets another).
+"""
+
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import lab  # noqa: E402 pylint: disable=wrong-import-position
+
+DEADLINE = 180
+FULL = os.environ.get("FLOCKER_TEST_FULL", "") not in ("", "0")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "deadline(seconds): how long the test may take")
+
+
+def pytest_collection_modifyitems(items):
+    if items and os.geteuid() != 0:
+        pytest.exit("the cluster tests need root", returncode=3)
+    if items and shutil.which("dockerd") is None:
+        pytest.exit("the cluster tests need Docker and more; run: scripts/install-deps --for check", returncode=3)
+
+
+def pytest_generate_tests(metafunc):
+    if "cluster" in metafunc.fixturenames:
+        settings = getattr(metafunc.module, "CLUSTER", {})
+        backends = settings.get("backend", "btrfs")
+        if isinstance(backends, str):
+            backends = [backends]
+        metafunc.parametrize("cluster", [{**settings, "backend": b} for b in backends], ids=backends, indirect=True,
+                             scope="module")
+
+
+@pytest.fixture(scope="module")
+def cluster(request):
+    """The module's cluster."""
+    made = lab.Cluster(**request.param)
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def make_cluster(request):
+    """Makes clusters that live as long as the test."""
+    made = []
+    request.node.lab_clusters = made
+
+    def make(**settings):
+        made.append(lab.Cluster(**settings))
+        return made[-1]
+    yield make
+    for one in made:
+        one.down()
+
+
+@pytest.fixture(scope="session")
+def full():
+    """Are large counts asked for (make check-full)?"""
+    return FULL
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """Ends a test that hangs, from inside, so that its fixtures still clean up."""
+    mark = item.get_closest_marker("deadline")
+    seconds = mark.args[0] if mark else DEADLINE
+
+    def expire(*_):
+        raise lab.WaitTimeout(f"the test took more than {seconds} s")
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds * (5 if FULL else 1))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if call.when != "call" or not report.failed:
+        return
+    clusters = list(getattr(item, "lab_clusters", []))
+    if isinstance(getattr(item, "funcargs", {}).get("cluster"), lab.Cluster):
+        clusters.append(item.funcargs["cluster"])
+    for one in clusters:
+        try:
+            report.sections.append((f"cluster {one.directory}", one.report()))
+        except Exception as e:  # pylint: disable=broad-except
+            report.sections.append((f"cluster {one.directory}", f"no report: {e!r}"))
