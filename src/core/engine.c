@@ -357,6 +357,8 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
         return;
     e->in_flight = NULL;
     e->commit_failures = 0;
+    if (e->commit_retry_us)
+        queue_all_datasets(e); /* the store works again */
     e->commit_retry_us = 0;
     for (size_t i = 0; i < b->batch.n; i++) {
         struct change *c = &b->batch.changes[i];

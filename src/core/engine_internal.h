@@ -146,6 +146,7 @@ void command_result_done(struct command_result *r);
 
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);
+void queue_all_datasets(struct engine *e);
 void run_queue(struct engine *e, struct now now);
 /* Is the node there, fully reported, and does it obey this store? */
 bool node_ready(const struct engine *e, const struct uuid *node);

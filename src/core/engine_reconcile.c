@@ -11,6 +11,14 @@ void queue_dataset(struct engine *e, struct dataset_entry *entry)
     e->queue_last = &entry->next_queued;
 }
 
+void queue_all_datasets(struct engine *e)
+{
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+        if (d->committed)
+            queue_dataset(e, d);
+    }
+}
+
 bool node_ready(const struct engine *e, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
@@ -187,13 +195,15 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
 }
 
 /* Granted, but nothing was ever written: nobody mounts it before `born` is committed. So it can be taken back
- * without asking. */
+ * without asking, unless a lease keeps it there. */
 static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
     const struct report *r = report_of(entry, &d->owner);
 
-    if (!uuid_eq(&d->primary, &d->owner)) {
+    const struct lease *l = lease_on(e, &d->id, &d->owner);
+
+    if (!uuid_eq(&d->primary, &d->owner) && !l) {
         struct dataset *changed = dataset_copy(d);
         changed->owner = UUID_NIL;
         changed->epoch = changed->number = next_number(e);
@@ -206,7 +216,9 @@ static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, stru
         propose_dataset(e, entry, changed);
         return;
     }
-    if (!node_ready(e, &d->owner))
+    if (!uuid_eq(&d->primary, &d->owner))
+        because_lease(entry, now, l);
+    else if (!node_ready(e, &d->owner))
         because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
     else
         because(entry, now, REASON_CREATING, NULL);

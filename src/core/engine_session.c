@@ -301,10 +301,7 @@ void engine_tick(struct engine *e, struct now now)
         return;
     if (e->commit_retry_us) {
         e->commit_retry_us = 0;
-        for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
-            if (d->committed)
-                queue_dataset(e, d);
-        }
+        queue_all_datasets(e);
     }
     expire_leases(e, now);
     for (struct node_entry *n = e->nodes; n; n = n->hh.next) {

@@ -118,7 +118,10 @@ static struct err *create(struct sim *s, unsigned node, unsigned d, uint64_t epo
 
 static void check_lease(struct sim *s, unsigned node, unsigned d)
 {
-    if (s->datasets[d].leased && s->datasets[d].lease_node == node)
+    bool there = s->nodes[node].volumes[d].mounted ||
+                 (s->stored[d] && uuid_eq(&s->stored[d]->owner, &s->nodes[node].id));
+
+    if (there && s->datasets[d].leased && s->datasets[d].lease_node == node)
         sim_violation(s, "d%u is taken off n%u in spite of a lease", d, node);
 }
 
@@ -170,8 +173,7 @@ static struct err *drop(struct sim *s, unsigned node, unsigned d, bool destroy)
 {
     struct sim_volume *v = &s->nodes[node].volumes[d];
 
-    if (v->mark.state == MARK_OWNED)
-        check_lease(s, node, d);
+    check_lease(s, node, d);
     TRY(unmount(s, node, d));
     if (is_shared(s)) {
         if (s->shared[d].attached && s->shared[d].node == node)
