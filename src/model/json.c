@@ -60,6 +60,18 @@ static void set(json_t *object, const char *key, json_t *value)
     (void)json_object_set_new(object, key, value ? value : json_null());
 }
 
+json_t *json_text(const char *s)
+{
+    json_t *v = s ? json_string(s) : json_null();
+
+    if (v)
+        return v;
+    CLEANUP_FREE char *copy = xstrdup(s);
+    for (char *p = copy; *p; p++)
+        *p = (char)((unsigned char)*p < 0x80 ? *p : '?');
+    return json_string(copy);
+}
+
 json_t *json_uuid(const struct uuid *u)
 {
     return json_string(UUID_STR(u));
@@ -206,7 +218,7 @@ json_t *json_reason(const struct reason *r)
         return json_null();
     json_t *o = json_object();
     set(o, "code", json_string(reason_code_name(r->code)));
-    set(o, "text", json_string(r->text ? r->text : reason_code_name(r->code)));
+    set(o, "text", json_text(r->text ? r->text : reason_code_name(r->code)));
     set(o, "since", seconds(r->since_us));
     set(o, "next_try", r->retry_us ? seconds(r->retry_us) : json_null());
     set(o, "advice", json_string(reason_advice(r->code)));

@@ -28,6 +28,8 @@ json_t *json_dataset_configuration(const struct dataset *d);
 json_t *json_container_configuration(const struct container *c);
 /* `left_us`: until it expires; used only when the lease expires. */
 json_t *json_lease(const struct lease *l, int64_t left_us);
+/* A text from outside: null for NULL; when it is not UTF-8 its odd bytes become "?". Never NULL. */
+json_t *json_text(const char *s);
 json_t *json_uuid(const struct uuid *u);         /* text */
 json_t *json_uuid_or_null(const struct uuid *u); /* null when nil */
 json_t *json_metadata(const struct metadata *m);

@@ -1,0 +1,291 @@
+/* /v1/configuration/datasets and /v1/state/datasets */
+#include "control/rest_internal.h"
+#include "model/validate.h"
+
+#include <inttypes.h>
+
+/* The contract compares ids of datasets in paths literally; stored ones are lower case. */
+static bool parse_id(const char *param, struct uuid *ret)
+{
+    return uuid_parse(param, ret) && streq(UUID_STR(ret), param);
+}
+
+static void respond_not_found(struct http_request *r)
+{
+    http_reply_error(r, 404, "Dataset not found.");
+}
+
+/* Lists are rendered object by object: one text, never a tree of all of them. */
+static void append_item(struct str *s, json_t *v)
+{
+    str_append(s, s->len > 1 ? "," : "");
+    json_append(s, v);
+    json_decref(v);
+}
+
+static void append_dataset(void *s, const struct dataset *d)
+{
+    append_item(s, json_dataset_configuration(d));
+}
+
+void datasets_list(struct rest *rest, struct http_request *r, const char *param)
+{
+    const struct engine *e = rest->config.engine;
+    CLEANUP_FREE char *tag = engine_tag(e);
+
+    if (!rest->datasets || rest->datasets_revision != engine_revision(e)) {
+        struct str s = {0};
+        str_append(&s, "[");
+        engine_each_dataset(e, append_dataset, &s);
+        str_append(&s, "]");
+        document_unref(rest->datasets);
+        rest->datasets = document_new(&s);
+        rest->datasets_revision = engine_revision(e);
+    }
+    rest->datasets->refs++;
+    respond_document(r, rest->datasets, "X-Configuration-Tag", tag);
+}
+
+void datasets_create(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct dataset *d = NULL;
+
+    if (!condition_holds(rest, r))
+        return;
+    CLEANUP(json_decrefp) json_t *body = parse_body(r);
+    if (!body)
+        return;
+    json_t *errors = validate_dataset_create(body, &d);
+    if (errors) {
+        respond_violations(r, errors);
+        return;
+    }
+    if (uuid_is_nil(&d->id)) {
+        struct random random = random_os();
+        d->id = uuid_random_v4(&random);
+    }
+    submit_conditional(rest, r, &(struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d});
+}
+
+void datasets_move(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct command c = {.kind = COMMAND_DATASET_MOVE};
+
+    if (!condition_holds(rest, r))
+        return;
+    CLEANUP(json_decrefp) json_t *body = parse_body(r);
+    if (!body)
+        return;
+    json_t *errors = validate_dataset_update(body, &c.node);
+    if (errors) {
+        respond_violations(r, errors);
+        return;
+    }
+    c.keep_primary = uuid_is_nil(&c.node);
+    if (parse_id(param, &c.dataset_id))
+        submit_conditional(rest, r, &c);
+    else
+        respond_not_found(r);
+}
+
+void datasets_delete(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct command c = {.kind = COMMAND_DATASET_DELETE};
+
+    if (!condition_holds(rest, r))
+        return;
+    if (parse_id(param, &c.dataset_id))
+        submit_conditional(rest, r, &c);
+    else
+        respond_not_found(r);
+}
+
+/* State: the list of the contract */
+
+struct seen {
+    struct uuid dataset;
+    struct uuid node;
+    bool mounted;
+    uint64_t size;
+};
+
+struct seen_list {
+    struct seen *items;
+    size_t n, cap;
+};
+
+static void note_report(void *cookie, const struct uuid *node, const struct report *report)
+{
+    struct seen_list *list = cookie;
+    const struct volume_state *v = &report->volume;
+
+    if (!v->present && !v->mounted)
+        return;
+    list->items = mem_grow(list->items, list->n, &list->cap, sizeof(*list->items));
+    list->items[list->n++] = (struct seen){report->dataset, *node, v->mounted, v->size};
+}
+
+/* By dataset; within one, first where it is mounted, then the largest. */
+static int compare_seen(const void *a, const void *b)
+{
+    const struct seen *p = a, *q = b;
+    int order = uuid_cmp(&p->dataset, &q->dataset);
+
+    if (order)
+        return order;
+    if (p->mounted != q->mounted)
+        return p->mounted ? -1 : 1;
+    if (p->size != q->size)
+        return p->size > q->size ? -1 : 1;
+    return uuid_cmp(&p->node, &q->node);
+}
+
+static void append_seen(struct str *s, const struct seen *d)
+{
+    str_appendf(s, "%s{\"dataset_id\":\"%s\"", s->len > 1 ? "," : "", UUID_STR(&d->dataset));
+    if (d->mounted)
+        str_appendf(s, ",\"primary\":\"%s\",\"path\":\"/flocker/%s\"", UUID_STR(&d->node),
+                    UUID_STR(&d->dataset));
+    if (d->size)
+        str_appendf(s, ",\"maximum_size\":%" PRIu64, d->size);
+    str_append(s, "}");
+}
+
+void datasets_state_list(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct seen_list list = {0};
+    struct str s = {0};
+
+    engine_each_report_all(rest->config.engine, now_os(), note_report, &list);
+    qsort(list.items, list.n, sizeof(*list.items), compare_seen);
+    str_append(&s, "[");
+    for (size_t i = 0; i < list.n; i++) {
+        /* What is mounted nowhere is listed once, without a node. */
+        if (list.items[i].mounted || i == 0 ||
+            !uuid_eq(&list.items[i].dataset, &list.items[i - 1].dataset))
+            append_seen(&s, &list.items[i]);
+    }
+    str_append(&s, "]");
+    free(list.items);
+    respond_document(r, document_new(&s), NULL, NULL);
+}
+
+/* State: one dataset, with all that is known about it */
+
+static const char *const mark_names[MARK_STATE_MAX] = {
+    [MARK_NONE] = "none",
+    [MARK_OWNED] = "owned",
+    [MARK_PROMOTING] = "promoting",
+    [MARK_RELEASED] = "released",
+};
+
+struct view {
+    const struct dataset *dataset;
+    json_t *nodes;
+    struct uuid mounted_on; /* nil = nowhere */
+    uint64_t bytes_sent, bytes_total;
+};
+
+static void view_report(void *cookie, const struct uuid *node, const struct report *report)
+{
+    struct view *v = cookie;
+    const struct volume_state *volume = &report->volume;
+
+    /* During a hand-over both may be mounted for a moment; the one who may write counts. */
+    if (volume->mounted && (uuid_is_nil(&v->mounted_on) || uuid_eq(node, &v->dataset->owner)))
+        v->mounted_on = *node;
+    if (uuid_eq(node, &v->dataset->transfer.source)) {
+        v->bytes_sent = report->bytes_sent;
+        v->bytes_total = report->bytes_total;
+    }
+    (void)json_array_append_new(
+        v->nodes, json_pack("{s:o, s:b, s:b, s:s, s:I, s:o}", "uuid", json_uuid(node), "present",
+                            (int)volume->present, "mounted", (int)volume->mounted, "mark",
+                            mark_names[volume->mark.state], "epoch", (json_int_t)volume->mark.epoch,
+                            "reason", json_reason(&report->reason)));
+}
+
+static const char *status_of(const struct view *v)
+{
+    const struct dataset *d = v->dataset;
+
+    if (d->deleted)
+        return d->n_holders ? "deleting" : "deleted";
+    if (d->transfer.id || (!uuid_is_nil(&d->owner) && !uuid_eq(&d->owner, &d->primary)))
+        return "moving";
+    if (!uuid_is_nil(&v->mounted_on) && uuid_eq(&v->mounted_on, &d->primary))
+        return "attached";
+    return d->born ? "detached" : "pending";
+}
+
+static json_t *transfer_value(const struct view *v)
+{
+    const struct transfer *t = &v->dataset->transfer;
+
+    if (!t->id)
+        return json_null();
+    return json_pack("{s:I, s:o, s:o, s:s, s:I, s:I}", "id", (json_int_t)t->id, "source",
+                     json_uuid(&t->source), "destination", json_uuid(&t->destination), "phase",
+                     t->phase == TRANSFER_COPY ? "copy" : "release", "bytes_sent",
+                     (json_int_t)v->bytes_sent, "bytes_total", (json_int_t)v->bytes_total);
+}
+
+static json_t *holders_value(const struct dataset *d)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < d->n_holders; i++)
+        (void)json_array_append_new(list, json_uuid(&d->holders[i]));
+    return list;
+}
+
+static void set_place(json_t *o, const struct view *v)
+{
+    if (uuid_is_nil(&v->mounted_on))
+        return;
+    CLEANUP_FREE char *path = xasprintf("/flocker/%s", UUID_STR(&v->dataset->id));
+    (void)json_object_set_new(o, "path", json_string(path));
+    (void)json_object_set_new(o, "node", json_uuid(&v->mounted_on));
+}
+
+static json_t *view_value(struct view *v, const struct reason *reason)
+{
+    const struct dataset *d = v->dataset;
+    json_t *o = json_pack("{s:o, s:b, s:o, s:o, s:I, s:b}", "dataset_id", json_uuid(&d->id),
+                          "deleted", (int)d->deleted, "primary", json_uuid_or_null(&d->primary),
+                          "owner", json_uuid_or_null(&d->owner), "epoch", (json_int_t)d->epoch,
+                          "born", (int)d->born);
+
+    if (d->maximum_size)
+        (void)json_object_set_new(o, "maximum_size", json_integer((json_int_t)d->maximum_size));
+    (void)json_object_set_new(o, "metadata", json_metadata(&d->metadata));
+    (void)json_object_set_new(o, "status", json_string(status_of(v)));
+    set_place(o, v);
+    (void)json_object_set_new(o, "holders", holders_value(d));
+    (void)json_object_set_new(o, "transfer", transfer_value(v));
+    (void)json_object_set_new(o, "reason", json_reason(reason));
+    (void)json_object_set_new(o, "nodes", v->nodes);
+    (void)json_object_set_new(o, "revision", json_integer((json_int_t)d->revision));
+    return o;
+}
+
+void datasets_state(struct rest *rest, struct http_request *r, const char *param)
+{
+    const struct engine *e = rest->config.engine;
+    struct now now = now_os();
+    struct view v = {0};
+    struct reason reason;
+    struct uuid id;
+
+    if (parse_id(param, &id))
+        v.dataset = engine_dataset(e, &id);
+    if (!v.dataset) {
+        respond_not_found(r);
+        return;
+    }
+    v.nodes = json_array();
+    engine_each_report(e, now, &id, view_report, &v);
+    engine_dataset_reason(e, now, &id, &reason);
+    respond_read(r, view_value(&v, &reason));
+    reason_done(&reason);
+}
