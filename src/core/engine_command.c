@@ -188,7 +188,7 @@ static bool is_leaving(const struct engine *e, const struct uuid *dataset, const
     if (!entry || !entry->head)
         return false;
     const struct dataset *d = entry->head;
-    if (d->tombstone)
+    if (d->tombstone || (d->recalled && uuid_eq(&d->owner, node)))
         return true;
     return d->transfer.id && d->transfer.phase == TRANSFER_RELEASE &&
            uuid_eq(&d->transfer.source, node);

@@ -143,6 +143,7 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
         }
         struct dataset *changed = dataset_copy(d);
         changed->owner = UUID_NIL;
+        changed->recalled = false;
         changed->transfer = (struct transfer){0};
         changed->tombstone = changed->number = changed->epoch = next_number(e);
         propose_dataset(e, entry, changed);
@@ -258,6 +259,19 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
 {
     const struct dataset *d = entry->committed;
 
+    if (d->recalled && report_is_owned_at(report_of(entry, &d->owner), d->epoch)) {
+        struct dataset *changed = dataset_copy(d);
+        changed->recalled = false;
+        propose_dataset(e, entry, changed);
+        return;
+    }
+    if (d->recalled) {
+        if (node_ready(e, &d->owner))
+            because(entry, now, REASON_MOUNTING, NULL);
+        else
+            because_node(entry, now, REASON_OWNER_DISCONNECTED, "owner", &d->owner);
+        return;
+    }
     if (!uuid_eq(&d->primary, &d->owner)) {
         if (!can_move(e, entry, now, &d->owner, &d->primary))
             return;
@@ -342,6 +356,7 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
     if (!uuid_eq(&d->primary, &t->destination)) {
         struct dataset *changed = dataset_copy(d); /* cancelled: the source owns again, at a new epoch */
         changed->owner = t->source;
+        changed->recalled = true;
         changed->epoch = changed->number = next_number(e);
         free(changed->base);
         changed->base = NULL;

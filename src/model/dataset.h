@@ -53,6 +53,7 @@ struct dataset {
     struct uuid owner; /* nil = nobody */
     uint64_t epoch;    /* fencing token: from the cluster-wide counter, never used again */
     bool born;         /* data exist; never create it again */
+    bool recalled;     /* the owner was told to release and then not to; it has not confirmed that yet */
     char *base;        /* snapshot that the owner must start from, or NULL */
     uint64_t tombstone; /* number of the delete order; 0 = not ordered yet */
     uint64_t number;    /* highest number given out for this dataset: epoch, transfer or tombstone */

@@ -288,6 +288,7 @@ char *record_dataset_encode(const struct dataset *d)
     set(&w, "owner", id(&d->owner));
     set(&w, "epoch", number(d->epoch));
     set(&w, "born", json_boolean(d->born));
+    set(&w, "recalled", json_boolean(d->recalled));
     set(&w, "base", text_or_null(d->base));
     set(&w, "tombstone", number(d->tombstone));
     set(&w, "number", number(d->number));
@@ -375,6 +376,7 @@ struct err *record_dataset_decode(const char *text, size_t n, struct dataset **r
     d->owner = get_id(&r, "owner", true);
     d->epoch = get_number(&r, "epoch", UINT64_MAX);
     d->born = get_bool(&r, "born");
+    d->recalled = get_bool(&r, "recalled");
     d->base = get_text(&r, "base", true);
     d->tombstone = get_number(&r, "tombstone", UINT64_MAX);
     d->number = get_number(&r, "number", UINT64_MAX);

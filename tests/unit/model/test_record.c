@@ -43,6 +43,7 @@ static struct dataset *full_dataset(void)
     d->owner = a;
     d->epoch = (uint64_t)INT64_MAX;
     d->born = true;
+    d->recalled = true;
     d->base = xstrdup("final-7");
     d->tombstone = (uint64_t)INT64_MAX + 1;
     d->number = 9007199254740993;
@@ -67,6 +68,7 @@ static void assert_dataset_equal(const struct dataset *a, const struct dataset *
     assert_true(uuid_eq(&a->owner, &b->owner));
     assert_true(a->epoch == b->epoch);
     assert_int_equal(a->born, b->born);
+    assert_int_equal(a->recalled, b->recalled);
     assert_true(str_equal_null(a->base, b->base));
     assert_true(a->tombstone == b->tombstone);
     assert_true(a->number == b->number);
