@@ -71,9 +71,9 @@ static struct err *load_authority(const char *directory, struct ca_authority *re
     CLEANUP_FREE char *key = NULL;
 
     pair_files_name(&f, directory, "cluster");
-    struct err *e = pem_file_read(CERTIFICATE_OPEN_ERROR, f.certificate, &certificate);
+    struct err *e = text_file_read(CERTIFICATE_OPEN_ERROR, f.certificate, &certificate);
     if (!e)
-        e = pem_file_read("Private key file could not be opened.", f.key, &key);
+        e = text_file_read("Private key file could not be opened.", f.key, &key);
     if (!e)
         e = err_wrap(ca_authority_load(certificate, key, ret_authority), "%s and %s", f.certificate,
                      f.key);
@@ -199,7 +199,7 @@ static struct err *show(const struct ca_options *o, int n, char **operands)
 {
     CLEANUP_FREE char *pem = NULL;
 
-    TRY(pem_file_read(CERTIFICATE_OPEN_ERROR, operands[0], &pem));
+    TRY(text_file_read(CERTIFICATE_OPEN_ERROR, operands[0], &pem));
     return err_wrap(ca_describe(pem, stdout), "%s", operands[0]);
 }
 

@@ -310,6 +310,29 @@ struct err *ca_issue(const struct ca_authority *authority, const struct ca_reque
     return sign_and_write(x, authority->key, key, ret_pair);
 }
 
+struct err *ca_check_user(const char *certificate_pem, const char *authority_pem)
+{
+    CLEANUP_X509 X509 *x = NULL, *authority = NULL;
+
+    TRY(err_wrap(read_certificate(authority_pem, &authority), "the cluster's certificate"));
+    TRY(err_wrap(read_certificate(certificate_pem, &x), "the user's certificate"));
+    CLEANUP_FREE char *cn = subject_part(x, NID_commonName);
+    if (!cn || !str_has_prefix(cn, "user-"))
+        return err_new(ERR_DENIED, "this is not an API user's certificate but that of %s",
+                       cn ? cn : "nobody");
+    if (X509_verify(x, X509_get0_pubkey(authority)) != 1) {
+        ERR_clear_error();
+        return err_new(ERR_DENIED,
+                       "the user's certificate was signed by another cluster's authority");
+    }
+    if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
+        return err_new(ERR_DENIED, "the user's certificate has expired; make a new one");
+    if (X509_cmp_current_time(X509_get0_notBefore(x)) > 0)
+        return err_new(ERR_DENIED,
+                       "the user's certificate is not valid yet; is this machine's clock right?");
+    return NULL;
+}
+
 /* ---- describe ---- */
 
 static void print_identity(const X509 *x, const char *cn, FILE *to)

@@ -61,5 +61,8 @@ struct err *ca_issue(const struct ca_authority *authority, const struct ca_reque
 /* NULL when `name` can stand in a certificate as a DNS name or an IP address; `*ret_is_address`. */
 struct err *ca_check_host(const char *name, bool *ret_is_address) MUST_USE;
 
+/* NULL when the PEM certificate is an API user's, valid now, signed by this authority. */
+struct err *ca_check_user(const char *certificate_pem, const char *authority_pem) MUST_USE;
+
 /* Prints kind, identity, cluster, validity, names, key and fingerprint of a PEM certificate. */
 struct err *ca_describe(const char *pem, FILE *to) MUST_USE;

@@ -130,7 +130,7 @@ struct err *pair_files_write(const struct pair_files *f, const char *key, const 
     return path_err(CERTIFICATE_ERROR, -r, f->certificate);
 }
 
-struct err *pem_file_read(const char *sentence, const char *path, char **ret_text)
+struct err *text_file_read(const char *sentence, const char *path, char **ret_text)
 {
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
     CLEANUP_STR struct str text = {0};
@@ -146,8 +146,8 @@ struct err *pem_file_read(const char *sentence, const char *path, char **ret_tex
             return path_err(sentence, errno, path);
         if (n == 0)
             break;
-        if (text.len + (size_t)n > PEM_FILE_MAX || memchr(buf, '\0', (size_t)n))
-            return err_new(ERR_INVALID, "%s Not a PEM file: %s", sentence, path);
+        if (text.len + (size_t)n > TEXT_FILE_MAX || memchr(buf, '\0', (size_t)n))
+            return err_new(ERR_INVALID, "%s Not a text file, or too long: %s", sentence, path);
         str_append_bytes(&text, buf, (size_t)n);
     }
     *ret_text = str_steal(&text);

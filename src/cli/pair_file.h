@@ -19,7 +19,7 @@ struct err *pair_files_check(const struct pair_files *f) MUST_USE;
 struct err *pair_files_write(const struct pair_files *f, const char *key,
                              const char *certificate) MUST_USE;
 
-#define PEM_FILE_MAX (1u << 20)
-/* Reads a whole text file of at most PEM_FILE_MAX bytes without NUL. The error is `sentence`, the
+#define TEXT_FILE_MAX (1u << 20)
+/* Reads a whole text file of at most TEXT_FILE_MAX bytes without NUL. The error is `sentence`, the
  * reason and the path. */
-struct err *pem_file_read(const char *sentence, const char *path, char **ret_text) MUST_USE;
+struct err *text_file_read(const char *sentence, const char *path, char **ret_text) MUST_USE;

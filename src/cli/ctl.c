@@ -1,0 +1,487 @@
+/* flockerctl: table of commands, options, and where the control service and the certificates are
+ * (contract section 7.3). */
+#include "cli/ctl.h"
+
+#include "base/str.h"
+#include "cli/cluster_yml.h"
+#include "cli/pair_file.h"
+#include "cli/programs.h"
+#include "cli/text.h"
+
+#include <libgen.h>
+#include <unistd.h>
+
+#define DEFAULT_PORT 4523
+
+/* ---- options of the program ---- */
+
+enum { OPT_CLUSTER_YML = 1, OPT_CERTS_PATH, OPT_USER, OPT_CLUSTER_CRT, OPT_CONTROL, OPT_PORT };
+
+struct globals {
+    const char *cluster_yml; /* NULL = ./cluster.yml if there is one */
+    const char *certs_path;  /* NULL = not given */
+    const char *user;
+    const char *cluster_crt;
+    const char *control_service;
+    long port;
+    bool json;
+};
+
+enum {
+    OPT_OUTPUT = 100,
+    OPT_LONG,
+    OPT_DELETED,
+    OPT_HUMAN,
+    OPT_NODE,
+    OPT_METADATA,
+    OPT_SIZE,
+    OPT_DATASET,
+    OPT_DESTINATION,
+    OPT_WAIT,
+    OPT_VOLUME,
+    OPT_PUBLISH,
+    OPT_ENV,
+    OPT_RESTART,
+    OPT_MEMORY,
+    OPT_CPU_SHARES,
+};
+
+#define OUTPUT_OPTION                                                                              \
+    {                                                                                              \
+        OPT_OUTPUT, 'o', "output", "table|json", "How to print (default: table)"                   \
+    }
+#define LONG_OPTION                                                                                \
+    {                                                                                              \
+        OPT_LONG, 'l', "long", NULL, "Print complete UUIDs"                                        \
+    }
+#define NODE_OPTION                                                                                \
+    {                                                                                              \
+        OPT_NODE, 'n', "node", "NODE", "UUID prefix or address of the node (required)"             \
+    }
+#define DATASET_OPTION                                                                             \
+    {                                                                                              \
+        OPT_DATASET, 'd', "dataset", "DATASET", "UUID prefix or name of the dataset (required)"    \
+    }
+#define DESTINATION_OPTION                                                                         \
+    {                                                                                              \
+        OPT_DESTINATION, 't', "destination", "NODE",                                               \
+            "UUID prefix or address of the node (required)"                                        \
+    }
+#define WAIT_OPTION                                                                                \
+    {                                                                                              \
+        OPT_WAIT, 0, "wait", "[SECONDS]", "Wait until it is done (default: at most 300 s)"         \
+    }
+
+static struct err *take_output(const char *value, bool *ret_json)
+{
+    if (!streq(value, "json") && !streq(value, "table"))
+        return err_new(ERR_INVALID, "--output must be table or json, not '%s'", value);
+    *ret_json = streq(value, "json");
+    return NULL;
+}
+
+static struct err *take_global(void *cookie, int id, const char *value)
+{
+    struct globals *g = cookie;
+
+    switch (id) {
+    case OPT_CLUSTER_YML:
+        g->cluster_yml = value;
+        return NULL;
+    case OPT_CERTS_PATH:
+        g->certs_path = value;
+        return NULL;
+    case OPT_USER:
+        g->user = value;
+        return NULL;
+    case OPT_CLUSTER_CRT:
+        g->cluster_crt = value;
+        return NULL;
+    case OPT_CONTROL:
+        g->control_service = value;
+        return NULL;
+    case OPT_PORT:
+        return cli_parse_number("--control-port", value, 1, 65535, &g->port);
+    default:
+        return take_output(value, &g->json);
+    }
+}
+
+/* "EXTERNAL:INTERNAL" */
+static struct err *take_port(json_t *ports, const char *value)
+{
+    const char *colon = strchr(value, ':');
+    long external, internal;
+
+    if (!colon)
+        return err_new(ERR_INVALID, "malformed port '%s', please use EXTERNAL:INTERNAL", value);
+    CLEANUP_FREE char *first = xstrndup(value, (size_t)(colon - value));
+    TRY(cli_parse_number("the external port", first, 1, 65535, &external));
+    TRY(cli_parse_number("the internal port", colon + 1, 1, 65535, &internal));
+    json_array_append_new(ports, json_pack("{s:I,s:I}", "internal", (json_int_t)internal,
+                                           "external", (json_int_t)external));
+    return NULL;
+}
+
+static struct err *take_env(json_t *environment, const char *value)
+{
+    const char *equals = strchr(value, '=');
+
+    if (!equals || equals == value || !str_is_utf8(value, strlen(value)))
+        return err_new(ERR_INVALID, "malformed environment variable '%s', please use NAME=VALUE",
+                       value);
+    CLEANUP_FREE char *name = xstrndup(value, (size_t)(equals - value));
+    json_object_set_new(environment, name, json_string(equals + 1));
+    return NULL;
+}
+
+static struct err *take_wait(struct ctl_args *a, const char *value)
+{
+    a->wait = true;
+    a->wait_seconds = CTL_WAIT_SECONDS;
+    return value ? cli_parse_number("--wait", value, 0, 10000000, &a->wait_seconds) : NULL;
+}
+
+static struct err *take_argument(void *cookie, int id, const char *value)
+{
+    struct ctl_args *a = cookie;
+
+    switch (id) {
+    case OPT_OUTPUT:
+        return take_output(value, &a->json);
+    case OPT_LONG:
+        a->details = true;
+        return NULL;
+    case OPT_DELETED:
+        a->deleted = true;
+        return NULL;
+    case OPT_NODE:
+        a->node = value;
+        return NULL;
+    case OPT_METADATA:
+        return text_parse_metadata(value, a->metadata);
+    case OPT_SIZE:
+        return text_parse_size(value, &a->size);
+    case OPT_DATASET:
+        a->dataset = value;
+        return NULL;
+    case OPT_DESTINATION:
+        a->destination = value;
+        return NULL;
+    case OPT_WAIT:
+        return take_wait(a, value);
+    case OPT_VOLUME:
+        a->volume = value;
+        return NULL;
+    case OPT_PUBLISH:
+        return take_port(a->ports, value);
+    case OPT_ENV:
+        return take_env(a->environment, value);
+    case OPT_RESTART:
+        a->restart = value;
+        return NULL;
+    case OPT_MEMORY:
+        return text_parse_size(value, &a->memory);
+    case OPT_CPU_SHARES:
+        return cli_parse_number("--cpu-shares", value, 1, 1024, &a->cpu_shares);
+    default: /* --human: accepted, no effect */
+        return NULL;
+    }
+}
+
+/* ---- commands ---- */
+
+struct command {
+    const char *name;
+    const char *alias; /* or NULL */
+    struct err *(*run)(struct ctl *c);
+    struct cli_spec spec;
+    int min_operands;
+    int max_operands; /* -1 = any number */
+    const char *operands;
+    const char *summary;
+    bool can_be_local; /* also useful without a control service */
+};
+
+static const struct cli_option nodes_options[] = {LONG_OPTION, OUTPUT_OPTION};
+static const struct cli_option list_options[] = {
+    {OPT_DELETED, 'd', "deleted", NULL, "Also list deleted datasets"},
+    LONG_OPTION,
+    {OPT_HUMAN, 'h', "human", NULL, "Accepted, no effect: sizes always are for people"},
+    OUTPUT_OPTION,
+};
+static const struct cli_option create_options[] = {
+    NODE_OPTION,
+    {OPT_METADATA, 'm', "metadata", "a=b,c=d", "Metadata of the dataset, such as name=orders"},
+    {OPT_SIZE, 's', "size", "SIZE", "Bytes, or with k, M, G, T: 1.5G"},
+    WAIT_OPTION,
+    OUTPUT_OPTION,
+};
+static const struct cli_option destroy_options[] = {DATASET_OPTION, WAIT_OPTION, OUTPUT_OPTION};
+static const struct cli_option move_options[] = {DATASET_OPTION, DESTINATION_OPTION, WAIT_OPTION,
+                                                 OUTPUT_OPTION};
+static const struct cli_option output_options[] = {OUTPUT_OPTION};
+static const struct cli_option create_container_options[] = {
+    NODE_OPTION,
+    {OPT_VOLUME, 'V', "volume", "DATASET:/PATH", "Mount this dataset there in the container"},
+    {OPT_PUBLISH, 'p', "publish", "EXTERNAL:INTERNAL",
+     "Reach this port of the container (repeatable)"},
+    {OPT_ENV, 'e', "env", "NAME=VALUE", "Environment variable (repeatable)"},
+    {OPT_RESTART, 0, "restart", "POLICY", "never (default), always or on-failure"},
+    {OPT_MEMORY, 'm', "memory", "SIZE", "Memory limit"},
+    {OPT_CPU_SHARES, 0, "cpu-shares", "N", "Share of the processor, 1 to 1024"},
+    WAIT_OPTION,
+    OUTPUT_OPTION,
+};
+static const struct cli_option destroy_container_options[] = {WAIT_OPTION, OUTPUT_OPTION};
+static const struct cli_option move_container_options[] = {DESTINATION_OPTION, WAIT_OPTION,
+                                                           OUTPUT_OPTION};
+
+#define SPEC(the_synopsis, the_options)                                                            \
+    {                                                                                              \
+        .program = "flockerctl", .synopsis = "flockerctl [options] " the_synopsis,                 \
+        .options = the_options, .n_options = ARRAY_SIZE(the_options), .take = take_argument        \
+    }
+
+static const struct command commands[] = {
+    {"list-nodes", "status", ctl_list_nodes, SPEC("list-nodes [-l]", nodes_options),
+     .operands = "no arguments", .summary = "List the nodes that are alive"},
+    {"list", "ls", ctl_list, SPEC("list [-d] [-l]", list_options), .operands = "no arguments",
+     .summary = "List the datasets"},
+    {"create", NULL, ctl_create, SPEC("create -n NODE [-m METADATA] [-s SIZE]", create_options),
+     .operands = "no arguments", .summary = "Create a dataset"},
+    {"destroy", NULL, ctl_destroy, SPEC("destroy -d DATASET", destroy_options),
+     .operands = "no arguments", .summary = "Destroy a dataset and its data"},
+    {"move", NULL, ctl_move, SPEC("move -d DATASET -t NODE", move_options),
+     .operands = "no arguments", .summary = "Move a dataset to another node"},
+    {"show", NULL, ctl_show, SPEC("show DATASET", output_options), 1, 1, "one dataset",
+     "Print everything about a dataset"},
+    {"why", NULL, ctl_why, SPEC("why DATASET|CONTAINER", output_options), 1, 1,
+     "one dataset or container", "Print why something is not as wanted, and what to do"},
+    {"ps", NULL, ctl_ps, SPEC("ps [-l]", nodes_options), .operands = "no arguments",
+     .summary = "List the containers"},
+    {"create-container", NULL, ctl_create_container,
+     SPEC("create-container -n NODE [options] NAME IMAGE [-- COMMAND...]",
+          create_container_options),
+     2, -1, "a name, an image and maybe a command line", "Start a container"},
+    {"destroy-container", NULL, ctl_destroy_container,
+     SPEC("destroy-container NAME", destroy_container_options), 1, 1, "one container",
+     "Remove a container; its dataset stays"},
+    {"move-container", NULL, ctl_move_container,
+     SPEC("move-container -t NODE NAME", move_container_options), 1, 1, "one container",
+     "Move a container, with its dataset, to another node"},
+    {"version", NULL, ctl_version, SPEC("version", output_options), .operands = "no arguments",
+     .summary = "Print the versions of this program and of the control service",
+     .can_be_local = true},
+};
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (streq(commands[i].name, name) || (commands[i].alias && streq(commands[i].alias, name)))
+            return &commands[i];
+    }
+    return NULL;
+}
+
+/* ---- where the control service is ---- */
+
+struct place {
+    char *control_service; /* NULL = unknown */
+    char *authority;
+    char *certificate;
+    char *key;
+};
+
+static void place_done(struct place *p)
+{
+    free(p->control_service);
+    free(p->authority);
+    free(p->certificate);
+    free(p->key);
+    *p = (struct place){0};
+}
+
+/* Reads cluster.yml, and agent.yml beside it, for what the options did not say. */
+static struct err *read_cluster_yml(const char *path, const char *directory,
+                                    struct cluster_yml *ret_config)
+{
+    CLEANUP_FREE char *text = NULL;
+    CLEANUP_FREE char *agent_path = xasprintf("%s/agent.yml", directory);
+    CLEANUP_FREE char *agent_text = NULL;
+
+    TRY(text_file_read("Cannot read the cluster's file.", path, &text));
+    TRY(err_wrap(cluster_yml_parse(text, strlen(text), ret_config), "%s", path));
+    if (ret_config->control_service || access(agent_path, F_OK) < 0)
+        return NULL;
+    TRY(text_file_read("Cannot read the agent's configuration.", agent_path, &agent_text));
+    return err_wrap(
+        agent_yml_control_service(agent_text, strlen(agent_text), &ret_config->control_service),
+        "%s", agent_path);
+}
+
+static const char *first_of(const char *a, const char *b, const char *c)
+{
+    return a ? a : b ? b : c;
+}
+
+/* Options win over the environment, the environment over cluster.yml, that over the defaults. */
+static struct err *find_place(const struct globals *g, struct place *ret_place)
+{
+    const char *yml = g->cluster_yml ? g->cluster_yml : "./cluster.yml";
+    CLEANUP_FREE char *yml_copy = xstrdup(yml);
+    const char *directory = dirname(yml_copy);
+    CLEANUP(cluster_yml_done) struct cluster_yml config = {0};
+    bool present = g->cluster_yml || access(yml, F_OK) == 0;
+
+    if (present)
+        TRY(read_cluster_yml(yml, directory, &config));
+    const char *certs = first_of(g->certs_path, present ? directory : NULL, ".");
+    const char *user = first_of(g->user, config.user, "user");
+    const char *cluster_crt = first_of(g->cluster_crt, NULL, "cluster.crt");
+    bool absolute = *cluster_crt == '/';
+    *ret_place = (struct place){
+        .control_service = xstrdup_null(first_of(g->control_service, config.control_service, NULL)),
+        .authority = absolute ? xstrdup(cluster_crt) : xasprintf("%s/%s", certs, cluster_crt),
+        .certificate = xasprintf("%s/%s.crt", certs, user),
+        .key = xasprintf("%s/%s.key", certs, user),
+    };
+    return NULL;
+}
+
+/* ---- running ---- */
+
+static struct err *run_at(const struct command *cmd, const struct globals *g, struct ctl_args *args)
+{
+    CLEANUP(place_done) struct place place = {0};
+    struct ctl c = {.args = args};
+
+    TRY(find_place(g, &place));
+    if (!place.control_service && !cmd->can_be_local)
+        return err_new(
+            ERR_INVALID,
+            "must specify --control-service (or set FLOCKER_CONTROL_SERVICE) to the address "
+            "of the control service");
+    c.control_service = place.control_service;
+    if (place.control_service) {
+        struct rest_config rc = {
+            .host = place.control_service,
+            .port = (uint16_t)g->port,
+            .authority = place.authority,
+            .certificate = place.certificate,
+            .key = place.key,
+        };
+        TRY(rest_open(&rc, &c.rest));
+    }
+    struct err *e = cmd->run(&c);
+    rest_free(c.rest);
+    return e;
+}
+
+static int run_command(const struct command *cmd, const struct globals *g, int argc, char **argv)
+{
+    struct ctl_args args = {
+        .json = g->json,
+        .metadata = json_object(),
+        .ports = json_array(),
+        .environment = json_object(),
+    };
+    struct cli_spec spec = cmd->spec;
+    int first, status = 1;
+
+    spec.text = cmd->summary;
+    enum cli_next next = cli_parse(&spec, &args, argc, argv, &first);
+    if (next == CLI_GO_ON) {
+        args.operands = argv + first;
+        args.n_operands = argc - first;
+        if (args.n_operands < cmd->min_operands ||
+            (cmd->max_operands >= 0 && args.n_operands > cmd->max_operands)) {
+            status = cli_usage_error(&spec, "Wrong number of arguments: %s takes %s.", cmd->name,
+                                     cmd->operands);
+        } else {
+            struct err *e = run_at(cmd, g, &args);
+            status = e ? cli_fail(e) : 0;
+        }
+    } else if (next == CLI_EXIT_OK) {
+        status = 0;
+    }
+    json_decref(args.metadata);
+    json_decref(args.ports);
+    json_decref(args.environment);
+    return status;
+}
+
+static const struct cli_option global_options[] = {
+    {OPT_CONTROL, 0, "control-service", "HOST", "Name or address of the control service"},
+    {OPT_PORT, 0, "control-port", "PORT", "Its port (default: 4523)"},
+    {OPT_CERTS_PATH, 0, "certs-path", "DIR", "Where the certificates are (default: .)"},
+    {OPT_USER, 0, "user", "NAME", "Uses NAME.crt and NAME.key (default: user)"},
+    {OPT_CLUSTER_CRT, 0, "cluster-crt", "FILE",
+     "Certificate of the cluster (default: cluster.crt)"},
+    {OPT_CLUSTER_YML, 0, "cluster-yml", "FILE",
+     "Description of the cluster (default: ./cluster.yml)"},
+    OUTPUT_OPTION,
+};
+
+static char *main_text(void)
+{
+    CLEANUP_STR struct str text = {0};
+
+    str_append(&text, "Commands:\n");
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        const struct command *c = &commands[i];
+        CLEANUP_FREE char *names =
+            c->alias ? xasprintf("%s (%s)", c->name, c->alias) : xstrdup(c->name);
+        str_appendf(&text, "  %-22s %s\n", names, c->summary);
+    }
+    str_append(&text,
+               "\nFLOCKER_CERTS_PATH, FLOCKER_USER and FLOCKER_CONTROL_SERVICE in the environment "
+               "stand for\nthe options of these names. Run flockerctl COMMAND --help for the "
+               "options of a command.");
+    return str_steal(&text);
+}
+
+static const char *from_environment(const char *name)
+{
+    const char *value = getenv(name);
+
+    return value && *value ? value : NULL;
+}
+
+int flockerctl_main(int argc, char **argv)
+{
+    struct globals g = {
+        .certs_path = from_environment("FLOCKER_CERTS_PATH"),
+        .user = from_environment("FLOCKER_USER"),
+        .control_service = from_environment("FLOCKER_CONTROL_SERVICE"),
+        .port = DEFAULT_PORT,
+    };
+    CLEANUP_FREE char *text = main_text();
+    struct cli_spec spec = {
+        .program = "flockerctl",
+        .synopsis = "flockerctl [options] COMMAND [options of the command]",
+        .options = global_options,
+        .n_options = ARRAY_SIZE(global_options),
+        .text = text,
+        .stop_at_operand = true,
+        .take = take_global,
+    };
+    int first;
+
+    switch (cli_parse(&spec, &g, argc, argv, &first)) {
+    case CLI_EXIT_OK:
+        return 0;
+    case CLI_EXIT_ERROR:
+        return 1;
+    case CLI_GO_ON:
+        break;
+    }
+    if (first == argc) {
+        fprintf(stderr, "Please specify a command.\nTry --help for usage details.\n");
+        return 1;
+    }
+    const struct command *cmd = find_command(argv[first]);
+    if (!cmd)
+        return cli_usage_error(&spec, "Unknown command: %s", argv[first]);
+    return run_command(cmd, &g, argc - first, argv + first);
+}

@@ -1,0 +1,101 @@
+/* Inside flockerctl: what its commands share. A command is a function over the parsed options; it
+ * prints its result on standard output and returns an error that main prints. */
+#pragma once
+
+#include "cli/options.h"
+#include "cli/rest.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Options of all commands; each command's table says which of them it takes. */
+struct ctl_args {
+    bool json;    /* -o json */
+    bool details; /* --long */
+    bool deleted;
+    bool wait;
+    long wait_seconds;
+    const char *node;
+    const char *dataset;
+    const char *destination;
+    json_t *metadata; /* object; owned */
+    uint64_t size;
+    /* create-container */
+    const char *volume;  /* "DATASET:/mountpoint" */
+    json_t *ports;       /* array; owned */
+    json_t *environment; /* object; owned */
+    const char *restart;
+    uint64_t memory;
+    long cpu_shares;
+    char **operands;
+    int n_operands;
+};
+
+struct ctl {
+    const struct ctl_args *args;
+    struct rest *rest;           /* NULL for a command that needs none */
+    const char *control_service; /* as configured, or NULL */
+};
+
+/* The commands. */
+struct err *ctl_list_nodes(struct ctl *c) MUST_USE;
+struct err *ctl_version(struct ctl *c) MUST_USE;
+struct err *ctl_list(struct ctl *c) MUST_USE;
+struct err *ctl_create(struct ctl *c) MUST_USE;
+struct err *ctl_destroy(struct ctl *c) MUST_USE;
+struct err *ctl_move(struct ctl *c) MUST_USE;
+struct err *ctl_ps(struct ctl *c) MUST_USE;
+struct err *ctl_create_container(struct ctl *c) MUST_USE;
+struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
+struct err *ctl_move_container(struct ctl *c) MUST_USE;
+struct err *ctl_show(struct ctl *c) MUST_USE;
+struct err *ctl_why(struct ctl *c) MUST_USE;
+
+/* ---- shared by the commands ---- */
+
+/* A list from the API (an array, or an error); the caller drops the reference. */
+struct err *ctl_get_list(struct ctl *c, const char *path, json_t **ret_list) MUST_USE;
+void json_dropp(json_t **j);
+#define CLEANUP_JSON CLEANUP(json_dropp)
+
+/* The string under `key`; "" when there is none. Borrowed. */
+const char *ctl_text(const json_t *object, const char *key);
+/* Prints indented JSON and a newline. */
+void ctl_print_json(const json_t *j);
+/* Array of objects -> object of them by the string under `key`. Of two alike the later stays. */
+json_t *ctl_index(const json_t *list, const char *key);
+/* The nodes of /v1/state/nodes by uuid; the caller drops the reference. */
+struct err *ctl_get_nodes(struct ctl *c, json_t **ret_nodes) MUST_USE;
+/* Sorts an array of objects by the string under `key`. */
+void ctl_sort(json_t *list, const char *key);
+
+/* Looks up the node or dataset that `text` means; *ret_id is owned by the caller. */
+struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id) MUST_USE;
+struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id) MUST_USE;
+
+/* "3f0c9c1e (10.20.0.11)", or "<missing>" when the node is not among the nodes by uuid (contract
+ * section 7.3). */
+char *ctl_server(const json_t *nodes, const char *id, bool full_id);
+/* The same for sentences: "3f0c9c1e (not connected)"; "no node" for an empty id. */
+char *ctl_node_text(const json_t *nodes, const char *id);
+
+/* ---- waiting ---- */
+
+enum ctl_goal {
+    GOAL_DATASET_AT,   /* attached on the node */
+    GOAL_DATASET_GONE, /* destroyed everywhere */
+    GOAL_CONTAINER_AT, /* running on the node */
+    GOAL_CONTAINER_GONE,
+};
+
+#define CTL_WAIT_SECONDS 300
+
+/* With --wait: blocks until the goal is reached, prints on standard error what blocks it, gives up
+ * with the reason after the time. Without --wait it does nothing. `node` may be NULL for the GONE
+ * goals. */
+struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const char *node) MUST_USE;
+/* true when `detail` (answer of /v1/state/..., NULL = not found) shows that the goal is reached; an
+ * error when it cannot be reached any more because somebody wants something else now. */
+struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const char *node,
+                             bool *ret_reached) MUST_USE;

@@ -1,0 +1,214 @@
+/* flockerctl list-nodes, list, create, destroy, move, version (contract section 7.3). */
+#include "base/str.h"
+#include "cli/ctl.h"
+#include "cli/table.h"
+#include "cli/text.h"
+
+struct err *ctl_list_nodes(struct ctl *c)
+{
+    CLEANUP_JSON json_t *nodes = NULL;
+    size_t i;
+    json_t *node;
+
+    TRY(ctl_get_list(c, "/v1/state/nodes", &nodes));
+    ctl_sort(nodes, "uuid");
+    if (c->args->json) {
+        ctl_print_json(nodes);
+        return NULL;
+    }
+    CLEANUP(table_done) struct table t;
+    table_init(&t, 2, (const char *const[]){"SERVER", "ADDRESS"});
+    json_array_foreach (nodes, i, node) {
+        const char *id = ctl_text(node, "uuid");
+        CLEANUP_FREE char *shown = xstrndup(id, c->args->details ? strlen(id) : 8);
+        table_cell(&t, shown);
+        table_cell(&t, ctl_text(node, "host"));
+    }
+    table_print(&t, stdout);
+    return NULL;
+}
+
+struct err *ctl_version(struct ctl *c)
+{
+    CLEANUP_JSON json_t *answer = NULL;
+
+    if (c->rest)
+        TRY(rest_get(c->rest, "/v1/version", &answer));
+    if (c->args->json) {
+        CLEANUP_JSON json_t *both =
+            json_pack("{s:s,s:s?}", "flockerctl", FLOCKER_VERSION, "control_service",
+                      answer ? ctl_text(answer, "flocker") : NULL);
+        ctl_print_json(both);
+        return NULL;
+    }
+    printf("flockerctl %s\n", FLOCKER_VERSION);
+    if (answer)
+        printf("control service %s: %s\n", c->control_service, ctl_text(answer, "flocker"));
+    else
+        printf("control service: not asked (no --control-service given)\n");
+    return NULL;
+}
+
+/* The same rules as the original's (contract section 7.3); NULL = not to be listed. */
+static const char *status_of(const json_t *dataset, const json_t *in_state, const json_t *nodes,
+                             bool with_deleted)
+{
+    if (json_is_true(json_object_get(dataset, "deleted")))
+        return with_deleted ? (in_state ? "deleting" : "deleted") : NULL;
+    if (!in_state)
+        return "pending";
+    if (json_object_get(nodes, ctl_text(in_state, "primary")))
+        return "attached";
+    return "detached";
+}
+
+static const char *decorated(const char *status)
+{
+    if (streq(status, "attached"))
+        return "attached ✅";
+    if (streq(status, "pending"))
+        return "pending ⌛";
+    return status;
+}
+
+static json_t *list_row(const json_t *dataset, const char *status, const json_t *nodes)
+{
+    json_t *row = json_deep_copy(dataset);
+    const json_t *node = json_object_get(nodes, ctl_text(dataset, "primary"));
+
+    json_object_set_new(row, "status", json_string(status));
+    json_object_set_new(row, "host", node ? json_string(ctl_text(node, "host")) : json_null());
+    return row;
+}
+
+static void list_cells(struct table *t, const json_t *row, const json_t *nodes, bool full_id)
+{
+    /* 1.9 servers may send a float */
+    double size = json_number_value(json_object_get(row, "maximum_size"));
+    CLEANUP_FREE char *quota = text_format_quota(size > 0 ? (uint64_t)size : 0);
+    CLEANUP_FREE char *metadata = text_format_metadata(json_object_get(row, "metadata"));
+    CLEANUP_FREE char *server = ctl_server(nodes, ctl_text(row, "primary"), full_id);
+
+    table_cell(t, ctl_text(row, "dataset_id"));
+    table_cell(t, quota);
+    table_cell(t, metadata);
+    table_cell(t, decorated(ctl_text(row, "status")));
+    table_cell(t, server);
+}
+
+/* dataset_id -> item of the state list; one with a primary wins over one without. */
+static json_t *index_state(const json_t *state)
+{
+    json_t *index = json_object();
+    size_t i;
+    json_t *item;
+
+    json_array_foreach (state, i, item) {
+        const char *id = ctl_text(item, "dataset_id");
+        if (!*ctl_text(json_object_get(index, id), "primary"))
+            json_object_set(index, id, item);
+    }
+    return index;
+}
+
+struct err *ctl_list(struct ctl *c)
+{
+    CLEANUP_JSON json_t *datasets = NULL, *state = NULL, *nodes = NULL;
+    CLEANUP_JSON json_t *rows = json_array();
+    size_t i;
+    json_t *item;
+
+    TRY(ctl_get_list(c, "/v1/configuration/datasets", &datasets));
+    TRY(ctl_get_list(c, "/v1/state/datasets", &state));
+    TRY(ctl_get_nodes(c, &nodes));
+    CLEANUP_JSON json_t *index = index_state(state);
+    ctl_sort(datasets, "dataset_id");
+    json_array_foreach (datasets, i, item) {
+        const json_t *in_state = json_object_get(index, ctl_text(item, "dataset_id"));
+        const char *status = status_of(item, in_state, nodes, c->args->deleted);
+        if (status)
+            json_array_append_new(rows, list_row(item, status, nodes));
+    }
+    if (c->args->json) {
+        ctl_print_json(rows);
+        return NULL;
+    }
+    CLEANUP(table_done) struct table t;
+    table_init(&t, 5, (const char *const[]){"DATASET", "SIZE", "METADATA", "STATUS", "SERVER"});
+    json_array_foreach (rows, i, item)
+        list_cells(&t, item, nodes, c->args->details);
+    table_print(&t, stdout);
+    return NULL;
+}
+
+/* The last part of each changing command: prints the answer or the note, then waits if asked. */
+static struct err *finish(struct ctl *c, const json_t *answer, enum ctl_goal goal, const char *node,
+                          const char *note)
+{
+    const char *id = ctl_text(answer, "dataset_id");
+
+    if (c->args->json)
+        ctl_print_json(answer);
+    else
+        printf("Dataset %s %s\n", id, note);
+    (void)fflush(stdout);
+    TRY(ctl_wait(c, goal, id, node));
+    if (c->args->wait && !c->args->json)
+        printf("Done.\n");
+    return NULL;
+}
+
+struct err *ctl_create(struct ctl *c)
+{
+    CLEANUP_FREE char *node = NULL;
+    CLEANUP_JSON json_t *answer = NULL;
+
+    if (!c->args->node)
+        return err_new(ERR_INVALID, "must specify --node");
+    TRY(ctl_find_node(c, c->args->node, &node));
+    CLEANUP_JSON json_t *body = json_pack("{s:s}", "primary", node);
+    if (json_object_size(c->args->metadata))
+        json_object_set(body, "metadata", c->args->metadata);
+    if (c->args->size)
+        json_object_set_new(body, "maximum_size", json_integer((json_int_t)c->args->size));
+    TRY(rest_call(c->rest, "POST", "/v1/configuration/datasets", body, &answer));
+    return finish(
+        c, answer, GOAL_DATASET_AT, node,
+        "is in the configuration now; the cluster makes it.\n"
+        "Use 'flockerctl list' to see when it is attached, 'flockerctl why' if it is not.");
+}
+
+struct err *ctl_destroy(struct ctl *c)
+{
+    CLEANUP_FREE char *id = NULL;
+    CLEANUP_JSON json_t *answer = NULL;
+
+    if (!c->args->dataset)
+        return err_new(ERR_INVALID, "must specify --dataset");
+    TRY(ctl_find_dataset(c, c->args->dataset, &id));
+    CLEANUP_FREE char *path = rest_path("/v1/configuration/datasets/", id);
+    TRY(rest_call(c->rest, "DELETE", path, NULL, &answer));
+    return finish(c, answer, GOAL_DATASET_GONE, NULL,
+                  "is marked for deletion; the cluster destroys it when nothing uses it.\n"
+                  "Use 'flockerctl list --deleted' to see when it is gone.");
+}
+
+struct err *ctl_move(struct ctl *c)
+{
+    CLEANUP_FREE char *id = NULL, *node = NULL;
+    CLEANUP_JSON json_t *answer = NULL;
+
+    if (!c->args->dataset)
+        return err_new(ERR_INVALID, "must specify --dataset");
+    if (!c->args->destination)
+        return err_new(ERR_INVALID, "must specify --destination");
+    TRY(ctl_find_dataset(c, c->args->dataset, &id));
+    TRY(ctl_find_node(c, c->args->destination, &node));
+    CLEANUP_JSON json_t *body = json_pack("{s:s}", "primary", node);
+    CLEANUP_FREE char *path = rest_path("/v1/configuration/datasets/", id);
+    TRY(rest_call(c->rest, "POST", path, body, &answer));
+    return finish(
+        c, answer, GOAL_DATASET_AT, node,
+        "is configured to move; that takes as long as its data need.\n"
+        "Use 'flockerctl list' to see when it is attached, 'flockerctl why' if it is not.");
+}

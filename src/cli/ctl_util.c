@@ -1,0 +1,113 @@
+#include "cli/ctl.h"
+
+#include "base/str.h"
+#include "cli/match.h"
+
+#define SHORT_ID 8 /* characters of a uuid that people are shown */
+
+void json_dropp(json_t **j)
+{
+    json_decref(*j);
+    *j = NULL;
+}
+
+const char *ctl_text(const json_t *object, const char *key)
+{
+    const char *s = json_string_value(json_object_get(object, key));
+
+    return s ? s : "";
+}
+
+void ctl_print_json(const json_t *j)
+{
+    (void)json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    putchar('\n');
+}
+
+struct err *ctl_get_list(struct ctl *c, const char *path, json_t **ret_list)
+{
+    CLEANUP_JSON json_t *list = NULL;
+
+    TRY(rest_get(c->rest, path, &list));
+    if (!json_is_array(list))
+        return err_new(ERR_CORRUPT, "the control service's answer to %s is not a list", path);
+    *ret_list = steal(&list);
+    return NULL;
+}
+
+json_t *ctl_index(const json_t *list, const char *key)
+{
+    json_t *index = json_object();
+    size_t i;
+    json_t *item;
+
+    json_array_foreach (list, i, item)
+        json_object_set(index, ctl_text(item, key), item);
+    return index;
+}
+
+struct err *ctl_get_nodes(struct ctl *c, json_t **ret_nodes)
+{
+    CLEANUP_JSON json_t *list = NULL;
+
+    TRY(ctl_get_list(c, "/v1/state/nodes", &list));
+    *ret_nodes = ctl_index(list, "uuid");
+    return NULL;
+}
+
+static int compare_items(const void *a, const void *b, void *key)
+{
+    return strcmp(ctl_text(*(json_t *const *)a, key), ctl_text(*(json_t *const *)b, key));
+}
+
+void ctl_sort(json_t *list, const char *key)
+{
+    size_t n = json_array_size(list);
+    CLEANUP_FREE json_t **items = xcalloc(n, sizeof(json_t *));
+
+    for (size_t i = 0; i < n; i++)
+        items[i] = json_incref(json_array_get(list, i));
+    qsort_r(items, n, sizeof(json_t *), compare_items, (void *)(uintptr_t)key);
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_set_new(list, i, items[i]);
+}
+
+struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id)
+{
+    CLEANUP_JSON json_t *nodes = NULL;
+    json_t *node;
+
+    TRY(ctl_get_list(c, "/v1/state/nodes", &nodes));
+    TRY(match_node(nodes, text, &node));
+    *ret_id = xstrdup(ctl_text(node, "uuid"));
+    return NULL;
+}
+
+struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id)
+{
+    CLEANUP_JSON json_t *datasets = NULL;
+    json_t *dataset;
+
+    TRY(ctl_get_list(c, "/v1/configuration/datasets", &datasets));
+    TRY(match_dataset(datasets, text, &dataset));
+    *ret_id = xstrdup(ctl_text(dataset, "dataset_id"));
+    return NULL;
+}
+
+char *ctl_server(const json_t *nodes, const char *id, bool full_id)
+{
+    const json_t *node = json_object_get(nodes, id);
+
+    if (!node)
+        return xstrdup("<missing>");
+    return xasprintf("%.*s (%s)", full_id ? (int)strlen(id) : SHORT_ID, id, ctl_text(node, "host"));
+}
+
+char *ctl_node_text(const json_t *nodes, const char *id)
+{
+    if (!*id)
+        return xstrdup("no node");
+    if (!json_object_get(nodes, id))
+        return xasprintf("%.*s (not connected)", SHORT_ID, id);
+    return ctl_server(nodes, id, /* full_id= */ false);
+}

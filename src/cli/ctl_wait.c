@@ -1,0 +1,156 @@
+/* --wait of the changing commands: looks often while it may be a matter of moments, then less. */
+#include "base/log.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "cli/ctl.h"
+
+#include <time.h>
+
+#define QUIET_US (2 * USEC_PER_SEC) /* nothing is said about waits shorter than this */
+#define EAGER_US (10 * USEC_PER_SEC)
+#define EAGER_POLL_US (100 * USEC_PER_MSEC)
+#define POLL_US (500 * USEC_PER_MSEC)
+
+static struct err *dataset_reached(const json_t *detail, const char *node, bool *ret_reached)
+{
+    const char *wanted = ctl_text(detail, "primary");
+
+    if (json_is_true(json_object_get(detail, "deleted")))
+        return err_new(ERR_CONFLICT, "somebody deleted the dataset meanwhile");
+    if (!streq(wanted, node))
+        return err_new(ERR_CONFLICT, "somebody set the dataset's primary to %s meanwhile", wanted);
+    *ret_reached =
+        streq(ctl_text(detail, "status"), "attached") && streq(ctl_text(detail, "node"), node);
+    return NULL;
+}
+
+static struct err *container_reached(const json_t *detail, const char *node, bool *ret_reached)
+{
+    const char *wanted = ctl_text(detail, "node_uuid");
+
+    if (!streq(wanted, node))
+        return err_new(ERR_CONFLICT, "somebody moved the container to %s meanwhile", wanted);
+    *ret_reached =
+        streq(ctl_text(detail, "state"), "running") && streq(ctl_text(detail, "on"), node);
+    return NULL;
+}
+
+struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const char *node,
+                             bool *ret_reached)
+{
+    switch (goal) {
+    case GOAL_DATASET_AT:
+        if (!detail)
+            return err_new(ERR_NOT_FOUND, "the dataset vanished from the configuration meanwhile");
+        return dataset_reached(detail, node, ret_reached);
+    case GOAL_CONTAINER_AT:
+        if (!detail)
+            return err_new(ERR_NOT_FOUND, "somebody deleted the container meanwhile");
+        return container_reached(detail, node, ret_reached);
+    case GOAL_DATASET_GONE:
+        *ret_reached = !detail || streq(ctl_text(detail, "status"), "deleted");
+        return NULL;
+    case GOAL_CONTAINER_GONE:
+        break;
+    }
+    *ret_reached = !detail;
+    return NULL;
+}
+
+/* What a look at the object showed. */
+struct sight {
+    bool away;      /* the control service did not answer; it may be restarting */
+    json_t *detail; /* NULL = not found, or away */
+    char *reason;   /* why it is not as wanted, or why there was no answer; NULL = not said */
+};
+
+static void sight_done(struct sight *s)
+{
+    json_decref(s->detail);
+    free(s->reason);
+    *s = (struct sight){0};
+}
+
+static struct err *look(struct ctl *c, const char *path, struct sight *ret_sight)
+{
+    struct sight s = {0};
+    struct err *e = rest_get(c->rest, path, &s.detail);
+    const json_t *reason = json_object_get(s.detail, "reason");
+
+    if (json_is_object(reason)) {
+        s.reason = xasprintf("%s: %s %s", ctl_text(reason, "code"), ctl_text(reason, "text"),
+                             ctl_text(reason, "advice"));
+    } else if (err_is(e, ERR_UNAVAILABLE)) {
+        s.away = true;
+        s.reason = xstrdup(e->text);
+        e = err_free(e);
+    } else if (err_is(e, ERR_NOT_FOUND)) {
+        e = err_free(e);
+    }
+    if (!e)
+        *ret_sight = s;
+    return e;
+}
+
+static const char *goal_text(enum ctl_goal goal)
+{
+    switch (goal) {
+    case GOAL_DATASET_AT:
+        return "attached";
+    case GOAL_DATASET_GONE:
+        return "destroyed";
+    case GOAL_CONTAINER_AT:
+        return "running";
+    default:
+        return "removed";
+    }
+}
+
+/* Says on standard error what is waited for, once per reason. */
+static void say(const char *reason, char **last)
+{
+    if (!reason || str_equal_null(reason, *last))
+        return;
+    fprintf(stderr, "waiting: %s\n", reason);
+    free(*last);
+    *last = xstrdup(reason);
+}
+
+static struct err *wait_loop(struct ctl *c, enum ctl_goal goal, const char *path, const char *node)
+{
+    CLEANUP_FREE char *said = NULL;
+    uint64_t start = now_os().mono_us;
+    uint64_t limit = (uint64_t)c->args->wait_seconds * USEC_PER_SEC;
+
+    for (;;) {
+        CLEANUP(sight_done) struct sight s = {0};
+        bool reached = false;
+        TRY(look(c, path, &s));
+        if (!s.away)
+            TRY(ctl_goal_reached(goal, s.detail, node, &reached));
+        if (reached)
+            return NULL;
+        uint64_t waited = now_os().mono_us - start;
+        if (waited >= limit)
+            return err_new(ERR_TIMEOUT, "not %s after %ld seconds: %s", goal_text(goal),
+                           c->args->wait_seconds, s.reason ? s.reason : "no reason is known");
+        if (waited >= QUIET_US)
+            say(s.reason, &said);
+        uint64_t pause = waited < EAGER_US ? EAGER_POLL_US : POLL_US;
+        if (pause > limit - waited)
+            pause = limit - waited;
+        struct timespec ts = {.tv_nsec = (long)pause * 1000};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+    }
+}
+
+struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const char *node)
+{
+    if (!c->args->wait)
+        return NULL;
+    bool container = goal == GOAL_CONTAINER_AT || goal == GOAL_CONTAINER_GONE;
+    CLEANUP_FREE char *path =
+        rest_path(container ? "/v1/state/containers/" : "/v1/state/datasets/", id);
+    return err_wrap(wait_loop(c, goal, path, node), "%s %s", container ? "container" : "dataset",
+                    id);
+}

@@ -1,0 +1,240 @@
+/* flockerctl show and why: everything about one dataset; what blocks a dataset or container. */
+#include "base/now.h"
+#include "base/str.h"
+#include "cli/ctl.h"
+#include "cli/match.h"
+#include "cli/text.h"
+
+#include <inttypes.h>
+
+/* "label    value" with control characters of `value` made harmless. */
+static void line(const char *label, const char *value)
+{
+    CLEANUP_STR struct str safe = {0};
+
+    text_append_safe(&safe, value);
+    printf("  %-10s %s\n", label, safe.data ? safe.data : "");
+}
+
+static double wall_seconds(void)
+{
+    return (double)now_os().wall_us / USEC_PER_SEC;
+}
+
+static void print_reason(const json_t *reason)
+{
+    double now = wall_seconds();
+    const json_t *since = json_object_get(reason, "since");
+    const json_t *next = json_object_get(reason, "next_try");
+    CLEANUP_FREE char *what =
+        xasprintf("%s: %s", ctl_text(reason, "code"), ctl_text(reason, "text"));
+
+    line("blocked by", what);
+    if (json_is_number(since)) {
+        CLEANUP_FREE char *when = text_format_time(json_number_value(since));
+        CLEANUP_FREE char *ago = text_format_duration(now - json_number_value(since));
+        CLEANUP_FREE char *text = xasprintf("%s (%s ago)", when, ago);
+        line("since", text);
+    }
+    if (json_is_number(next)) {
+        CLEANUP_FREE char *in = text_format_duration(json_number_value(next) - now);
+        CLEANUP_FREE char *text = xasprintf("in %s", in);
+        line("next try", text);
+    } else {
+        line("next try", "when something changes");
+    }
+    line("to do", ctl_text(reason, "advice"));
+}
+
+static void print_transfer(const json_t *transfer, const json_t *nodes)
+{
+    uint64_t sent = (uint64_t)json_integer_value(json_object_get(transfer, "bytes_sent"));
+    uint64_t total = (uint64_t)json_integer_value(json_object_get(transfer, "bytes_total"));
+    CLEANUP_FREE char *source = ctl_node_text(nodes, ctl_text(transfer, "source"));
+    CLEANUP_FREE char *destination = ctl_node_text(nodes, ctl_text(transfer, "destination"));
+    CLEANUP_FREE char *sent_text = text_format_bytes(sent);
+    CLEANUP_FREE char *total_text = text_format_bytes(total);
+    CLEANUP_STR struct str text = {0};
+
+    str_appendf(&text, "%s, %s -> %s, %s", ctl_text(transfer, "phase"), source, destination,
+                sent_text);
+    if (total) /* an estimate; the file system may send more */
+        str_appendf(&text, " of about %s (%.0f %%)", total_text,
+                    sent < total ? 100.0 * (double)sent / (double)total : 100.0);
+    str_append(&text, " sent");
+    line("transfer", text.data);
+}
+
+static char *dataset_actual(const json_t *d, const json_t *nodes)
+{
+    const char *status = ctl_text(d, "status");
+    const char *at = ctl_text(d, "node");
+    CLEANUP_FREE char *node = ctl_node_text(nodes, at);
+
+    if (*at && *ctl_text(d, "path"))
+        return xasprintf("%s, on %s at %s", status, node, ctl_text(d, "path"));
+    if (*at)
+        return xasprintf("%s, on %s", status, node);
+    return xstrdup(status);
+}
+
+/* Blocks of single nodes, when they differ from the dataset's own. */
+static void print_node_reasons(const json_t *d, const json_t *nodes)
+{
+    const json_t *own = json_object_get(d, "reason");
+    size_t i;
+    json_t *item;
+
+    json_array_foreach (json_object_get(d, "nodes"), i, item) {
+        const json_t *reason = json_object_get(item, "reason");
+        if (!json_is_object(reason) || streq(ctl_text(reason, "text"), ctl_text(own, "text")))
+            continue;
+        CLEANUP_FREE char *node = ctl_node_text(nodes, ctl_text(item, "uuid"));
+        CLEANUP_FREE char *text =
+            xasprintf("%s: %s: %s", node, ctl_text(reason, "code"), ctl_text(reason, "text"));
+        line("on node", text);
+    }
+}
+
+static void print_dataset_head(const json_t *d)
+{
+    CLEANUP_FREE char *metadata = text_format_metadata(json_object_get(d, "metadata"));
+    CLEANUP_STR struct str safe = {0};
+
+    text_append_safe(&safe, metadata);
+    printf("dataset %s", ctl_text(d, "dataset_id"));
+    if (safe.len)
+        printf(" (%s)", safe.data);
+    putchar('\n');
+}
+
+static void print_dataset_why(const json_t *d, const json_t *nodes)
+{
+    const json_t *reason = json_object_get(d, "reason");
+    bool deleted = json_is_true(json_object_get(d, "deleted"));
+    CLEANUP_FREE char *wanted = ctl_node_text(nodes, ctl_text(d, "primary"));
+    CLEANUP_FREE char *wanted_text = xasprintf("on %s", wanted);
+    CLEANUP_FREE char *actual = dataset_actual(d, nodes);
+
+    print_dataset_head(d);
+    line("wanted", deleted ? "destroyed" : wanted_text);
+    line("actual", actual);
+    if (json_is_object(json_object_get(d, "transfer")))
+        print_transfer(json_object_get(d, "transfer"), nodes);
+    if (json_is_object(reason))
+        print_reason(reason);
+    else
+        line("blocked by", "nothing");
+    print_node_reasons(d, nodes);
+}
+
+static void print_container_why(const json_t *d, const json_t *nodes)
+{
+    const json_t *reason = json_object_get(d, "reason");
+    const char *at = ctl_text(d, "on");
+    CLEANUP_FREE char *wanted = ctl_node_text(nodes, ctl_text(d, "node_uuid"));
+    CLEANUP_FREE char *wanted_text = xasprintf("running on %s", wanted);
+    CLEANUP_FREE char *node = ctl_node_text(nodes, at);
+    CLEANUP_FREE char *actual =
+        *at ? xasprintf("%s on %s", ctl_text(d, "state"), node) : xstrdup(ctl_text(d, "state"));
+
+    printf("container %s\n", ctl_text(d, "name"));
+    line("wanted", wanted_text);
+    line("actual", actual);
+    if (json_is_object(reason))
+        print_reason(reason);
+    else
+        line("blocked by", "nothing");
+}
+
+static struct err *get_dataset(struct ctl *c, const char *id, json_t **ret_detail)
+{
+    CLEANUP_FREE char *path = rest_path("/v1/state/datasets/", id);
+
+    return rest_get(c->rest, path, ret_detail);
+}
+
+/* The container of exactly this name; *ret_detail NULL when there is none. */
+static struct err *get_container(struct ctl *c, const char *name, json_t **ret_detail)
+{
+    CLEANUP_FREE char *path = rest_path("/v1/state/containers/", name);
+    struct err *e = rest_get(c->rest, path, ret_detail);
+
+    if (!err_is(e, ERR_NOT_FOUND))
+        return e;
+    *ret_detail = NULL;
+    return err_free(e);
+}
+
+/* A dataset and a container may have the same name: then both are told. */
+struct err *ctl_why(struct ctl *c)
+{
+    const char *what = c->args->operands[0];
+    CLEANUP_JSON json_t *dataset = NULL, *container = NULL, *nodes = NULL;
+    CLEANUP_FREE char *id = NULL;
+
+    TRY(get_container(c, what, &container));
+    CLEANUP_ERR struct err *none = ctl_find_dataset(c, what, &id);
+    if (none && !err_is(none, ERR_NOT_FOUND))
+        return steal(&none);
+    if (none && !container)
+        return err_new(ERR_NOT_FOUND, "%s, and no container of that name", none->text);
+    if (id)
+        TRY(get_dataset(c, id, &dataset));
+    if (c->args->json) {
+        CLEANUP_JSON json_t *both =
+            json_pack("{s:O?,s:O?}", "dataset", dataset, "container", container);
+        ctl_print_json(both);
+        return NULL;
+    }
+    TRY(ctl_get_nodes(c, &nodes));
+    if (dataset)
+        print_dataset_why(dataset, nodes);
+    if (container)
+        print_container_why(container, nodes);
+    return NULL;
+}
+
+static void print_holders(const json_t *d, const json_t *nodes)
+{
+    size_t i;
+    json_t *item;
+
+    json_array_foreach (json_object_get(d, "holders"), i, item) {
+        const char *id = json_string_value(item);
+        CLEANUP_FREE char *node = ctl_node_text(nodes, id ? id : "");
+        line(i ? "" : "holders", node);
+    }
+}
+
+static void print_dataset(const json_t *d, const json_t *nodes)
+{
+    CLEANUP_FREE char *owner = ctl_node_text(nodes, ctl_text(d, "owner"));
+    CLEANUP_FREE char *epoch =
+        xasprintf("%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(d, "epoch")));
+    double size = json_number_value(json_object_get(d, "maximum_size"));
+    CLEANUP_FREE char *quota = text_format_quota(size > 0 ? (uint64_t)size : 0);
+
+    print_dataset_why(d, nodes);
+    line("size", quota);
+    line("owner", owner);
+    line("epoch", epoch);
+    line("data", json_is_true(json_object_get(d, "born")) ? "exist" : "not created yet");
+    print_holders(d, nodes);
+}
+
+struct err *ctl_show(struct ctl *c)
+{
+    CLEANUP_JSON json_t *dataset = NULL, *nodes = NULL;
+    CLEANUP_FREE char *id = NULL;
+
+    TRY(ctl_find_dataset(c, c->args->operands[0], &id));
+    TRY(get_dataset(c, id, &dataset));
+    if (c->args->json) {
+        ctl_print_json(dataset);
+        return NULL;
+    }
+    TRY(ctl_get_nodes(c, &nodes));
+    print_dataset(dataset, nodes);
+    return NULL;
+}

@@ -1,0 +1,291 @@
+#include "cli/rest.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "cli/ca_x509.h"
+#include "cli/pair_file.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <unistd.h>
+
+#define SERVER_NAME "control-service"
+#define CONNECT_TIMEOUT_S 10L
+#define CALL_TIMEOUT_S 60L
+#define ANSWER_MAX (256u << 20) /* a list of a million datasets; more is not believed */
+
+struct rest {
+    CURL *curl;
+    struct curl_slist *connect_to;
+    struct curl_slist *headers;
+    char *peer; /* "host:port", for messages */
+    char *certificate;
+    uint16_t port;
+    char error[CURL_ERROR_SIZE];
+};
+
+/* What can be seen of wrong certificates here is said here: from the server comes only a closed
+ * connection. */
+static struct err *check_files(const struct rest_config *c)
+{
+    static const char where[] =
+        "copy it from where flocker-ca initialize was run, or say where it is "
+        "with --certs-path and --cluster-crt";
+    static const char make[] =
+        "make one with flocker-ca create-api-certificate, or say where it is "
+        "with --certs-path and --user";
+    CLEANUP_FREE char *authority = NULL;
+    CLEANUP_FREE char *certificate = NULL;
+
+    CLEANUP_ERR struct err *e =
+        text_file_read("Cannot read the cluster's certificate.", c->authority, &authority);
+    if (e)
+        return err_new(e->code, "%s; %s", e->text, where);
+    e = text_file_read("Cannot read the user's certificate.", c->certificate, &certificate);
+    if (e)
+        return err_new(e->code, "%s; %s", e->text, make);
+    if (access(c->key, R_OK) < 0)
+        return err_new(ERR_NOT_FOUND, "Cannot read the user's key. %s: %s; %s", strerror(errno),
+                       c->key, make);
+    e = ca_check_user(certificate, authority);
+    if (e)
+        return err_new(e->code, "cannot use %s with %s: %s", c->certificate, c->authority, e->text);
+    return NULL;
+}
+
+static bool global_ready(void)
+{
+    static bool ready;
+
+    if (!ready)
+        ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+    return ready;
+}
+
+static size_t take_bytes(char *data, size_t size, size_t n, void *cookie)
+{
+    struct str *body = cookie;
+
+    (void)size; /* always 1 */
+    if (body->len + n > ANSWER_MAX)
+        return 0; /* makes libcurl give up */
+    str_append_bytes(body, data, n);
+    return n;
+}
+
+static bool set_options(struct rest *r, const struct rest_config *c)
+{
+    CURL *h = r->curl;
+    CURLcode bad = CURLE_OK;
+
+    bad |= curl_easy_setopt(h, CURLOPT_ERRORBUFFER, r->error);
+    bad |= curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "https");
+    bad |= curl_easy_setopt(h, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    bad |= curl_easy_setopt(h, CURLOPT_CONNECT_TO, r->connect_to);
+    bad |= curl_easy_setopt(h, CURLOPT_HTTPHEADER, r->headers);
+    /* A proxy of the environment must not see the cluster. */
+    bad |= curl_easy_setopt(h, CURLOPT_PROXY, "");
+    bad |= curl_easy_setopt(h, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    bad |= curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 1L);
+    bad |= curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 2L);
+    /* The cluster's authority and no other: not the system's either. */
+    bad |= curl_easy_setopt(h, CURLOPT_CAINFO, c->authority);
+    bad |= curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
+    bad |= curl_easy_setopt(h, CURLOPT_SSLCERT, c->certificate);
+    bad |= curl_easy_setopt(h, CURLOPT_SSLKEY, c->key);
+    bad |= curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
+    bad |= curl_easy_setopt(h, CURLOPT_TIMEOUT, CALL_TIMEOUT_S);
+    bad |= curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, take_bytes);
+    return bad == CURLE_OK;
+}
+
+struct err *rest_open(const struct rest_config *config, struct rest **ret_rest)
+{
+    TRY(check_files(config));
+    struct rest *r = xcalloc(1, sizeof(*r));
+    /* An IPv6 address needs its brackets. */
+    bool colon = strchr(config->host, ':') && config->host[0] != '[';
+    r->peer =
+        xasprintf("%s%s%s:%u", colon ? "[" : "", config->host, colon ? "]" : "", config->port);
+    r->port = config->port;
+    r->certificate = xstrdup(config->certificate);
+    r->curl = global_ready() ? curl_easy_init() : NULL;
+    CLEANUP_FREE char *to = xasprintf(SERVER_NAME ":%u:%s", config->port, r->peer);
+    r->connect_to = curl_slist_append(NULL, to);
+    r->headers = curl_slist_append(NULL, "Content-Type: application/json");
+    if (!r->curl || !r->connect_to || !r->headers || !set_options(r, config)) {
+        rest_free(r);
+        return err_new(ERR_INTERNAL, "cannot prepare libcurl");
+    }
+    *ret_rest = r;
+    return NULL;
+}
+
+struct rest *rest_free(struct rest *r)
+{
+    if (!r)
+        return NULL;
+    curl_easy_cleanup(r->curl);
+    curl_slist_free_all(r->connect_to);
+    curl_slist_free_all(r->headers);
+    free(r->peer);
+    free(r->certificate);
+    free(r);
+    return NULL;
+}
+
+static struct err *transport_err(const struct rest *r, CURLcode code)
+{
+    const char *detail = r->error[0] ? r->error : curl_easy_strerror(code);
+
+    switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return err_new(ERR_DENIED,
+                       "%s did not prove to be the control service of this cluster: %s; check that "
+                       "cluster.crt is this cluster's and that the address is right",
+                       r->peer, detail);
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+        return err_new(ERR_INVALID, "cannot use the certificates: %s", detail);
+    case CURLE_OPERATION_TIMEDOUT:
+        return err_new(ERR_UNAVAILABLE, "the control service at %s did not answer in time: %s",
+                       r->peer, detail);
+    case CURLE_WRITE_ERROR:
+        return err_new(ERR_CORRUPT, "the answer of %s is longer than %u MiB", r->peer,
+                       ANSWER_MAX >> 20);
+    default:
+        break;
+    }
+    if (strstr(detail, "alert"))
+        return err_new(
+            ERR_DENIED,
+            "%s refused the certificate %s: %s; it must be a user's certificate, signed by "
+            "the same cluster authority",
+            r->peer, r->certificate, detail);
+    /* With TLS 1.3 a refusal comes after the handshake, and its alert may be lost with the
+     * connection. */
+    if (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING)
+        return err_new(
+            ERR_UNAVAILABLE,
+            "the control service at %s closed the connection without an answer (%s); it is "
+            "just being restarted, or it refuses the certificate %s",
+            r->peer, detail, r->certificate);
+    return err_new(ERR_UNAVAILABLE,
+                   "cannot reach the control service at %s: %s; check the address and that "
+                   "flocker-control runs there",
+                   r->peer, detail);
+}
+
+/* The sentence in an error answer; NULL when there is none (a foreign server's or framework's
+ * page). */
+static char *description_of(const json_t *answer, long status)
+{
+    const char *text = json_string_value(json_object_get(answer, "description"));
+    CLEANUP_STR struct str full = {0};
+    size_t i;
+    json_t *item;
+
+    if (json_is_string(answer))
+        return xasprintf("the control service failed (status %ld); see its log for incident %s",
+                         status, json_string_value(answer));
+    if (!text)
+        return NULL;
+    str_append(&full, text);
+    json_array_foreach (json_object_get(answer, "errors"), i, item) {
+        if (json_is_string(item))
+            str_appendf(&full, "%s %s", i ? ";" : "", json_string_value(item));
+    }
+    return str_steal(&full);
+}
+
+static struct err *status_err(const struct rest *r, long status, const char *method,
+                              const char *path, const json_t *answer)
+{
+    CLEANUP_FREE char *text = description_of(answer, status);
+    enum err_code code = ERR_INTERNAL;
+
+    if (!text && (status == 404 || status == 405))
+        return err_new(ERR_UNSUPPORTED,
+                       "the control service at %s does not offer %s %s (is it an older one?)",
+                       r->peer, method, path);
+    if (status == 400)
+        code = ERR_INVALID;
+    else if (status == 404)
+        code = ERR_NOT_FOUND;
+    else if (status == 405 || status == 409 || status == 412)
+        code = ERR_CONFLICT;
+    else if (status == 502 || status == 503 || status == 504)
+        code = ERR_UNAVAILABLE;
+    if (text)
+        return err_new(code, "%s", text);
+    return err_new(code, "%s answered %s %s with status %ld", r->peer, method, path, status);
+}
+
+static struct err *perform(struct rest *r, const char *method, const char *path, const json_t *body,
+                           struct str *ret_text, long *ret_status)
+{
+    CLEANUP_FREE char *url = xasprintf("https://" SERVER_NAME ":%u%s", r->port, path);
+    CLEANUP_FREE char *bytes = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    CURLcode bad = CURLE_OK;
+
+    /* Back to GET first: libcurl remembers what the last call was. */
+    bad |= curl_easy_setopt(r->curl, CURLOPT_HTTPGET, 1L);
+    /* libcurl repeats a request whose re-used connection dies; a creation must not happen twice. */
+    bad |= curl_easy_setopt(r->curl, CURLOPT_FRESH_CONNECT, bytes ? 1L : 0L);
+    if (bytes) {
+        bad |= curl_easy_setopt(r->curl, CURLOPT_POSTFIELDSIZE, (long)strlen(bytes));
+        bad |= curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, bytes);
+    }
+    bad |= curl_easy_setopt(r->curl, CURLOPT_CUSTOMREQUEST, method);
+    bad |= curl_easy_setopt(r->curl, CURLOPT_URL, url);
+    bad |= curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, ret_text);
+    if (bad != CURLE_OK)
+        return err_new(ERR_INTERNAL, "cannot prepare the call of %s", path);
+    r->error[0] = '\0';
+    CURLcode code = curl_easy_perform(r->curl);
+    if (code != CURLE_OK)
+        return transport_err(r, code);
+    (void)curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, ret_status);
+    return NULL;
+}
+
+struct err *rest_call(struct rest *r, const char *method, const char *path, const json_t *body,
+                      json_t **ret_answer)
+{
+    CLEANUP_STR struct str text = {0};
+    long status = 0;
+    json_error_t where;
+
+    TRY(perform(r, method, path, body, &text, &status));
+    log_debug("%s %s: status %ld, %zu bytes", method, path, status, text.len);
+    json_t *answer = json_loadb(text.data ? text.data : "", text.len, JSON_DECODE_ANY, &where);
+    if (status < 200 || status > 299) {
+        struct err *e = status_err(r, status, method, path, answer);
+        json_decref(answer);
+        return e;
+    }
+    if (!answer)
+        return err_new(ERR_CORRUPT, "the answer of %s to %s %s is not JSON: %s", r->peer, method,
+                       path, where.text);
+    if (ret_answer)
+        *ret_answer = answer;
+    else
+        json_decref(answer);
+    return NULL;
+}
+
+char *rest_path(const char *prefix, const char *name)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
+    CLEANUP_STR struct str path = {0};
+
+    str_append(&path, prefix);
+    for (const char *p = name; *p; p++) {
+        if (strchr(plain, *p))
+            str_append_bytes(&path, p, 1);
+        else
+            str_appendf(&path, "%%%02X", (unsigned char)*p);
+    }
+    return str_steal(&path);
+}

@@ -1,0 +1,215 @@
+/* Sizes, metadata, times, widths, tables. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "cli/table.h"
+#include "cli/text.h"
+
+static void test_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"0", 0},
+        {"1000", 1000},
+        {"67108864", 67108864},
+        {"1k", 1024},
+        {"1K", 1024},
+        {"1kb", 1024},
+        {"1KiB", 1024},
+        {"64M", 67108864},
+        {"64 MiB", 67108864},
+        {"1.5G", 1610612736},
+        {"0.1g", 107374592}, /* 107374182.4, up to the next multiple of 1024 */
+        {"2T", 2199023255552},
+        {"1.000001T", 1099512727552},
+        {"8388607T", 9223370937343148032u},
+    };
+    static const char *const bad[] = {
+        "",
+        " ",
+        "G",
+        "-1",
+        "+1",
+        "1.5",
+        "1.",
+        ".5G",
+        "1X",
+        "1GG",
+        "1GBB",
+        "1Gib ",
+        "0x10",
+        "1e3",
+        "1,5G",
+        "1 2",
+        "inf",
+        "1.0000001G",
+        "1234567890123456789",
+        "99999999T",
+        "8388608T",
+        "1b",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        uint64_t bytes = 12345;
+        assert_null(text_parse_size(good[i].text, &bytes));
+        assert_int_equal(bytes, good[i].bytes);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        uint64_t bytes = 12345;
+        struct err *e = text_parse_size(bad[i], &bytes);
+        if (!e)
+            fail_msg("'%s' was accepted", bad[i]);
+        assert_true(err_is(e, ERR_INVALID));
+        assert_non_null(strstr(e->text, bad[i]));
+        assert_int_equal(bytes, 12345);
+        err_free(e);
+    }
+}
+
+static void assert_owned(char *text, const char *expected)
+{
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void test_format_sizes(void **state)
+{
+    assert_owned(text_format_quota(0), "<no quota>");
+    assert_owned(text_format_quota(1610612736), "1.50G");
+    assert_owned(text_format_quota(67108864), "0.06G");
+    assert_owned(text_format_bytes(0), "0");
+    assert_owned(text_format_bytes(1023), "1023");
+    assert_owned(text_format_bytes(1536), "1.5K");
+    assert_owned(text_format_bytes(UINT64_MAX), "16.0E");
+}
+
+static void test_metadata(void **state)
+{
+    static const char *const bad[] = {"",         "a",     "=b",      "a=b,",  ",a=b",
+                                      "a=b,,c=d", "a=b,c", "a=b,a=c", "a=\xff"};
+    json_t *o = json_object();
+
+    assert_null(text_parse_metadata("b=2,a=1", o));
+    assert_null(text_parse_metadata("c=,d=x=y", o));
+    assert_owned(text_format_metadata(o), "a=1,b=2,c=,d=x=y");
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct err *e = text_parse_metadata(bad[i], o);
+        if (!e)
+            fail_msg("'%s' was accepted", bad[i]);
+        assert_non_null(strstr(e->text, "malformed metadata specification '"));
+        err_free(e);
+        assert_int_equal(json_object_size(o), 4); /* unchanged, also by the good part */
+    }
+    struct err *e = text_parse_metadata("e=1,a=2", o); /* known from the first call */
+    assert_non_null(e);
+    err_free(e);
+    json_decref(o);
+    assert_owned(text_format_metadata(NULL), "");
+    o = json_pack("{s:i}", "n", 3); /* not what a server may send */
+    assert_owned(text_format_metadata(o), "n=?");
+    json_decref(o);
+}
+
+static void test_times(void **state)
+{
+    assert_owned(text_format_time(0), "1970-01-01T00:00:00Z");
+    assert_owned(text_format_time(1700000000.9), "2023-11-14T22:13:20Z");
+    assert_owned(text_format_time(1e300), "?");
+    assert_owned(text_format_time(-1e300), "?");
+    assert_owned(text_format_duration(-5), "0s");
+    assert_owned(text_format_duration(0.9), "0s");
+    assert_owned(text_format_duration(119.9), "119s");
+    assert_owned(text_format_duration(120), "2m");
+    assert_owned(text_format_duration(7200), "2h");
+    assert_owned(text_format_duration(48 * 3600), "2d");
+    assert_owned(text_format_duration(1e300), "0s");
+}
+
+static void test_widths(void **state)
+{
+    assert_int_equal(text_width(""), 0);
+    assert_int_equal(text_width("abc"), 3);
+    assert_int_equal(text_width("größe"), 5);
+    assert_int_equal(text_width("attached ✅"), 11);
+    assert_int_equal(text_width("pending ⌛"), 10);
+    assert_int_equal(text_width("日本"), 4);
+    assert_int_equal(text_width("e\u0301"), 1); /* e and a combining accent */
+    assert_int_equal(text_width("\xff\xc3"), 2);
+}
+
+static void test_safe(void **state)
+{
+    static const struct {
+        const char *from, *to;
+    } cases[] = {
+        {"plain ü 日", "plain ü 日"},
+        {"\x1b[31mred", "?[31mred"},
+        {"a\nb\tc\x7f", "a?b?c?"},
+        {"\xc2\x9b"
+         "1m",
+         "?1m"},
+        {"\xe2\x80\xae", "?"},
+        {"\xff\xfe", "??"},
+        {"\xe2\x80", "??"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct str s = {0};
+        text_append_safe(&s, cases[i].from);
+        assert_string_equal(s.data, cases[i].to);
+        str_done(&s);
+    }
+}
+
+static void assert_printed(const struct table *t, const char *expected)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+
+    assert_non_null(f);
+    table_print(t, f);
+    (void)fclose(f);
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void test_table(void **state)
+{
+    struct table t;
+
+    table_init(&t, 3, (const char *const[]){"ONE", "TWO", "THREE"});
+    assert_printed(&t, "ONE  TWO  THREE\n");
+    table_cell(&t, "日本");
+    table_cell(&t, "x");
+    table_cell(&t, "y");
+    table_cell(&t, "a");
+    table_cell(&t, NULL);
+    table_cell(&t, "evil\ncell");
+    table_cell(&t, "last");
+    table_cell(&t, "");
+    table_cell(&t, "");
+    assert_printed(&t, "ONE   TWO  THREE\n"
+                       "日本  x    y\n"
+                       "a          evil?cell\n"
+                       "last\n");
+    table_done(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sizes),    cmocka_unit_test(test_format_sizes),
+        cmocka_unit_test(test_metadata), cmocka_unit_test(test_times),
+        cmocka_unit_test(test_widths),   cmocka_unit_test(test_safe),
+        cmocka_unit_test(test_table),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
