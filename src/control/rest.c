@@ -214,24 +214,34 @@ static void respond_refusal(struct http_request *r, const struct command_result 
                          refusals[result->code].description);
 }
 
-static json_t *result_object(enum command_kind kind, const struct command_result *result)
+/* The answer of a command that was carried out. */
+static void respond_result(struct pending *p, const struct command_result *result)
 {
-    switch (kind) {
+    unsigned status = result->code == RESULT_CREATED ? 201 : 200;
+    struct str s = {0};
+
+    switch (p->kind) {
     case COMMAND_DATASET_CREATE:
     case COMMAND_DATASET_MOVE:
     case COMMAND_DATASET_DELETE:
-        return json_dataset_configuration(result->dataset);
+        json_append_dataset(&s, result->dataset);
+        http_reply(p->request, status, NULL, 0, s.data, s.len);
+        str_done(&s);
+        break;
     case COMMAND_CONTAINER_CREATE:
     case COMMAND_CONTAINER_MOVE:
-        return json_container_configuration(result->container);
+        respond_json(p->request, status, json_container_configuration(result->container));
+        break;
     case COMMAND_LEASE_ACQUIRE:
     case COMMAND_LEASE_RELEASE:
-        return json_lease(&result->lease, (int64_t)result->lease_left_us);
+        respond_json(p->request, status,
+                     json_lease(&result->lease, (int64_t)result->lease_left_us));
+        break;
     case COMMAND_CONTAINER_DELETE:
     case COMMAND_MAX:
+        respond_json(p->request, status, json_null());
         break;
     }
-    return json_null();
 }
 
 void rest_reply(struct rest *rest, uint64_t command, const struct command_result *result)
@@ -242,8 +252,7 @@ void rest_reply(struct rest *rest, uint64_t command, const struct command_result
     if (!p)
         return;
     if (result->code == RESULT_OK || result->code == RESULT_CREATED)
-        respond_json(p->request, result->code == RESULT_CREATED ? 201 : 200,
-                     result_object(p->kind, result));
+        respond_result(p, result);
     else
         respond_refusal(p->request, result);
     pending_free(rest, p);

@@ -15,17 +15,13 @@ static void respond_not_found(struct http_request *r)
     http_reply_error(r, 404, "Dataset not found.");
 }
 
-/* Lists are rendered object by object: one text, never a tree of all of them. */
-static void append_item(struct str *s, json_t *v)
+static void append_dataset(void *cookie, const struct dataset *d)
 {
-    str_append(s, s->len > 1 ? "," : "");
-    json_append(s, v);
-    json_decref(v);
-}
+    struct str *s = cookie;
 
-static void append_dataset(void *s, const struct dataset *d)
-{
-    append_item(s, json_dataset_configuration(d));
+    if (s->len > 1)
+        str_append_bytes(s, ",", 1);
+    json_append_dataset(s, d);
 }
 
 void datasets_list(struct rest *rest, struct http_request *r, const char *param)
@@ -157,7 +153,8 @@ void datasets_state_list(struct rest *rest, struct http_request *r, const char *
     struct str s = {0};
 
     engine_each_report_all(rest->config.engine, now_os(), note_report, &list);
-    qsort(list.items, list.n, sizeof(*list.items), compare_seen);
+    if (list.n)
+        qsort(list.items, list.n, sizeof(*list.items), compare_seen);
     str_append(&s, "[");
     for (size_t i = 0; i < list.n; i++) {
         /* What is mounted nowhere is listed once, without a node. */

@@ -2,6 +2,8 @@
 
 #include "base/now.h"
 
+#include <inttypes.h>
+
 /* Depth is counted before jansson recurses into the text. Brackets inside strings do not count. */
 static bool too_deep(const char *text, size_t n)
 {
@@ -91,17 +93,44 @@ json_t *json_metadata(const struct metadata *m)
     return o;
 }
 
-json_t *json_dataset_configuration(const struct dataset *d)
+void json_append_string(struct str *s, const char *text)
 {
-    json_t *o = json_object();
+    const char *from = text;
 
-    set(o, "dataset_id", json_uuid(&d->id));
-    set(o, "primary", json_uuid(&d->primary));
-    set(o, "deleted", json_boolean(d->deleted));
-    set(o, "metadata", json_metadata(&d->metadata));
+    str_append_bytes(s, "\"", 1);
+    for (const char *p = text; *p; p++) {
+        if ((unsigned char)*p >= 0x20 && *p != '"' && *p != '\\')
+            continue;
+        str_append_bytes(s, from, (size_t)(p - from));
+        from = p + 1;
+        if ((unsigned char)*p < 0x20)
+            str_appendf(s, "\\u%04x", (unsigned)*p);
+        else
+            str_append_bytes(s, (char[]){'\\', *p}, 2);
+    }
+    str_append(s, from);
+    str_append_bytes(s, "\"", 1);
+}
+
+void json_append_dataset(struct str *s, const struct dataset *d)
+{
+    str_append(s, "{\"dataset_id\":\"");
+    str_append(s, UUID_STR(&d->id));
+    str_append(s, "\",\"primary\":\"");
+    str_append(s, UUID_STR(&d->primary));
+    str_append(s, d->deleted ? "\",\"deleted\":true,\"metadata\":{"
+                             : "\",\"deleted\":false,\"metadata\":{");
+    for (size_t i = 0; i < d->metadata.n; i++) {
+        if (i)
+            str_append_bytes(s, ",", 1);
+        json_append_string(s, d->metadata.entries[i].key);
+        str_append_bytes(s, ":", 1);
+        json_append_string(s, d->metadata.entries[i].value);
+    }
+    str_append_bytes(s, "}", 1);
     if (d->maximum_size)
-        set(o, "maximum_size", json_integer((json_int_t)d->maximum_size));
-    return o;
+        str_appendf(s, ",\"maximum_size\":%" PRIu64, d->maximum_size);
+    str_append_bytes(s, "}", 1);
 }
 
 static json_t *ports(const struct container *c)

@@ -22,9 +22,14 @@ struct err *json_parse(const char *text, size_t n, json_t **ret) MUST_USE;
 /* Appends the compact text of `v`. */
 void json_append(struct str *s, const json_t *v);
 
-/* The API's objects, with the keys in the order of the contract's examples; the caller calls
+/* Appends `text` as a JSON string, with its quotes; valid UTF-8. */
+void json_append_string(struct str *s, const char *text);
+/* Appends the configuration of a dataset as the API shows it. There may be a hundred thousand in
+ * one answer, so they are written out without a tree of values in between. */
+void json_append_dataset(struct str *s, const struct dataset *d);
+
+/* The API's other objects, with the keys in the order of the contract's examples; the caller calls
  * json_decref. Texts in the model are valid UTF-8 (validation saw to it). */
-json_t *json_dataset_configuration(const struct dataset *d);
 json_t *json_container_configuration(const struct container *c);
 /* `left_us`: until it expires; used only when the lease expires. */
 json_t *json_lease(const struct lease *l, int64_t left_us);

@@ -115,6 +115,37 @@ static void test_image(void **state)
     }
 }
 
+/* The object as read back from its text. */
+static json_t *dataset_object(const struct dataset *d)
+{
+    CLEANUP_STR struct str s = {0};
+
+    json_append_dataset(&s, d);
+    return parse(s.data);
+}
+
+static void test_string(void **state)
+{
+    static const char *const texts[] = {"",
+                                        "plain",
+                                        "\"",
+                                        "\\\\",
+                                        "a\"b\\c/d",
+                                        "\x01\x1f\x7f\n\t",
+                                        "\xc3\xa9\xe2\x82\xac\xf0\x9f\x90\xb3",
+                                        "end\\",
+                                        "\"start"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        struct str s = {0};
+        json_append_string(&s, texts[i]);
+        json_t *v = parse(s.data);
+        assert_string_equal(json_string_value(v), texts[i]);
+        json_decref(v);
+        str_done(&s);
+    }
+}
+
 enum schema { DATASET, DATASET_UPDATE, CONTAINER, CONTAINER_UPDATE, LEASE };
 
 /* Validates; on success *ret_object is the object as the API shows it. Returns the list of errors
@@ -149,7 +180,7 @@ static json_t *validate(enum schema schema, const char *body, json_t **ret_objec
     if (errors)
         return errors;
     if (schema == DATASET)
-        *ret_object = json_dataset_configuration(d);
+        *ret_object = dataset_object(d);
     else if (schema == CONTAINER)
         *ret_object = json_container_configuration(c);
     else if (schema == LEASE)
@@ -451,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_many_errors),
         cmocka_unit_test(test_lease_and_reason),
+        cmocka_unit_test(test_string),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
