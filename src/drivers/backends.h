@@ -1,0 +1,7 @@
+/* The backends that are built in; driver.c lists them by name. */
+#pragma once
+
+#include "drivers/driver.h"
+
+extern const struct driver driver_btrfs;
+extern const struct driver driver_fake;

@@ -1,0 +1,119 @@
+/* Size limits. Every subvolume of a dataset (volume, snapshots, receives) is a member of one
+ * level-1 group, and that group has the limit. A limit on the volume alone would be lost by
+ * promotion: the extents stay charged to the subvolume that wrote them, so a promoted volume starts
+ * at zero. */
+#include "drivers/btrfs/btrfs.h"
+
+#include "base/str.h"
+#include "drivers/durable.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/btrfs.h>
+#include <linux/btrfs_tree.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define QUOTA_CTL_ENABLE_SIMPLE 4 /* newer than Debian 12's header: Linux 6.7 */
+#define LEVEL_1 (1ull << 48)
+#define NO_LIMIT UINT64_MAX /* clears a limit */
+
+uint64_t quota_group(const struct pool *p, const struct uuid *dataset)
+{
+    if (!p->quotas)
+        return 0;
+    /* Two agents may share one file system in different folders: the folder is part of the number.
+     */
+    uint64_t h = XXH64(dataset->b, sizeof(dataset->b), XXH64(p->path, strlen(p->path), 0));
+
+    return LEVEL_1 | (h >> 16);
+}
+
+struct err *quota_enable(struct pool *p)
+{
+    struct btrfs_ioctl_quota_ctl_args a = {.cmd = QUOTA_CTL_ENABLE_SIMPLE};
+    CLEANUP_FREE char *on = NULL;
+    CLEANUP_CLOSE int dir = open(p->sysfs, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (dir >= 0)
+        TRY(file_read(dir, "qgroups/enabled", 64, &on));
+    p->quotas = on && *on == '1';
+    if (!p->quotas)
+        p->quotas = ioctl(p->top, BTRFS_IOC_QUOTA_CTL, &a) == 0;
+    return NULL;
+}
+
+struct err *quota_prepare(const struct pool *p, uint64_t group)
+{
+    struct btrfs_ioctl_qgroup_create_args a = {.create = 1, .qgroupid = group};
+
+    if (group && ioctl(p->top, BTRFS_IOC_QGROUP_CREATE, &a) < 0 && errno != EEXIST)
+        return btrfs_error(errno, "cannot make a quota group");
+    return NULL;
+}
+
+struct err *quota_assign(const struct pool *p, int subvolume, uint64_t group)
+{
+    struct btrfs_ioctl_ino_lookup_args id = {.objectid = BTRFS_FIRST_FREE_OBJECTID};
+
+    if (!group)
+        return NULL;
+    if (ioctl(subvolume, BTRFS_IOC_INO_LOOKUP, &id) < 0)
+        return btrfs_error(errno, "cannot get the number of a subvolume");
+    struct btrfs_ioctl_qgroup_assign_args a = {.assign = 1, .src = id.treeid, .dst = group};
+
+    if (ioctl(p->top, BTRFS_IOC_QGROUP_ASSIGN, &a) < 0 && errno != EEXIST)
+        return btrfs_error(errno, "cannot put a subvolume into its quota group");
+    return NULL;
+}
+
+struct err *quota_limit(const struct pool *p, uint64_t group, uint64_t size)
+{
+    struct btrfs_ioctl_qgroup_limit_args a = {
+        .qgroupid = group,
+        .lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = size ? size : NO_LIMIT}};
+
+    if (!group && !size)
+        return NULL;
+    if (!group)
+        return err_new(ERR_UNSUPPORTED,
+                       "this kernel or pool has no quotas, so the size of a dataset "
+                       "cannot be limited: create it without maximum_size");
+    TRY(quota_prepare(p, group));
+    if (ioctl(p->top, BTRFS_IOC_QGROUP_LIMIT, &a) < 0)
+        return btrfs_error(errno, "cannot set the size limit");
+    return NULL;
+}
+
+static uint64_t read_number(int dir, const char *name)
+{
+    CLEANUP_FREE char *text = NULL;
+    struct err *e = file_read(dir, name, 64, &text);
+
+    err_free(e);
+    return text ? strtoull(text, NULL, 10) : 0;
+}
+
+uint64_t quota_get_limit(const struct pool *p, uint64_t group)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/qgroups/1_%" PRIu64, p->sysfs, (uint64_t)(group & (LEVEL_1 - 1)));
+    CLEANUP_CLOSE int dir = group ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (dir < 0 || !(read_number(dir, "limit_flags") & BTRFS_QGROUP_LIMIT_MAX_RFER))
+        return 0;
+    uint64_t size = read_number(dir, "max_referenced");
+
+    return size == NO_LIMIT ? 0 : size;
+}
+
+void quota_remove(const struct pool *p, uint64_t group)
+{
+    struct btrfs_ioctl_qgroup_create_args a = {.create = 0, .qgroupid = group};
+
+    if (group)
+        (void)ioctl(p->top, BTRFS_IOC_QGROUP_CREATE, &a);
+}

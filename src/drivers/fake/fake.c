@@ -1,0 +1,483 @@
+/* The example driver, the one to copy from: volumes are plain folders, snapshots are tar archives
+ * of them, a stream is an archive as it is. For development and tests; it has no size limits, and a
+ * snapshot of a volume in use is only as consistent as tar sees it.
+ *
+ *   <root_path>/<dataset>/vol/              the volume
+ *   <root_path>/<dataset>/snap/NAME.tar     complete snapshots
+ *   <root_path>/<dataset>/work/             what is being made: leftovers after a crash
+ *   <root_path>/<dataset>/mark              the ownership mark, written by storage.c
+ *
+ * How each verb survives a crash: everything is made in work/ and appears under its own name by one
+ * rename. */
+#include "base/str.h"
+#include "drivers/backends.h"
+#include "drivers/durable.h"
+#include "exec/exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define DEFAULT_ROOT "/var/lib/flocker/fake"
+
+struct fake {
+    char *root_path;
+    int root; /* the folder, open */
+};
+
+static const struct driver_key keys[] = {
+    {"root_path", DRIVER_KEY_STRING, false},
+    {NULL},
+};
+
+static void fake_close(void *cookie)
+{
+    struct fake *f = cookie;
+
+    mem_closep(&f->root);
+    free(f->root_path);
+    free(f);
+}
+
+static struct err *fake_open(const struct driver_config *config, void **ret_cookie)
+{
+    const char *path = driver_option_string(config->options, "root_path", DEFAULT_ROOT);
+    struct fake *f;
+    int root = -1;
+
+    if (*path != '/')
+        return err_new(ERR_INVALID, "root_path must be an absolute path, not %s", path);
+    TRY(dir_make_path(path, 0700));
+    TRY(dir_open(AT_FDCWD, path, /* create= */ false, 0700, &root));
+    f = xcalloc(1, sizeof(*f));
+    f->root_path = xstrdup(path);
+    f->root = root;
+    *ret_cookie = f;
+    return NULL;
+}
+
+/* ---- folders ---- */
+
+static struct err *open_dataset(struct fake *f, const struct uuid *dataset, bool create,
+                                int *ret_fd)
+{
+    return dir_open(f->root, UUID_STR(dataset), create, 0700, ret_fd);
+}
+
+/* Opens <dataset>/<sub>, both made when missing. */
+static struct err *make_sub(struct fake *f, const struct uuid *dataset, const char *sub,
+                            int *ret_fd)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(open_dataset(f, dataset, /* create= */ true, &dir));
+    return dir_open(dir, sub, /* create= */ true, 0700, ret_fd);
+}
+
+static char *path_of(const struct fake *f, const struct uuid *dataset, const char *rest)
+{
+    return xasprintf("%s/%s/%s", f->root_path, UUID_STR(dataset), rest);
+}
+
+static struct err *remove_tree(const char *path)
+{
+    const char *const argv[] = {"rm", "-rf", "--one-file-system", "--", path, NULL};
+
+    return exec_run(&(struct exec_request){.argv = argv}, NULL);
+}
+
+/* ---- looking ---- */
+
+static int by_age(const void *a, const void *b, void *snap)
+{
+    struct stat x = {0}, y = {0};
+    CLEANUP_FREE char *na = xasprintf("%s.tar", (const char *)a);
+    CLEANUP_FREE char *nb = xasprintf("%s.tar", (const char *)b);
+
+    (void)fstatat(*(int *)snap, na, &x, 0);
+    (void)fstatat(*(int *)snap, nb, &y, 0);
+    if (x.st_mtim.tv_sec != y.st_mtim.tv_sec)
+        return x.st_mtim.tv_sec < y.st_mtim.tv_sec ? -1 : 1;
+    if (x.st_mtim.tv_nsec != y.st_mtim.tv_nsec)
+        return x.st_mtim.tv_nsec < y.st_mtim.tv_nsec ? -1 : 1;
+    return strcmp(a, b);
+}
+
+static void add_snapshots(int dataset, struct volume_state *v)
+{
+    CLEANUP_CLOSE int snap = openat(dataset, "snap", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_DIR DIR *d = snap < 0 ? NULL : dir_stream(snap);
+    size_t cap = 0;
+    const char *name;
+
+    while (d && (name = dir_next(d))) {
+        size_t n = strlen(name);
+        char stem[SNAPSHOT_NAME_SIZE];
+
+        if (n < 5 || n - 4 >= sizeof(stem) || !streq(name + n - 4, ".tar"))
+            continue;
+        memcpy(stem, name, n - 4);
+        stem[n - 4] = '\0';
+        v->snapshots = mem_grow(v->snapshots, v->n_snapshots, &cap, sizeof(*v->snapshots));
+        memcpy(v->snapshots[v->n_snapshots++], stem, sizeof(stem));
+    }
+    if (v->n_snapshots > 1)
+        qsort_r(v->snapshots, v->n_snapshots, sizeof(*v->snapshots), by_age, &snap);
+}
+
+/* The lock on work/ tells what is being made from what a crash left. */
+static bool has_leftovers(int dataset)
+{
+    CLEANUP_CLOSE int work = openat(dataset, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return work >= 0 && flock(work, LOCK_EX | LOCK_NB) == 0;
+}
+
+static void look(int dataset, struct volume_state *v)
+{
+    struct stat st;
+
+    v->present = fstatat(dataset, "vol", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    v->attached = v->present;
+    v->partial = has_leftovers(dataset);
+    add_snapshots(dataset, v);
+}
+
+static struct err *fake_inspect(void *cookie, const struct uuid *dataset, struct volume_state *v)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(open_dataset(cookie, dataset, /* create= */ false, &dir));
+    *v = (struct volume_state){.dataset = *dataset};
+    if (dir >= 0)
+        look(dir, v);
+    return NULL;
+}
+
+static struct err *fake_list(void *cookie, struct volume_state **ret_states, size_t *ret_n)
+{
+    struct fake *f = cookie;
+    CLEANUP_DIR DIR *d = dir_stream(f->root);
+    struct volume_list l = {0};
+    const char *name;
+    struct uuid id;
+
+    if (!d)
+        return err_errno(errno, "cannot read %s", f->root_path);
+    while ((name = dir_next(d))) {
+        CLEANUP_CLOSE int dir =
+            uuid_parse(name, &id) ? openat(f->root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+        if (dir >= 0)
+            look(dir, volume_list_get(&l, &id));
+    }
+    *ret_states = l.states;
+    *ret_n = l.n;
+    return NULL;
+}
+
+static struct err *fake_mark_dir(void *cookie, const struct uuid *dataset, bool create, int *ret_fd)
+{
+    return open_dataset(cookie, dataset, create, ret_fd);
+}
+
+static struct err *fake_forget(void *cookie, const struct uuid *dataset)
+{
+    struct fake *f = cookie;
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(open_dataset(f, dataset, /* create= */ false, &dir));
+    if (dir >= 0)
+        TRY(dir_remove_empty(dir, "snap"));
+    return dir_remove_empty(f->root, UUID_STR(dataset));
+}
+
+/* ---- volumes ---- */
+
+static struct err *fake_create(void *cookie, const struct uuid *dataset, uint64_t size)
+{
+    CLEANUP_CLOSE int vol = -1, dir = -1;
+
+    TRY(open_dataset(cookie, dataset, /* create= */ true, &dir));
+    return dir_open(dir, "vol", /* create= */ true, 0777, &vol);
+}
+
+static struct err *fake_destroy(void *cookie, const struct uuid *dataset)
+{
+    static const char *const subs[] = {"vol", "snap", "work"};
+    struct fake *f = cookie;
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(open_dataset(f, dataset, /* create= */ false, &dir));
+    for (size_t i = 0; dir >= 0 && i < ARRAY_SIZE(subs); i++) {
+        CLEANUP_FREE char *path = path_of(f, dataset, subs[i]);
+
+        TRY(remove_tree(path));
+    }
+    return dir >= 0 ? dir_sync(dir) : NULL;
+}
+
+static struct err *fake_root(void *cookie, const struct uuid *dataset, int *ret_fd)
+{
+    CLEANUP_FREE char *path = path_of(cookie, dataset, "vol");
+    int fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_errno(errno, "cannot open the volume %s", path);
+    *ret_fd = fd;
+    return NULL;
+}
+
+/* ---- snapshots ---- */
+
+/* Opens work/ locked, empty of what was in it. Unlocked by closing. */
+static struct err *begin(struct fake *f, const struct uuid *dataset, int *ret_work)
+{
+    CLEANUP_CLOSE int work = -1;
+
+    TRY(make_sub(f, dataset, "work", &work));
+    if (flock(work, LOCK_EX | LOCK_NB) < 0)
+        return err_new(ERR_BUSY, "another snapshot of it is being made");
+    *ret_work = steal_fd(&work);
+    return NULL;
+}
+
+/* Makes work/tar the snapshot `name`, on stable storage. */
+static struct err *publish(struct fake *f, const struct uuid *dataset, const char *name, int work)
+{
+    CLEANUP_FREE char *file = xasprintf("%s.tar", name);
+    CLEANUP_FREE char *path = path_of(f, dataset, "work");
+    CLEANUP_CLOSE int snap = -1;
+    CLEANUP_CLOSE int tar = openat(work, "tar", O_RDONLY | O_CLOEXEC);
+
+    TRY(make_sub(f, dataset, "snap", &snap));
+    if (tar < 0 || fsync(tar) < 0 || renameat(work, "tar", snap, file) < 0)
+        return err_errno(errno, "cannot put the snapshot %s in its place", name);
+    TRY(dir_sync(snap));
+    return remove_tree(path);
+}
+
+static bool has_snapshot(struct fake *f, const struct uuid *dataset, const char *name)
+{
+    CLEANUP_FREE char *rest = xasprintf("snap/%s.tar", name);
+    CLEANUP_FREE char *path = path_of(f, dataset, rest);
+
+    return access(path, F_OK) == 0;
+}
+
+static struct err *fake_snapshot(void *cookie, const struct uuid *dataset, const char *name)
+{
+    struct fake *f = cookie;
+    CLEANUP_CLOSE int work = -1;
+    CLEANUP_FREE char *tar = path_of(f, dataset, "work/tar"), *vol = path_of(f, dataset, "vol");
+    /* sort: the same content gives the same archive. A unique comment gives each snapshot its own
+     * identity. */
+    const char *const argv[] = {"tar",
+                                "--create",
+                                "--file",
+                                tar,
+                                "--directory",
+                                vol,
+                                "--sparse",
+                                "--numeric-owner",
+                                "--xattrs",
+                                "--acls",
+                                "--sort=name",
+                                "--format=posix",
+                                "--warning=no-file-changed",
+                                ".",
+                                NULL};
+    struct exec_result r = {0};
+
+    if (has_snapshot(f, dataset, name))
+        return NULL;
+    if (access(vol, F_OK) < 0)
+        return err_errno(errno, "cannot take a snapshot: no volume %s", vol);
+    TRY(begin(f, dataset, &work));
+    TRY(exec_run(&(struct exec_request){.argv = argv, .any_exit = true}, &r));
+    int status = r.status; /* 1: a file changed while it was read */
+    struct err *e = status > 1 ? err_new(ERR_IO, "tar: %s", r.err_text) : NULL;
+
+    exec_result_done(&r);
+    return e ? e : publish(f, dataset, name, work);
+}
+
+static struct err *fake_snapshot_delete(void *cookie, const struct uuid *dataset, const char *name)
+{
+    CLEANUP_FREE char *file = xasprintf("%s.tar", name);
+    CLEANUP_CLOSE int snap = -1;
+
+    TRY(make_sub(cookie, dataset, "snap", &snap));
+    return file_remove(snap, file);
+}
+
+static struct err *fake_tidy(void *cookie, const struct uuid *dataset)
+{
+    CLEANUP_FREE char *path = path_of(cookie, dataset, "work");
+    CLEANUP_CLOSE int work = -1;
+
+    TRY(dir_open(AT_FDCWD, path, /* create= */ false, 0700, &work));
+    if (work < 0 || flock(work, LOCK_EX | LOCK_NB) < 0)
+        return NULL;
+    return remove_tree(path);
+}
+
+static struct err *fake_promote(void *cookie, const struct uuid *dataset, const char *snapshot,
+                                uint64_t size)
+{
+    struct fake *f = cookie;
+    CLEANUP_CLOSE int work = -1, fresh = -1;
+    CLEANUP_FREE char *rest = xasprintf("snap/%s.tar", snapshot);
+    CLEANUP_FREE char *tar = path_of(f, dataset, rest), *to = path_of(f, dataset, "work/vol");
+    CLEANUP_FREE char *vol = path_of(f, dataset, "vol"), *path = path_of(f, dataset, "work");
+    const char *const argv[] = {"tar",
+                                "--extract",
+                                "--file",
+                                tar,
+                                "--directory",
+                                to,
+                                "--numeric-owner",
+                                "--same-owner",
+                                "--same-permissions",
+                                "--xattrs",
+                                "--xattrs-include=*",
+                                "--acls",
+                                NULL};
+
+    TRY(begin(f, dataset, &work));
+    TRY(remove_tree(to));
+    TRY(dir_open(work, "vol", /* create= */ true, 0777, &fresh));
+    TRY(exec_run(&(struct exec_request){.argv = argv}, NULL));
+    if (syncfs(fresh) < 0)
+        return err_errno(errno, "cannot sync the volume");
+    TRY(remove_tree(vol));
+    if (rename(to, vol) < 0)
+        return err_errno(errno, "cannot put the volume in its place");
+    TRY(remove_tree(path));
+    return dir_sync(f->root);
+}
+
+/* ---- streams ---- */
+
+/* The hash of the archive: the same on any node. */
+static struct err *hash_of(int fd, char **ret_identity)
+{
+    XXH3_state_t *h = XXH3_createState();
+    CLEANUP_FREE char *buf = xmalloc(65536);
+    off_t at = 0;
+    ssize_t n;
+
+    XXH3_128bits_reset(h);
+    while ((n = pread(fd, buf, 65536, at)) > 0) {
+        XXH3_128bits_update(h, buf, (size_t)n);
+        at += n;
+    }
+    XXH128_hash_t sum = XXH3_128bits_digest(h);
+
+    XXH3_freeState(h);
+    if (n < 0)
+        return err_errno(errno, "cannot read a snapshot");
+    *ret_identity =
+        xasprintf("%016llx%016llx", (unsigned long long)sum.high64, (unsigned long long)sum.low64);
+    return NULL;
+}
+
+static struct err *open_snapshot(struct fake *f, const struct uuid *dataset, const char *name,
+                                 int *ret_fd)
+{
+    CLEANUP_FREE char *rest = xasprintf("snap/%s.tar", name);
+    CLEANUP_FREE char *path = path_of(f, dataset, rest);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_errno(errno, "cannot open the snapshot %s", path);
+    *ret_fd = fd;
+    return NULL;
+}
+
+static struct err *fake_identity(void *cookie, const struct uuid *dataset, const char *name,
+                                 char **ret_identity)
+{
+    CLEANUP_CLOSE int fd = -1;
+
+    TRY(open_snapshot(cookie, dataset, name, &fd));
+    return hash_of(fd, ret_identity);
+}
+
+/* There are no increments: the whole archive is sent, whatever the base. */
+static struct err *fake_send(void *cookie, const struct uuid *dataset, const char *base,
+                             const char *snapshot, int fd, const volatile bool *cancel)
+{
+    CLEANUP_CLOSE int tar = -1, base_tar = -1;
+    const char *const argv[] = {"cat", NULL};
+
+    if (base)
+        TRY(open_snapshot(cookie, dataset, base, &base_tar));
+    TRY(open_snapshot(cookie, dataset, snapshot, &tar));
+    return exec_run(
+        &(struct exec_request){.argv = argv, .stdin_fd = tar, .stdout_fd = fd, .cancel = cancel},
+        NULL);
+}
+
+static struct err *fake_receive(void *cookie, const struct uuid *dataset, const char *base,
+                                const char *snapshot, const char *identity, int fd)
+{
+    struct fake *f = cookie;
+    CLEANUP_CLOSE int work = -1, tar = -1;
+    CLEANUP_FREE char *got = NULL;
+    const char *const argv[] = {"cat", NULL};
+
+    if (has_snapshot(f, dataset, snapshot))
+        return err_new(ERR_EXISTS, "it is here already");
+    if (base && !has_snapshot(f, dataset, base))
+        return err_new(ERR_NOT_FOUND, "its base %s is not here", base);
+    TRY(begin(f, dataset, &work));
+    tar = openat(work, "tar", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (tar < 0)
+        return err_errno(errno, "cannot make a file for the snapshot");
+    struct err *e =
+        exec_run(&(struct exec_request){.argv = argv, .stdin_fd = fd, .stdout_fd = tar}, NULL);
+
+    if (!e)
+        e = hash_of(tar, &got);
+    if (!e && !streq(got, identity))
+        e = err_new(ERR_CORRUPT, "what arrived is not what was sent (%s, not %s): send it again",
+                    got, identity);
+    if (!e)
+        return publish(f, dataset, snapshot, work);
+    mem_closep(&work);
+    work = -1;
+    err_free(fake_tidy(f, dataset));
+    return e;
+}
+
+const struct driver driver_fake = {
+    .abi = DRIVER_ABI,
+    .size = sizeof(struct driver),
+    .name = "fake",
+    .kind = STORAGE_LOCAL,
+    .keys = keys,
+    .open = fake_open,
+    .close = fake_close,
+    .list = fake_list,
+    .inspect = fake_inspect,
+    .mark_dir = fake_mark_dir,
+    .forget = fake_forget,
+    .create = fake_create,
+    .destroy = fake_destroy,
+    .root = fake_root,
+    .snapshot = fake_snapshot,
+    .snapshot_delete = fake_snapshot_delete,
+    .tidy = fake_tidy,
+    .promote = fake_promote,
+    .send = fake_send,
+    .receive = fake_receive,
+    .identity = fake_identity,
+};

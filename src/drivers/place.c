@@ -1,0 +1,358 @@
+#include "drivers/storage_priv.h"
+
+#include "base/log.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "drivers/durable.h"
+#include "drivers/filesystem.h"
+#include "drivers/usage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define FSTYPE "ext4"
+#define MAX_STACKED 64    /* mounts on top of each other at one place */
+#define SETTLE_US 300000u /* the kernel finishes an unmount a moment after the call */
+#define SETTLE_STEP_US 5000u
+#define INTENT "mkfs"
+
+char *place_path(const struct storage *s, const struct uuid *dataset)
+{
+    return xasprintf("%s/%s", s->mount_root, UUID_STR(dataset));
+}
+
+static bool is_local(const struct storage *s)
+{
+    return s->driver->kind == STORAGE_LOCAL;
+}
+
+/* ---- what the volume is in terms of mounts and files ---- */
+
+struct what {
+    struct mount_spot spot;
+    dev_t files;
+    char *path;   /* local: of the root folder in the backend */
+    char *device; /* attachable */
+};
+
+static void what_done(struct what *w)
+{
+    mount_spot_done(&w->spot);
+    free(w->path);
+    free(w->device);
+    *w = (struct what){0};
+}
+#define CLEANUP_WHAT CLEANUP(what_done)
+
+static struct err *what_local(struct storage *s, const struct uuid *dataset,
+                              const struct mount_table *t, struct what *w)
+{
+    CLEANUP_CLOSE int fd = -1;
+    char link[64], path[PATH_MAX];
+    struct stat st;
+
+    TRY(s->driver->root(s->cookie, dataset, &fd));
+    TRY(mount_spot_of(fd, t, &w->spot));
+    if (fstat(fd, &st) < 0)
+        return err_errno(errno, "cannot look at the volume");
+    w->files = st.st_dev;
+    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof(path) - 1);
+
+    if (n < 0)
+        return err_errno(errno, "cannot read %s", link);
+    w->path = xstrndup(path, (size_t)n);
+    return NULL;
+}
+
+static struct err *what_attached(struct storage *s, const struct uuid *dataset, struct what *w)
+{
+    struct stat st;
+
+    TRY(s->driver->device(s->cookie, dataset, &w->device));
+    if (stat(w->device, &st) < 0)
+        return err_errno(errno, "cannot look at %s", w->device);
+    if (!S_ISBLK(st.st_mode))
+        return err_new(ERR_IO, "%s is not a block device", w->device);
+    w->files = st.st_rdev;
+    w->spot.major = major(st.st_rdev);
+    w->spot.minor = minor(st.st_rdev);
+    w->spot.root = xstrdup("/");
+    return NULL;
+}
+
+static struct err *what_is(struct storage *s, const struct uuid *dataset,
+                           const struct mount_table *t, struct what *w)
+{
+    return is_local(s) ? what_local(s, dataset, t, w) : what_attached(s, dataset, w);
+}
+
+bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t)
+{
+    CLEANUP_FREE char *place = place_path(s, &v->dataset);
+    CLEANUP_WHAT struct what w = {0};
+    const struct mount_entry *m = mount_table_at(t, place);
+
+    if (!m || !v->attached)
+        return false;
+    struct err *e = what_is(s, &v->dataset, t, &w);
+    bool mounted = !e && mount_entry_is_exactly(m, &w.spot);
+
+    err_free(e);
+    return mounted;
+}
+
+/* ---- making the file system ---- */
+
+static struct err *make_filesystem(struct storage *s, const struct uuid *dataset,
+                                   const char *device)
+{
+    CLEANUP_CLOSE int dir = -1;
+    CLEANUP_FREE char *type = NULL;
+
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ true, &dir));
+    bool begun = faccessat(dir, INTENT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    CLEANUP_CLOSE int intent = openat(dir, INTENT, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (intent < 0)
+        return err_errno(errno, "cannot note that %s is being formatted", device);
+    if (flock(intent, LOCK_EX | LOCK_NB) < 0)
+        return err_new(ERR_BUSY, "%s is still being formatted", device);
+    TRY(filesystem_probe(device, &type));
+    /* Zeros, or what our own mkfs left when it was killed: it was blank when the note was made. */
+    if (!type || (begun && streq(type, "unknown data"))) {
+        TRY(dir_sync(dir));
+        TRY(filesystem_make(device, intent));
+    } else if (!streq(type, FSTYPE)) {
+        if (!begun)
+            (void)unlinkat(dir, INTENT, 0);
+        return err_new(ERR_EXISTS,
+                       "%s holds %s, not an " FSTYPE " file system: it is not formatted", device,
+                       type);
+    }
+    return file_remove(dir, INTENT);
+}
+
+static struct err *ready_filesystem(struct storage *s, const struct uuid *dataset,
+                                    const char *device)
+{
+    CLEANUP_FREE char *type = NULL;
+
+    TRY(filesystem_probe(device, &type));
+    return type && streq(type, FSTYPE) ? NULL : make_filesystem(s, dataset, device);
+}
+
+/* ---- mounting ---- */
+
+static struct err *make_place(const char *place)
+{
+    if (mkdir(place, 0700) < 0 && errno != EEXIST)
+        return err_errno(errno, "cannot make the mount point %s", place);
+    return NULL;
+}
+
+static struct err *mount_device(struct storage *s, const struct uuid *dataset, const struct what *w,
+                                const char *place)
+{
+    CLEANUP_CLOSE int mnt = -1;
+
+    TRY(ready_filesystem(s, dataset, w->device));
+    TRY(mount_detached(FSTYPE, w->device, NULL, &mnt));
+    TRY(filesystem_freshen(mnt));
+    return mount_attach(mnt, place);
+}
+
+static struct err *mount_folder(struct storage *s, const struct uuid *dataset, const char *place)
+{
+    CLEANUP_CLOSE int fd = -1;
+
+    TRY(s->driver->root(s->cookie, dataset, &fd));
+    return mount_bind(fd, place);
+}
+
+struct err *place_mount(struct storage *s, const struct uuid *dataset)
+{
+    CLEANUP_FREE char *place = place_path(s, dataset);
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    CLEANUP_WHAT struct what w = {0};
+
+    TRY(mount_table_read(&t));
+    TRY(what_is(s, dataset, &t, &w));
+    const struct mount_entry *m = mount_table_at(&t, place);
+
+    if (m && mount_entry_is_exactly(m, &w.spot))
+        return NULL;
+    if (m)
+        return err_new(ERR_CONFLICT, "something else (%s, %s) is mounted at %s: unmount it",
+                       m->source, m->root, place);
+    TRY(make_place(place));
+    struct err *e =
+        is_local(s) ? mount_folder(s, dataset, place) : mount_device(s, dataset, &w, place);
+
+    if (e)
+        (void)rmdir(place);
+    return e;
+}
+
+/* ---- unmounting ---- */
+
+static struct usage_target target_of(const struct storage *s, const struct what *w,
+                                     const char *place)
+{
+    struct usage_target u = {.spot = &w->spot, .files = w->files};
+
+    if (!is_local(s)) {
+        u.device = w->files;
+    } else if (!s->driver->own_device) {
+        u.path = w->path;
+        u.path2 = place;
+    }
+    return u;
+}
+
+/* The reason why umount said "busy", as far as it can be seen. */
+static struct err *busy(const struct storage *s, const struct what *w, const char *place)
+{
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    CLEANUP_FREE char *user = NULL;
+    struct usage_target u = target_of(s, w, place);
+
+    TRY(mount_table_read(&t));
+    const struct mount_entry *below = mount_table_below(&t, place);
+
+    if (below)
+        return err_new(ERR_BUSY, "%s is mounted below the volume: unmount it first", below->target);
+    u.except = place;
+    TRY(usage_find(&u, &user));
+    if (user)
+        return err_new(ERR_BUSY, "in use: %s", user);
+    return err_new(ERR_BUSY,
+                   "%s is in use, but no process is seen that uses it: a loop device, a "
+                   "swap file, an NFS export, or a process that has just ended",
+                   place);
+}
+
+/* All mounts at the place are ours to remove: whatever is there hides, or is, the volume. */
+static struct err *unmount_all(const struct storage *s, const struct what *w, const char *place,
+                               bool *ret_was_mounted)
+{
+    for (int i = 0; i < MAX_STACKED; i++) {
+        CLEANUP_MOUNTS struct mount_table t = {0};
+
+        TRY(mount_table_read(&t));
+        if (!mount_table_at(&t, place))
+            return NULL;
+        int rc = mount_remove(place);
+
+        if (rc == -EBUSY && w->spot.root)
+            return busy(s, w, place);
+        if (rc < 0)
+            return err_errno(-rc, "cannot unmount %s", place);
+        *ret_was_mounted = true;
+    }
+    return err_new(ERR_BUSY, "more than %d mounts are on top of each other at %s", MAX_STACKED,
+                   place);
+}
+
+/* Nobody else may hold a block device exclusively: no mount in any namespace, not even a detached
+ * one with an open file in it. */
+static int try_exclusive(const char *device)
+{
+    for (uint64_t waited = 0;; waited += SETTLE_STEP_US) {
+        CLEANUP_CLOSE int fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+        if (fd >= 0)
+            return 0;
+        if (errno != EBUSY || waited >= SETTLE_US)
+            return -errno;
+        (void)usleep(SETTLE_STEP_US);
+    }
+}
+
+static struct err *prove_unused(const struct storage *s, const struct what *w, const char *place)
+{
+    CLEANUP_FREE char *user = NULL;
+    struct usage_target u = target_of(s, w, place);
+
+    if (w->device) {
+        int rc = try_exclusive(w->device);
+
+        if (!rc)
+            return NULL;
+        if (rc != -EBUSY)
+            return err_errno(-rc, "cannot open %s exclusively", w->device);
+    }
+    TRY(usage_find(&u, &user));
+    if (user)
+        return err_new(ERR_BUSY, "in use elsewhere: %s", user);
+    return w->device ? err_new(ERR_BUSY, "%s is held by something that cannot be seen", w->device)
+                     : NULL;
+}
+
+static struct err *unmount_and_prove(struct storage *s, const struct uuid *dataset,
+                                     const struct what *w, const char *place)
+{
+    bool was_mounted = false;
+    struct err *e = unmount_all(s, w, place, &was_mounted);
+
+    if (!e && w->spot.root)
+        e = prove_unused(s, w, place);
+    if (e && was_mounted) {
+        /* Whoever uses it keeps what he had. */
+        struct err *again = place_mount(s, dataset);
+
+        if (again)
+            e = err_wrap(e, "unmounted, and could not be mounted again (%s)", again->text);
+        err_free(again);
+    }
+    if (e)
+        return e;
+    if (rmdir(place) < 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EBUSY)
+        return err_errno(errno, "cannot remove the mount point %s", place);
+    return NULL;
+}
+
+struct err *place_unmount(struct storage *s, const struct volume_state *v)
+{
+    CLEANUP_FREE char *place = place_path(s, &v->dataset);
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    CLEANUP_WHAT struct what w = {0};
+
+    TRY(mount_table_read(&t));
+    if (v->attached)
+        TRY(what_is(s, &v->dataset, &t, &w));
+    return unmount_and_prove(s, &v->dataset, &w, place);
+}
+
+struct err *place_clean(struct storage *s)
+{
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    CLEANUP_CLOSE int fd = open(s->mount_root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_DIR DIR *d = fd < 0 ? NULL : dir_stream(fd);
+    const char *name;
+    struct uuid id;
+
+    if (!d)
+        return err_errno(errno, "cannot read %s", s->mount_root);
+    TRY(mount_table_read(&t));
+    while ((name = dir_next(d))) {
+        if (!uuid_parse(name, &id))
+            continue;
+        CLEANUP_FREE char *place = place_path(s, &id);
+
+        if (mount_table_at(&t, place) || unlinkat(fd, name, AT_REMOVEDIR) == 0)
+            continue;
+        if (errno == ENOTEMPTY || errno == EEXIST)
+            log_warning(
+                "%s is not a mounted volume but holds files: somebody wrote there while the "
+                "volume was away; they will be hidden by the volume",
+                place);
+    }
+    return NULL;
+}

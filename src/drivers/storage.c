@@ -1,0 +1,543 @@
+#include "drivers/storage_priv.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "drivers/durable.h"
+#include "drivers/mark.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define PROFILE_KEY "clusterhq:flocker:profile"
+
+/* ---- opening ---- */
+
+static struct err *make_mount_root(const char *wanted, char **ret_path)
+{
+    char path[PATH_MAX];
+
+    if (*wanted != '/')
+        return err_new(ERR_INVALID, "mount_root must be an absolute path, not %s", wanted);
+    TRY(dir_make_path(wanted, 0700));
+    if (chmod(wanted, 0700) < 0 || !realpath(wanted, path))
+        return err_errno(errno, "cannot use %s for mounts", wanted);
+    *ret_path = xstrdup(path);
+    return NULL;
+}
+
+struct err *storage_open(const struct storage_config *config, struct storage **ret_storage)
+{
+    const char *backend = json_string_value(json_object_get(config->dataset, "backend"));
+    const struct driver *d;
+
+    if (!json_is_object(config->dataset))
+        return err_new(ERR_INVALID, "Configuration error: dataset must be an object.");
+    if (!backend)
+        return err_new(ERR_INVALID, "Configuration error: Required key backend is missing.");
+    TRY(driver_find(backend, &d));
+    TRY(driver_check_options(d, config->dataset));
+    struct driver_config dc = {.options = config->dataset,
+                               .state_dir = config->state_dir,
+                               .node = config->node,
+                               .cluster = config->cluster};
+    struct storage *s = xcalloc(1, sizeof(*s));
+    struct err *e = make_mount_root(config->mount_root, &s->mount_root);
+
+    s->driver = d;
+    if (!e)
+        e = err_wrap(d->open(&dc, &s->cookie), "backend %s", backend);
+    if (!e)
+        e = place_clean(s);
+    if (e) {
+        storage_close(s);
+        return e;
+    }
+    *ret_storage = s;
+    return NULL;
+}
+
+struct storage *storage_close(struct storage *s)
+{
+    if (!s)
+        return NULL;
+    if (s->cookie)
+        s->driver->close(s->cookie);
+    free(s->mount_root);
+    free(s);
+    return NULL;
+}
+
+enum storage_kind storage_kind(const struct storage *s)
+{
+    return s->driver->kind;
+}
+
+const char *storage_backend(const struct storage *s)
+{
+    return s->driver->name;
+}
+
+struct uuid storage_shared_id(const struct storage *s)
+{
+    return s->driver->shared_id ? s->driver->shared_id(s->cookie) : UUID_NIL;
+}
+
+/* ---- looking ---- */
+
+static bool is_local(const struct storage *s)
+{
+    return s->driver->kind == STORAGE_LOCAL;
+}
+
+static struct err *read_mark(struct storage *s, const struct uuid *dataset,
+                             struct volume_mark *ret_mark)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ false, &dir));
+    return mark_read(dir, ret_mark);
+}
+
+static struct err *write_mark(struct storage *s, const struct uuid *dataset,
+                              const struct volume_mark *m)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ true, &dir));
+    return mark_write(dir, m);
+}
+
+static struct err *write_owned(struct storage *s, const struct uuid *dataset, uint64_t epoch)
+{
+    return write_mark(s, dataset, &(struct volume_mark){.state = MARK_OWNED, .epoch = epoch});
+}
+
+/* Adds to the driver's answer what it does not know. */
+static struct err *complete_state(struct storage *s, struct volume_state *v,
+                                  const struct mount_table *t)
+{
+    v->mounted = place_is_mounted(s, v, t);
+    TRY(read_mark(s, &v->dataset, &v->mark));
+    if (v->mark.state == MARK_PROMOTING)
+        v->partial = true;
+    return NULL;
+}
+
+struct err *storage_list(struct storage *s, struct volume_state **ret_states, size_t *ret_n)
+{
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    size_t n = 0;
+    struct volume_state *states = NULL;
+
+    TRY(mount_table_read(&t));
+    TRY(s->driver->list(s->cookie, &states, &n));
+    for (size_t i = 0; i < n; i++) {
+        struct err *e = complete_state(s, &states[i], &t);
+
+        /* It must not hide the others. Without a mark nothing is done with it, and each verb says
+         * why. */
+        if (e)
+            log_error("dataset %s: %s", UUID_STR(&states[i].dataset), e->text);
+        err_free(e);
+    }
+    *ret_states = states;
+    *ret_n = n;
+    return NULL;
+}
+
+static struct err *observe(struct storage *s, const struct uuid *dataset, struct volume_state *v)
+{
+    CLEANUP_MOUNTS struct mount_table t = {0};
+
+    TRY(mount_table_read(&t));
+    TRY(s->driver->inspect(s->cookie, dataset, v));
+    v->dataset = *dataset;
+    return complete_state(s, v, &t);
+}
+
+struct err *storage_observe(struct storage *s, const struct uuid *dataset,
+                            struct volume_state *ret_state)
+{
+    struct volume_state v = {.dataset = *dataset};
+    struct err *e = observe(s, dataset, &v);
+
+    if (e) {
+        volume_state_done(&v);
+        return err_wrap(e, "dataset %s", UUID_STR(dataset));
+    }
+    *ret_state = v;
+    return NULL;
+}
+
+/* ---- creating and owning ---- */
+
+static struct err *need_local(const struct storage *s, const char *what)
+{
+    if (is_local(s))
+        return NULL;
+    return err_new(ERR_UNSUPPORTED, "backend %s cannot %s: its volumes are moved by detaching",
+                   s->driver->name, what);
+}
+
+static struct err *need_name(const char *name)
+{
+    if (snapshot_name_is_valid(name))
+        return NULL;
+    return err_new(ERR_INVALID, "'%s' cannot be the name of a snapshot", name);
+}
+
+/* May the dataset become owned at `epoch`, given its mark? The mark only ever goes up. */
+static struct err *check_epoch(const struct volume_mark *m, uint64_t epoch)
+{
+    if (!epoch)
+        return err_new(ERR_INVALID, "an epoch is at least 1");
+    if (m->state == MARK_RELEASED && m->epoch >= epoch)
+        return err_new(ERR_CONFLICT,
+                       "released for ever at epoch %" PRIu64 ", cannot be owned at epoch %" PRIu64,
+                       m->epoch, epoch);
+    if (m->state != MARK_NONE && m->epoch > epoch)
+        return err_new(ERR_CONFLICT,
+                       "belongs to epoch %" PRIu64 " already, which is above %" PRIu64, m->epoch,
+                       epoch);
+    return NULL;
+}
+
+static struct err *check_not_promoting(const struct volume_mark *m)
+{
+    if (m->state != MARK_PROMOTING)
+        return NULL;
+    return err_new(ERR_CONFLICT,
+                   "snapshot %s is being made the volume of epoch %" PRIu64
+                   " and that is not finished: promote again",
+                   m->snapshot, m->epoch);
+}
+
+static struct err *wanted_profile(const struct storage *s, const struct metadata *metadata,
+                                  const char **ret_profile)
+{
+    const char *p = metadata ? metadata_get(metadata, PROFILE_KEY) : NULL;
+
+    *ret_profile = NULL;
+    if (!p)
+        return NULL;
+    if (!streq(p, "gold") && !streq(p, "silver") && !streq(p, "bronze"))
+        return err_new(ERR_INVALID,
+                       "metadata " PROFILE_KEY " must be gold, silver or bronze, not '%s'", p);
+    if (s->driver->create_profiled)
+        *ret_profile = p;
+    else
+        log_warning("backend %s has no storage profiles: '%s' is not used", s->driver->name, p);
+    return NULL;
+}
+
+static struct err *round_size(const struct storage *s, uint64_t *size)
+{
+    uint64_t unit = s->driver->allocation_unit ? s->driver->allocation_unit(s->cookie) : 1;
+
+    if (*size && is_local(s) && !s->driver->limit)
+        return err_new(ERR_UNSUPPORTED,
+                       "backend %s cannot limit the size of a dataset: create it without "
+                       "maximum_size",
+                       s->driver->name);
+    if (*size % unit == 0)
+        return NULL;
+    if (__builtin_add_overflow(*size, unit - *size % unit, size))
+        return err_new(ERR_INVALID, "the size is too large");
+    return NULL;
+}
+
+static struct err *create(struct storage *s, const struct uuid *dataset, uint64_t size,
+                          const struct metadata *metadata, uint64_t epoch)
+{
+    struct volume_mark m;
+    const char *profile;
+
+    TRY(read_mark(s, dataset, &m));
+    TRY(check_epoch(&m, epoch));
+    TRY(check_not_promoting(&m));
+    TRY(wanted_profile(s, metadata, &profile));
+    TRY(round_size(s, &size));
+    if (profile)
+        TRY(s->driver->create_profiled(s->cookie, dataset, size, profile));
+    else
+        TRY(s->driver->create(s->cookie, dataset, size));
+    return m.state == MARK_OWNED && m.epoch == epoch ? NULL : write_owned(s, dataset, epoch);
+}
+
+struct err *storage_create(struct storage *s, const struct uuid *dataset, uint64_t maximum_size,
+                           const struct metadata *metadata, uint64_t epoch)
+{
+    return err_wrap(create(s, dataset, maximum_size, metadata, epoch), "dataset %s",
+                    UUID_STR(dataset));
+}
+
+static struct err *inspect_present(struct storage *s, const struct uuid *dataset)
+{
+    struct volume_state v = {0};
+    struct err *e = s->driver->inspect(s->cookie, dataset, &v);
+
+    if (!e && !v.present)
+        e = err_new(ERR_NOT_FOUND, "there is no volume of it here");
+    volume_state_done(&v);
+    return e;
+}
+
+static struct err *claim(struct storage *s, const struct uuid *dataset, uint64_t epoch)
+{
+    struct volume_mark m;
+
+    TRY(read_mark(s, dataset, &m));
+    TRY(check_epoch(&m, epoch));
+    TRY(check_not_promoting(&m));
+    TRY(inspect_present(s, dataset));
+    return m.state == MARK_OWNED && m.epoch == epoch ? NULL : write_owned(s, dataset, epoch);
+}
+
+struct err *storage_claim(struct storage *s, const struct uuid *dataset, uint64_t epoch)
+{
+    return err_wrap(claim(s, dataset, epoch), "dataset %s", UUID_STR(dataset));
+}
+
+static struct err *promote(struct storage *s, const struct uuid *dataset, const char *snapshot,
+                           uint64_t size, uint64_t epoch, const struct volume_state *v)
+{
+    struct volume_mark m = {.state = MARK_PROMOTING, .epoch = epoch};
+
+    TRY(check_epoch(&v->mark, epoch));
+    if (v->mark.state == MARK_OWNED && v->mark.epoch == epoch)
+        return NULL;
+    if (v->mounted)
+        return err_new(ERR_CONFLICT, "the volume is mounted and cannot be replaced by snapshot %s",
+                       snapshot);
+    if (!volume_state_has_snapshot(v, snapshot))
+        return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
+    TRY(round_size(s, &size));
+    memcpy(m.snapshot, snapshot, strlen(snapshot) + 1);
+    TRY(write_mark(s, dataset, &m));
+    TRY(s->driver->promote(s->cookie, dataset, snapshot, size));
+    return write_owned(s, dataset, epoch);
+}
+
+struct err *storage_promote(struct storage *s, const struct uuid *dataset, const char *snapshot,
+                            uint64_t maximum_size, uint64_t epoch)
+{
+    struct volume_state v = {0};
+
+    TRY(need_local(s, "promote snapshots"));
+    TRY(need_name(snapshot));
+    TRY(storage_observe(s, dataset, &v));
+    struct err *e = promote(s, dataset, snapshot, maximum_size, epoch, &v);
+
+    volume_state_done(&v);
+    return err_wrap(e, "dataset %s", UUID_STR(dataset));
+}
+
+/* ---- mounting ---- */
+
+static struct err *mount_owned(struct storage *s, const struct uuid *dataset, uint64_t epoch)
+{
+    struct volume_mark m;
+
+    TRY(read_mark(s, dataset, &m));
+    TRY(check_not_promoting(&m));
+    if (m.state == MARK_RELEASED)
+        return err_new(ERR_CONFLICT, "released for ever at epoch %" PRIu64 ", not mounted",
+                       m.epoch);
+    if (m.state != MARK_OWNED || m.epoch != epoch)
+        return err_new(ERR_CONFLICT,
+                       "the volume here belongs to epoch %" PRIu64 ", not to %" PRIu64
+                       ": not mounted",
+                       m.epoch, epoch);
+    if (!is_local(s))
+        TRY(s->driver->attach(s->cookie, dataset));
+    return place_mount(s, dataset);
+}
+
+struct err *storage_mount(struct storage *s, const struct uuid *dataset, uint64_t epoch)
+{
+    return err_wrap(mount_owned(s, dataset, epoch), "dataset %s", UUID_STR(dataset));
+}
+
+struct err *storage_unmount(struct storage *s, const struct uuid *dataset)
+{
+    struct volume_state v = {0};
+
+    TRY(err_wrap(s->driver->inspect(s->cookie, dataset, &v), "dataset %s", UUID_STR(dataset)));
+    v.dataset = *dataset;
+    struct err *e = place_unmount(s, &v);
+
+    volume_state_done(&v);
+    return err_wrap(e, "dataset %s", UUID_STR(dataset));
+}
+
+/* Detaches and makes sure that the backend itself says so. */
+static struct err *detach(struct storage *s, const struct uuid *dataset)
+{
+    struct volume_state v = {0};
+
+    TRY(s->driver->detach(s->cookie, dataset));
+    TRY(s->driver->inspect(s->cookie, dataset, &v));
+    struct err *e = v.attached
+                        ? err_new(ERR_BUSY, "backend %s says that the volume is still attached",
+                                  s->driver->name)
+                        : NULL;
+
+    volume_state_done(&v);
+    return e;
+}
+
+/* ---- snapshots ---- */
+
+struct err *storage_snapshot(struct storage *s, const struct uuid *dataset, const char *name)
+{
+    TRY(need_local(s, "take snapshots"));
+    TRY(need_name(name));
+    return err_wrap(s->driver->snapshot(s->cookie, dataset, name), "dataset %s", UUID_STR(dataset));
+}
+
+static struct err *check_releasable(const struct storage *s, const struct volume_mark *m,
+                                    uint64_t epoch)
+{
+    TRY(check_epoch(m, epoch));
+    TRY(check_not_promoting(m));
+    if (m->state == MARK_NONE && is_local(s))
+        return err_new(ERR_CONFLICT, "this node does not own it, so it cannot release it");
+    return NULL;
+}
+
+static struct err *release(struct storage *s, const struct volume_state *v,
+                           const struct volume_mark *wanted)
+{
+    if (v->mark.state == MARK_RELEASED && v->mark.epoch == wanted->epoch &&
+        v->mark.transfer == wanted->transfer && streq(v->mark.snapshot, wanted->snapshot))
+        return NULL;
+    TRY(check_releasable(s, &v->mark, wanted->epoch));
+    TRY(place_unmount(s, v));
+    if (!is_local(s)) {
+        TRY(detach(s, &v->dataset));
+    } else {
+        /* Taken before a crash, maybe, and written to since then: not the final one. */
+        if (volume_state_has_snapshot(v, wanted->snapshot))
+            TRY(s->driver->snapshot_delete(s->cookie, &v->dataset, wanted->snapshot));
+        TRY(s->driver->snapshot(s->cookie, &v->dataset, wanted->snapshot));
+    }
+    return write_mark(s, &v->dataset, wanted);
+}
+
+struct err *storage_release(struct storage *s, const struct uuid *dataset, uint64_t epoch,
+                            uint64_t transfer, const char *snapshot)
+{
+    struct volume_mark wanted = {.state = MARK_RELEASED, .epoch = epoch, .transfer = transfer};
+    struct volume_state v = {0};
+
+    if (snapshot && (is_local(s) || *snapshot)) {
+        TRY(need_name(snapshot));
+        memcpy(wanted.snapshot, snapshot, strlen(snapshot) + 1);
+    } else if (is_local(s)) {
+        return err_new(ERR_INVALID, "a release needs the name of its final snapshot");
+    }
+    TRY(storage_observe(s, dataset, &v));
+    struct err *e = release(s, &v, &wanted);
+
+    volume_state_done(&v);
+    return err_wrap(e, "dataset %s", UUID_STR(dataset));
+}
+
+static struct err *prune(struct storage *s, const struct volume_state *v, const char *keep)
+{
+    TRY(s->driver->tidy(s->cookie, &v->dataset));
+    for (size_t i = 0; i < v->n_snapshots; i++) {
+        const char *name = v->snapshots[i];
+        bool source = v->mark.state == MARK_PROMOTING && streq(name, v->mark.snapshot);
+
+        if (!source && !(keep && streq(name, keep)))
+            TRY(s->driver->snapshot_delete(s->cookie, &v->dataset, name));
+    }
+    return NULL;
+}
+
+struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep)
+{
+    struct volume_state v = {0};
+
+    TRY(need_local(s, "delete snapshots"));
+    TRY(storage_observe(s, dataset, &v));
+    struct err *e = prune(s, &v, keep);
+
+    volume_state_done(&v);
+    return err_wrap(e, "dataset %s", UUID_STR(dataset));
+}
+
+struct err *storage_send(struct storage *s, const struct uuid *dataset, const char *base,
+                         const char *snapshot, int fd, const volatile bool *cancel)
+{
+    TRY(need_local(s, "send snapshots"));
+    TRY(need_name(snapshot));
+    if (base)
+        TRY(need_name(base));
+    return err_wrap(s->driver->send(s->cookie, dataset, base, snapshot, fd, cancel),
+                    "dataset %s: sending snapshot %s", UUID_STR(dataset), snapshot);
+}
+
+struct err *storage_receive(struct storage *s, const struct uuid *dataset, const char *base,
+                            const char *snapshot, const char *identity, int fd)
+{
+    TRY(need_local(s, "receive snapshots"));
+    TRY(need_name(snapshot));
+    if (base)
+        TRY(need_name(base));
+    return err_wrap(s->driver->receive(s->cookie, dataset, base, snapshot, identity, fd),
+                    "dataset %s: receiving snapshot %s", UUID_STR(dataset), snapshot);
+}
+
+struct err *storage_snapshot_identity(struct storage *s, const struct uuid *dataset,
+                                      const char *snapshot, char **ret_identity)
+{
+    TRY(need_local(s, "tell snapshots apart"));
+    TRY(need_name(snapshot));
+    return err_wrap(s->driver->identity(s->cookie, dataset, snapshot, ret_identity),
+                    "dataset %s: snapshot %s", UUID_STR(dataset), snapshot);
+}
+
+/* ---- the end ---- */
+
+static struct err *remove_mark(struct storage *s, const struct uuid *dataset)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ false, &dir));
+    if (dir >= 0)
+        TRY(mark_remove(dir));
+    return s->driver->forget(s->cookie, dataset);
+}
+
+static struct err *drop(struct storage *s, const struct uuid *dataset, bool destroy)
+{
+    struct volume_state v = {0};
+    /* The mark is not read: a damaged one must not keep a volume from being removed on an explicit
+     * order. */
+    struct err *e = s->driver->inspect(s->cookie, dataset, &v);
+
+    v.dataset = *dataset;
+    if (!e)
+        e = place_unmount(s, &v);
+    if (!e && !is_local(s) && v.present)
+        e = detach(s, dataset);
+    if (!e && (is_local(s) || destroy))
+        e = s->driver->destroy(s->cookie, dataset);
+    volume_state_done(&v);
+    return e ? e : remove_mark(s, dataset);
+}
+
+struct err *storage_drop(struct storage *s, const struct uuid *dataset)
+{
+    return err_wrap(drop(s, dataset, /* destroy= */ false), "dataset %s", UUID_STR(dataset));
+}
+
+struct err *storage_destroy(struct storage *s, const struct uuid *dataset)
+{
+    return err_wrap(drop(s, dataset, /* destroy= */ true), "dataset %s", UUID_STR(dataset));
+}

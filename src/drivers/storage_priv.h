@@ -1,0 +1,25 @@
+/* Shared by storage.c (what to do, in which order) and place.c (mounts and the proof of
+ * unwritability). */
+#pragma once
+
+#include "drivers/driver.h"
+#include "drivers/mounts.h"
+#include "drivers/storage.h"
+
+struct storage {
+    const struct driver *driver;
+    void *cookie;
+    char *mount_root; /* without symbolic links: as it stands in the mount table */
+};
+
+/* Where the dataset is mounted; the caller frees it. */
+char *place_path(const struct storage *s, const struct uuid *dataset);
+/* true when the dataset's own volume is mounted at its place. `t` is this thread's mount table. */
+bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t);
+/* Mounts the volume (attachable: attached already) at its place; makes the file system on a blank
+ * device. */
+struct err *place_mount(struct storage *s, const struct uuid *dataset) MUST_USE;
+/* Unmounts and proves (storage_unmount). `v` says what there is. */
+struct err *place_unmount(struct storage *s, const struct volume_state *v) MUST_USE;
+/* Removes mount points that a crash or a reboot left behind, if they are empty. */
+struct err *place_clean(struct storage *s) MUST_USE;

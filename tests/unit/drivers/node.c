@@ -1,0 +1,314 @@
+#include "node.h"
+
+#include "base/now.h"
+#include "base/str.h"
+#include "exec/exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DEADLINE_S 120
+
+const char *node_backend;
+char *node_dir;
+struct node nodes[NODES];
+
+static struct exec_result sh(const char *command)
+{
+    const char *const argv[] = {"sh", "-c", command, NULL};
+    struct exec_result r = {0};
+    struct err *e = exec_run(
+        &(struct exec_request){
+            .argv = argv, .any_exit = true, .timeout_us = 60000000, .output_max = 1 << 20},
+        &r);
+
+    if (e)
+        fail_msg("%s: %s", command, e->text);
+    return r;
+}
+
+char *shell_out(const char *fmt, ...)
+{
+    va_list ap;
+    CLEANUP_FREE char *command = NULL;
+
+    va_start(ap, fmt);
+    assert_true(vasprintf(&command, fmt, ap) >= 0);
+    va_end(ap);
+    struct exec_result r = sh(command);
+
+    if (r.status)
+        fail_msg("%s: status %d: %s", command, r.status, r.err_text);
+    char *out = steal(&r.out);
+
+    exec_result_done(&r);
+    return out;
+}
+
+void shell(const char *fmt, ...)
+{
+    va_list ap;
+    CLEANUP_FREE char *command = NULL;
+
+    va_start(ap, fmt);
+    assert_true(vasprintf(&command, fmt, ap) >= 0);
+    va_end(ap);
+    free(shell_out("%s", command));
+}
+
+void ok_(struct err *e, const char *what, int line)
+{
+    if (e)
+        fail_msg("line %d: %s: %s: %s", line, what, err_code_name(e->code), e->text);
+}
+
+void fails_(struct err *e, enum err_code code, const char *part, const char *what, int line)
+{
+    if (!e)
+        fail_msg("line %d: %s succeeded, wanted %s", line, what, err_code_name(code));
+    if (e->code != code || (part && !strstr(e->text, part)))
+        fail_msg("line %d: %s: got %s (%s), wanted %s (%s)", line, what, err_code_name(e->code),
+                 e->text, err_code_name(code), part ? part : "");
+    err_free(e);
+}
+
+/* ---- nodes ---- */
+
+static json_t *options(int i)
+{
+    if (streq(node_backend, "loopback"))
+        return json_pack("{s:s, s:s+, s:s}", "backend", "loopback", "root_path", node_dir,
+                         "/shared", "compute_instance_id", i ? "node-b" : "node-a");
+    if (streq(node_backend, "fake")) {
+        CLEANUP_FREE char *root = xasprintf("%s/%d/root", node_dir, i);
+
+        return json_pack("{s:s, s:s}", "backend", "fake", "root_path", root);
+    }
+    CLEANUP_FREE char *pool = xasprintf("%s/%d/pool.img", node_dir, i);
+
+    return json_pack("{s:s, s:s, s:s}", "backend", "btrfs", "pool", pool, "pool_size", "2GiB");
+}
+
+static void node_setup(int i)
+{
+    struct node *n = &nodes[i];
+    struct random r = random_os();
+
+    n->state_dir = xasprintf("%s/%d/state", node_dir, i);
+    n->mount_root = xasprintf("%s/%d/flocker", node_dir, i);
+    shell("mkdir -p -m 700 %s %s", n->state_dir, n->mount_root);
+    /* Like a real host, whose mounts are shared. */
+    shell("mount --bind %s %s && mount --make-shared %s", n->mount_root, n->mount_root,
+          n->mount_root);
+    n->config = (struct storage_config){.dataset = options(i),
+                                        .mount_root = n->mount_root,
+                                        .state_dir = n->state_dir,
+                                        .node = uuid_random_v4(&r),
+                                        .cluster = uuid_random_v4(&r)};
+    node_open(n);
+}
+
+void node_open(struct node *n)
+{
+    ok(storage_open(&n->config, &n->storage));
+}
+
+void node_close(struct node *n)
+{
+    n->storage = storage_close(n->storage);
+}
+
+/* Unmounts what is below the folder and unbinds loop devices of files below it. Only these. */
+static void sweep(const char *dir)
+{
+    CLEANUP_FREE char *command = xasprintf(
+        "for m in $(awk -v d=%s/ 'index($5, d) == 1 {print $5}' /proc/self/mountinfo | tac); do "
+        "case $m in */flocker) ;; *) umount $m;; esac; done; "
+        "losetup -l -n -O NAME,BACK-FILE | awk -v d=%s/ 'index($2, d) == 1 {print $1}' | "
+        "xargs -r -n1 losetup -d",
+        dir, dir);
+    struct exec_result r = sh(command);
+
+    exec_result_done(&r);
+}
+
+void node_reboot(struct node *n)
+{
+    CLEANUP_FREE char *dir = xasprintf("%s/%d", node_dir, (int)(n - nodes));
+
+    node_close(n);
+    sweep(streq(node_backend, "loopback") ? node_dir : dir);
+    node_open(n);
+}
+
+struct uuid node_new_dataset(void)
+{
+    struct random r = random_os();
+
+    return uuid_random_v4(&r);
+}
+
+char *node_place(const struct node *n, const struct uuid *dataset)
+{
+    return xasprintf("%s/%s", n->mount_root, UUID_STR(dataset));
+}
+
+/* ---- files ---- */
+
+void write_file(const char *dir, const char *name, const void *bytes, size_t n)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/%s", dir, name);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, n), n);
+}
+
+char *read_text(const char *dir, const char *name)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/%s", dir, name);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char buf[4096];
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof(buf) - 1);
+
+    return n < 0 ? NULL : xstrndup(buf, (size_t)n);
+}
+
+char *digest(const char *dir)
+{
+    return shell_out("tar -C %s --sort=name --format=ustar --mtime=@0 -cf - . | sha256sum", dir);
+}
+
+/* ---- helpers ---- */
+
+pid_t helper_start(void (*fn)(const char *), const char *arg)
+{
+    int p[2];
+    char c;
+
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        fn(arg);
+        (void)!write(p[1], "x", 1);
+        alarm(DEADLINE_S);
+        for (;;)
+            pause();
+    }
+    close(p[1]);
+    assert_int_equal(read(p[0], &c, 1), 1);
+    close(p[0]);
+    return pid;
+}
+
+void helper_stop(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+struct sending {
+    struct node *from;
+    const struct uuid *dataset;
+    const char *base, *snapshot;
+    int fd;
+    struct err *e;
+};
+
+static void *send_it(void *cookie)
+{
+    struct sending *s = cookie;
+
+    s->e = storage_send(s->from->storage, s->dataset, s->base, s->snapshot, s->fd, NULL);
+    close(s->fd);
+    return NULL;
+}
+
+struct err *copy(struct node *from, struct node *to, const struct uuid *dataset, const char *base,
+                 const char *snapshot)
+{
+    int p[2];
+    pthread_t t;
+    CLEANUP_FREE char *identity = NULL;
+
+    TRY(storage_snapshot_identity(from->storage, dataset, snapshot, &identity));
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    struct sending s = {from, dataset, base, snapshot, p[1], NULL};
+
+    assert_int_equal(pthread_create(&t, NULL, send_it, &s), 0);
+    struct err *e = storage_receive(to->storage, dataset, base, snapshot, identity, p[0]);
+
+    close(p[0]);
+    pthread_join(t, NULL);
+    if (!e)
+        return s.e;
+    err_free(s.e);
+    return e;
+}
+
+/* ---- the whole ---- */
+
+static void child_main(int (*run)(void))
+{
+    signal(SIGPIPE, SIG_IGN);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+        perror("private mount namespace");
+        _exit(2);
+    }
+    for (int i = 0; i < NODES; i++)
+        node_setup(i);
+    int rc = run();
+
+    for (int i = 0; i < NODES; i++)
+        node_close(&nodes[i]);
+    sweep(node_dir);
+    _exit(rc);
+}
+
+int node_main(int argc, char **argv, int (*run)(void))
+{
+    char template[] = "/var/tmp/flocker-test-XXXXXX";
+    int status = 0;
+
+    if (geteuid() != 0) {
+        (void)puts("skipped: mounts need root");
+        return 77;
+    }
+    node_backend = argc > 1 ? argv[1] : "fake";
+    node_dir = mkdtemp(template);
+    if (!node_dir)
+        return 2;
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return 2;
+    if (!pid) {
+        alarm(DEADLINE_S);
+        child_main(run);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    /* The namespace is gone, and its mounts with it; loop devices are not. */
+    sweep(node_dir);
+    CLEANUP_FREE char *rm = xasprintf("rm -rf --one-file-system %s", node_dir);
+    struct exec_result r = sh(rm);
+
+    exec_result_done(&r);
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    (void)printf("the tests ended by signal %d\n", WTERMSIG(status));
+    return 1;
+}

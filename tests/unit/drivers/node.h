@@ -1,0 +1,61 @@
+/* Two "nodes" in a private mount namespace and a temporary folder, for the tests of storage.h.
+ * Whatever a test leaves behind (mounts, loop devices, processes, files) is removed by the parent
+ * process, also after a crash. */
+#pragma once
+
+#include "drivers/storage.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define NODES 2
+
+struct node {
+    struct storage *storage;
+    struct storage_config config;
+    char *state_dir, *mount_root;
+};
+
+extern const char *node_backend;
+extern char *node_dir; /* the temporary folder */
+extern struct node nodes[NODES];
+
+/* Runs the tests in a child with a deadline; returns main()'s value. argv[1] names the backend. */
+int node_main(int argc, char **argv, int (*run)(void));
+
+void node_open(struct node *n);
+void node_close(struct node *n);
+/* As after a reboot: nothing mounted, no loop device bound, process new. */
+void node_reboot(struct node *n);
+
+struct uuid node_new_dataset(void);
+char *node_place(const struct node *n, const struct uuid *dataset);
+/* Asserts that the call succeeded; shows the text of the error otherwise. */
+void ok_(struct err *e, const char *what, int line);
+#define ok(call) ok_((call), #call, __LINE__)
+/* Asserts the code, and that the text contains `part` (may be NULL). */
+void fails_(struct err *e, enum err_code code, const char *part, const char *what, int line);
+#define fails(call, code, part) fails_((call), (code), (part), #call, __LINE__)
+
+void write_file(const char *dir, const char *name, const void *bytes, size_t n);
+char *read_text(const char *dir, const char *name); /* NULL when it cannot be read */
+/* Runs a shell command (format) and asserts status 0; for setting scenes only. */
+void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+char *shell_out(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* A digest of names, modes, owners and contents of everything below the folder. */
+char *digest(const char *dir);
+
+/* A child process that runs `fn` and then waits to be killed; returns when fn is done. */
+pid_t helper_start(void (*fn)(const char *), const char *arg);
+void helper_stop(pid_t pid);
+
+/* Sends from one node and receives on the other, at the same time. */
+struct err *copy(struct node *from, struct node *to, const struct uuid *dataset, const char *base,
+                 const char *snapshot);
