@@ -364,17 +364,17 @@ static struct err *run_at(const struct command *cmd, const struct globals *g, st
             "of the control service");
     c.control_service = place.control_service;
     if (place.control_service) {
-        struct rest_config rc = {
+        struct api_config rc = {
             .host = place.control_service,
             .port = (uint16_t)g->port,
             .authority = place.authority,
             .certificate = place.certificate,
             .key = place.key,
         };
-        TRY(rest_open(&rc, &c.rest));
+        TRY(api_open(&rc, &c.api));
     }
     struct err *e = cmd->run(&c);
-    rest_free(c.rest);
+    api_free(c.api);
     return e;
 }
 

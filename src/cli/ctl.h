@@ -2,8 +2,8 @@
  * prints its result on standard output and returns an error that main prints. */
 #pragma once
 
+#include "cli/api.h"
 #include "cli/options.h"
-#include "cli/rest.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -34,7 +34,7 @@ struct ctl_args {
 
 struct ctl {
     const struct ctl_args *args;
-    struct rest *rest;           /* NULL for a command that needs none */
+    struct api *api;             /* NULL for a command that needs none */
     const char *control_service; /* as configured, or NULL */
 };
 
@@ -95,7 +95,8 @@ enum ctl_goal {
  * with the reason after the time. Without --wait it does nothing. `node` may be NULL for the GONE
  * goals. */
 struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const char *node) MUST_USE;
-/* true when `detail` (answer of /v1/state/..., NULL = not found) shows that the goal is reached; an
+/* true when `detail` (answer of /v1/state/.../<id>; of a container that is to go, its item in
+ * /v1/state/containers; NULL = not found) shows that the goal is reached; an
  * error when it cannot be reached any more because somebody wants something else now. */
 struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const char *node,
                              bool *ret_reached) MUST_USE;

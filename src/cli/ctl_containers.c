@@ -12,8 +12,8 @@ static const char *dataset_of(const json_t *container)
  * between two calls. */
 static struct err *get_detail(struct ctl *c, const char *name, json_t **ret_detail)
 {
-    CLEANUP_FREE char *path = rest_path("/v1/state/containers/", name);
-    struct err *e = rest_get(c->rest, path, ret_detail);
+    CLEANUP_FREE char *path = api_path("/v1/state/containers/", name);
+    struct err *e = api_get(c->api, path, ret_detail);
 
     if (!err_is(e, ERR_NOT_FOUND))
         return e;
@@ -188,7 +188,7 @@ struct err *ctl_create_container(struct ctl *c)
         return err_new(ERR_INVALID, "must specify --node");
     TRY(ctl_find_node(c, c->args->node, &node));
     TRY(container_body(c, node, &body));
-    TRY(rest_call(c->rest, "POST", "/v1/configuration/containers", body, &answer));
+    TRY(api_call(c->api, "POST", "/v1/configuration/containers", body, &answer));
     return finish(c, answer, GOAL_CONTAINER_AT, ctl_text(answer, "name"), node,
                   "is in the configuration now; the cluster starts it.\n"
                   "Use 'flockerctl ps' to see when it runs, 'flockerctl why' if it does not.");
@@ -198,9 +198,9 @@ struct err *ctl_destroy_container(struct ctl *c)
 {
     const char *name = c->args->operands[0];
     CLEANUP_JSON json_t *answer = NULL;
-    CLEANUP_FREE char *path = rest_path("/v1/configuration/containers/", name);
+    CLEANUP_FREE char *path = api_path("/v1/configuration/containers/", name);
 
-    TRY(rest_call(c->rest, "DELETE", path, NULL, &answer));
+    TRY(api_call(c->api, "DELETE", path, NULL, &answer));
     return finish(c, answer, GOAL_CONTAINER_GONE, name, NULL,
                   "is no longer in the configuration; the cluster stops it. Its dataset stays.");
 }
@@ -215,8 +215,8 @@ struct err *ctl_move_container(struct ctl *c)
         return err_new(ERR_INVALID, "must specify --destination");
     TRY(ctl_find_node(c, c->args->destination, &node));
     CLEANUP_JSON json_t *body = json_pack("{s:s}", "node_uuid", node);
-    CLEANUP_FREE char *path = rest_path("/v1/configuration/containers/", name);
-    TRY(rest_call(c->rest, "POST", path, body, &answer));
+    CLEANUP_FREE char *path = api_path("/v1/configuration/containers/", name);
+    TRY(api_call(c->api, "POST", path, body, &answer));
     return finish(c, answer, GOAL_CONTAINER_AT, name, node,
                   "is configured to move, with its dataset.\n"
                   "Use 'flockerctl ps' to see where it runs, 'flockerctl why' if it does not.");

@@ -32,8 +32,8 @@ struct err *ctl_version(struct ctl *c)
 {
     CLEANUP_JSON json_t *answer = NULL;
 
-    if (c->rest)
-        TRY(rest_get(c->rest, "/v1/version", &answer));
+    if (c->api)
+        TRY(api_get(c->api, "/v1/version", &answer));
     if (c->args->json) {
         CLEANUP_JSON json_t *both =
             json_pack("{s:s,s:s?}", "flockerctl", FLOCKER_VERSION, "control_service",
@@ -171,7 +171,7 @@ struct err *ctl_create(struct ctl *c)
         json_object_set(body, "metadata", c->args->metadata);
     if (c->args->size)
         json_object_set_new(body, "maximum_size", json_integer((json_int_t)c->args->size));
-    TRY(rest_call(c->rest, "POST", "/v1/configuration/datasets", body, &answer));
+    TRY(api_call(c->api, "POST", "/v1/configuration/datasets", body, &answer));
     return finish(
         c, answer, GOAL_DATASET_AT, node,
         "is in the configuration now; the cluster makes it.\n"
@@ -186,8 +186,8 @@ struct err *ctl_destroy(struct ctl *c)
     if (!c->args->dataset)
         return err_new(ERR_INVALID, "must specify --dataset");
     TRY(ctl_find_dataset(c, c->args->dataset, &id));
-    CLEANUP_FREE char *path = rest_path("/v1/configuration/datasets/", id);
-    TRY(rest_call(c->rest, "DELETE", path, NULL, &answer));
+    CLEANUP_FREE char *path = api_path("/v1/configuration/datasets/", id);
+    TRY(api_call(c->api, "DELETE", path, NULL, &answer));
     return finish(c, answer, GOAL_DATASET_GONE, NULL,
                   "is marked for deletion; the cluster destroys it when nothing uses it.\n"
                   "Use 'flockerctl list --deleted' to see when it is gone.");
@@ -205,8 +205,8 @@ struct err *ctl_move(struct ctl *c)
     TRY(ctl_find_dataset(c, c->args->dataset, &id));
     TRY(ctl_find_node(c, c->args->destination, &node));
     CLEANUP_JSON json_t *body = json_pack("{s:s}", "primary", node);
-    CLEANUP_FREE char *path = rest_path("/v1/configuration/datasets/", id);
-    TRY(rest_call(c->rest, "POST", path, body, &answer));
+    CLEANUP_FREE char *path = api_path("/v1/configuration/datasets/", id);
+    TRY(api_call(c->api, "POST", path, body, &answer));
     return finish(
         c, answer, GOAL_DATASET_AT, node,
         "is configured to move; that takes as long as its data need.\n"

@@ -28,7 +28,7 @@ struct err *ctl_get_list(struct ctl *c, const char *path, json_t **ret_list)
 {
     CLEANUP_JSON json_t *list = NULL;
 
-    TRY(rest_get(c->rest, path, &list));
+    TRY(api_get(c->api, path, &list));
     if (!json_is_array(list))
         return err_new(ERR_CORRUPT, "the control service's answer to %s is not a list", path);
     *ret_list = steal(&list);

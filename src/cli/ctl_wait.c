@@ -57,6 +57,26 @@ struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const cha
     return NULL;
 }
 
+/* The container in the list of what the nodes report; *ret_detail NULL when no node has it any
+ * more. What is no longer configured is only there. */
+static struct err *find_reported(struct ctl *c, const char *name, json_t **ret_detail)
+{
+    CLEANUP_JSON json_t *list = NULL;
+
+    TRY(ctl_get_list(c, "/v1/state/containers", &list));
+    CLEANUP_JSON json_t *by_name = ctl_index(list, "name");
+    *ret_detail = json_incref(json_object_get(by_name, name));
+    return NULL;
+}
+
+/* What is watched. */
+struct watch {
+    enum ctl_goal goal;
+    const char *id; /* or name */
+    const char *node;
+    const char *path;
+};
+
 /* What a look at the object showed. */
 struct sight {
     bool away;      /* the control service did not answer; it may be restarting */
@@ -71,10 +91,11 @@ static void sight_done(struct sight *s)
     *s = (struct sight){0};
 }
 
-static struct err *look(struct ctl *c, const char *path, struct sight *ret_sight)
+static struct err *look(struct ctl *c, const struct watch *w, struct sight *ret_sight)
 {
     struct sight s = {0};
-    struct err *e = rest_get(c->rest, path, &s.detail);
+    struct err *e = w->goal == GOAL_CONTAINER_GONE ? find_reported(c, w->id, &s.detail)
+                                                   : api_get(c->api, w->path, &s.detail);
     const json_t *reason = json_object_get(s.detail, "reason");
 
     if (json_is_object(reason)) {
@@ -116,7 +137,7 @@ static void say(const char *reason, char **last)
     *last = xstrdup(reason);
 }
 
-static struct err *wait_loop(struct ctl *c, enum ctl_goal goal, const char *path, const char *node)
+static struct err *wait_loop(struct ctl *c, const struct watch *w)
 {
     CLEANUP_FREE char *said = NULL;
     uint64_t start = now_os().mono_us;
@@ -125,14 +146,14 @@ static struct err *wait_loop(struct ctl *c, enum ctl_goal goal, const char *path
     for (;;) {
         CLEANUP(sight_done) struct sight s = {0};
         bool reached = false;
-        TRY(look(c, path, &s));
+        TRY(look(c, w, &s));
         if (!s.away)
-            TRY(ctl_goal_reached(goal, s.detail, node, &reached));
+            TRY(ctl_goal_reached(w->goal, s.detail, w->node, &reached));
         if (reached)
             return NULL;
         uint64_t waited = now_os().mono_us - start;
         if (waited >= limit)
-            return err_new(ERR_TIMEOUT, "not %s after %ld seconds: %s", goal_text(goal),
+            return err_new(ERR_TIMEOUT, "not %s after %ld seconds: %s", goal_text(w->goal),
                            c->args->wait_seconds, s.reason ? s.reason : "no reason is known");
         if (waited >= QUIET_US)
             say(s.reason, &said);
@@ -150,7 +171,7 @@ struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const ch
         return NULL;
     bool container = goal == GOAL_CONTAINER_AT || goal == GOAL_CONTAINER_GONE;
     CLEANUP_FREE char *path =
-        rest_path(container ? "/v1/state/containers/" : "/v1/state/datasets/", id);
-    return err_wrap(wait_loop(c, goal, path, node), "%s %s", container ? "container" : "dataset",
-                    id);
+        api_path(container ? "/v1/state/containers/" : "/v1/state/datasets/", id);
+    struct watch w = {.goal = goal, .id = id, .node = node, .path = path};
+    return err_wrap(wait_loop(c, &w), "%s %s", container ? "container" : "dataset", id);
 }

@@ -149,16 +149,16 @@ static void print_container_why(const json_t *d, const json_t *nodes)
 
 static struct err *get_dataset(struct ctl *c, const char *id, json_t **ret_detail)
 {
-    CLEANUP_FREE char *path = rest_path("/v1/state/datasets/", id);
+    CLEANUP_FREE char *path = api_path("/v1/state/datasets/", id);
 
-    return rest_get(c->rest, path, ret_detail);
+    return api_get(c->api, path, ret_detail);
 }
 
 /* The container of exactly this name; *ret_detail NULL when there is none. */
 static struct err *get_container(struct ctl *c, const char *name, json_t **ret_detail)
 {
-    CLEANUP_FREE char *path = rest_path("/v1/state/containers/", name);
-    struct err *e = rest_get(c->rest, path, ret_detail);
+    CLEANUP_FREE char *path = api_path("/v1/state/containers/", name);
+    struct err *e = api_get(c->api, path, ret_detail);
 
     if (!err_is(e, ERR_NOT_FOUND))
         return e;

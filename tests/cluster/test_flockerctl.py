@@ -702,11 +702,15 @@ def test_wait_for_containers(ctl, control):
     ]
     output(ctl("move-container", "db", "-t", "8d", "--wait=20"))
     control.answers["DELETE", "/v1/configuration/containers/db"] = (200, None)
-    control.answers["GET", "/v1/state/containers/db"] = [
-        (200, base),
-        (404, {"description": "Container not found."}),
+    # The configuration forgets it at once; the node still stops it.
+    control.answers["GET", "/v1/state/containers/db"] = (404, {"description": "Container not found."})
+    control.answers["GET", "/v1/state/containers"] = [
+        (200, [dict(base, running=True)]),
+        (200, [dict(base, running=False), {"name": "db2"}]),
+        (200, [{"name": "db2"}]),
     ]
     output(ctl("destroy-container", "db", "--wait=20"))
+    assert len(control.answers["GET", "/v1/state/containers"]) == 1
 
 
 def test_wait_survives_a_restart_of_the_control_service(ctl, control, certs):

@@ -154,11 +154,11 @@ static void test_goals(void **state)
 
 static void test_paths(void **state)
 {
-    char *path = rest_path("/v1/x/", "aZ0-_.~");
+    char *path = api_path("/v1/x/", "aZ0-_.~");
 
     assert_string_equal(path, "/v1/x/aZ0-_.~");
     free(path);
-    path = rest_path("/v1/x/", "a/b?c#d%e ü");
+    path = api_path("/v1/x/", "a/b?c#d%e ü");
     assert_string_equal(path, "/v1/x/a%2Fb%3Fc%23d%25e%20%C3%BC");
     free(path);
 }

@@ -1,4 +1,4 @@
-#include "cli/rest.h"
+#include "cli/api.h"
 
 #include "base/log.h"
 #include "base/str.h"
@@ -14,7 +14,7 @@
 #define CALL_TIMEOUT_S 60L
 #define ANSWER_MAX (256u << 20) /* a list of a million datasets; more is not believed */
 
-struct rest {
+struct api {
     CURL *curl;
     struct curl_slist *connect_to;
     struct curl_slist *headers;
@@ -26,7 +26,7 @@ struct rest {
 
 /* What can be seen of wrong certificates here is said here: from the server comes only a closed
  * connection. */
-static struct err *check_files(const struct rest_config *c)
+static struct err *check_files(const struct api_config *c)
 {
     static const char where[] =
         "copy it from where flocker-ca initialize was run, or say where it is "
@@ -73,7 +73,7 @@ static size_t take_bytes(char *data, size_t size, size_t n, void *cookie)
     return n;
 }
 
-static bool set_options(struct rest *r, const struct rest_config *c)
+static bool set_options(struct api *r, const struct api_config *c)
 {
     CURL *h = r->curl;
     CURLcode bad = CURLE_OK;
@@ -99,10 +99,10 @@ static bool set_options(struct rest *r, const struct rest_config *c)
     return bad == CURLE_OK;
 }
 
-struct err *rest_open(const struct rest_config *config, struct rest **ret_rest)
+struct err *api_open(const struct api_config *config, struct api **ret_api)
 {
     TRY(check_files(config));
-    struct rest *r = xcalloc(1, sizeof(*r));
+    struct api *r = xcalloc(1, sizeof(*r));
     /* An IPv6 address needs its brackets. */
     bool colon = strchr(config->host, ':') && config->host[0] != '[';
     r->peer =
@@ -114,14 +114,14 @@ struct err *rest_open(const struct rest_config *config, struct rest **ret_rest)
     r->connect_to = curl_slist_append(NULL, to);
     r->headers = curl_slist_append(NULL, "Content-Type: application/json");
     if (!r->curl || !r->connect_to || !r->headers || !set_options(r, config)) {
-        rest_free(r);
+        api_free(r);
         return err_new(ERR_INTERNAL, "cannot prepare libcurl");
     }
-    *ret_rest = r;
+    *ret_api = r;
     return NULL;
 }
 
-struct rest *rest_free(struct rest *r)
+struct api *api_free(struct api *r)
 {
     if (!r)
         return NULL;
@@ -134,7 +134,7 @@ struct rest *rest_free(struct rest *r)
     return NULL;
 }
 
-static struct err *transport_err(const struct rest *r, CURLcode code)
+static struct err *transport_err(const struct api *r, CURLcode code)
 {
     const char *detail = r->error[0] ? r->error : curl_easy_strerror(code);
 
@@ -198,7 +198,7 @@ static char *description_of(const json_t *answer, long status)
     return str_steal(&full);
 }
 
-static struct err *status_err(const struct rest *r, long status, const char *method,
+static struct err *status_err(const struct api *r, long status, const char *method,
                               const char *path, const json_t *answer)
 {
     CLEANUP_FREE char *text = description_of(answer, status);
@@ -221,7 +221,7 @@ static struct err *status_err(const struct rest *r, long status, const char *met
     return err_new(code, "%s answered %s %s with status %ld", r->peer, method, path, status);
 }
 
-static struct err *perform(struct rest *r, const char *method, const char *path, const json_t *body,
+static struct err *perform(struct api *r, const char *method, const char *path, const json_t *body,
                            struct str *ret_text, long *ret_status)
 {
     CLEANUP_FREE char *url = xasprintf("https://" SERVER_NAME ":%u%s", r->port, path);
@@ -249,8 +249,8 @@ static struct err *perform(struct rest *r, const char *method, const char *path,
     return NULL;
 }
 
-struct err *rest_call(struct rest *r, const char *method, const char *path, const json_t *body,
-                      json_t **ret_answer)
+struct err *api_call(struct api *r, const char *method, const char *path, const json_t *body,
+                     json_t **ret_answer)
 {
     CLEANUP_STR struct str text = {0};
     long status = 0;
@@ -274,7 +274,7 @@ struct err *rest_call(struct rest *r, const char *method, const char *path, cons
     return NULL;
 }
 
-char *rest_path(const char *prefix, const char *name)
+char *api_path(const char *prefix, const char *name)
 {
     static const char plain[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";

@@ -9,9 +9,9 @@
 #include <jansson.h>
 #include <stdint.h>
 
-struct rest;
+struct api;
 
-struct rest_config {
+struct api_config {
     const char *host; /* name or address of the control service */
     uint16_t port;
     const char *authority;   /* paths of PEM files */
@@ -20,19 +20,19 @@ struct rest_config {
 };
 
 /* Checks the files: there, the user's signed by the authority; connects at the first call. */
-struct err *rest_open(const struct rest_config *config, struct rest **ret_rest) MUST_USE;
-struct rest *rest_free(struct rest *r); /* accepts NULL; returns NULL */
+struct err *api_open(const struct api_config *config, struct api **ret_api) MUST_USE;
+struct api *api_free(struct api *r); /* accepts NULL; returns NULL */
 
 /* `path` starts with "/v1/"; `body` may be NULL. An answer that is not 2xx becomes an error with
  * the server's description: 404 ERR_NOT_FOUND, 400 ERR_INVALID, 405/409/412 ERR_CONFLICT, else
  * ERR_INTERNAL; ERR_UNSUPPORTED when the server does not know the path at all; ERR_UNAVAILABLE when
  * no server was reached, which alone is worth repeating. *ret_answer is owned by the caller;
  * `ret_answer` may be NULL. */
-struct err *rest_call(struct rest *r, const char *method, const char *path, const json_t *body,
-                      json_t **ret_answer) MUST_USE;
-static inline struct err *rest_get(struct rest *r, const char *path, json_t **ret_answer)
+struct err *api_call(struct api *r, const char *method, const char *path, const json_t *body,
+                     json_t **ret_answer) MUST_USE;
+static inline struct err *api_get(struct api *r, const char *path, json_t **ret_answer)
 {
-    return rest_call(r, "GET", path, NULL, ret_answer);
+    return api_call(r, "GET", path, NULL, ret_answer);
 }
 /* "/v1/state/containers/" + the percent-encoded name. */
-char *rest_path(const char *prefix, const char *name);
+char *api_path(const char *prefix, const char *name);
