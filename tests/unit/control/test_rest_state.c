@@ -1,0 +1,371 @@
+/* State and events over the REST API; only the agents' messages are made here. */
+#include "rest_bench.h"
+
+static void open_session(struct bench *b, uint64_t session, const char *node, const char *era,
+                         const char *host)
+{
+    struct hello h = {.protocol = AGENT_PROTOCOL_VERSION,
+                      .node = id(node),
+                      .era = id(era),
+                      .version = (char *)"2.0.0",
+                      .host = (char *)host,
+                      .mover_port = 4525,
+                      .storage = STORAGE_LOCAL,
+                      .backend = (char *)"btrfs"};
+
+    engine_session_open(b->engine, now_os(), session, &h);
+    engine_reports_complete(b->engine, now_os(), session);
+    drain(b);
+}
+
+static void report_volume(struct bench *b, uint64_t session, const char *dataset, bool mounted,
+                          uint64_t size, uint64_t epoch)
+{
+    struct report r = {.dataset = id(dataset)};
+
+    r.volume = (struct volume_state){.dataset = r.dataset,
+                                     .present = true,
+                                     .attached = true,
+                                     .mounted = mounted,
+                                     .size = size,
+                                     .mark = {.state = MARK_OWNED, .epoch = epoch}};
+    engine_report(b->engine, now_os(), session, &r);
+    drain(b);
+}
+
+static json_t *get_json(struct bench *b, const char *path)
+{
+    struct client c;
+
+    client_request(&c, b, "GET", path, "", "");
+    client_wait(&c, NULL);
+    assert_int_equal(status_of(&c), 200);
+    json_t *v = json_loads(body_of(&c), 0, NULL);
+    assert_non_null(v);
+    client_done(&c);
+    return v;
+}
+
+static const char *text(json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+static void test_nodes(void **state)
+{
+    struct bench *b = *state;
+
+    expect(b, "GET", "/v1/state/nodes", "", "", 200, "[]");
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    expect(b, "GET", "/v1/state/nodes", "", "", 200,
+           "[{\"uuid\":\"" A "\",\"host\":\"10.20.0.11\"}]");
+    expect(b, "GET", "/v1/state/nodes/by_era/" ERA, "", "", 200, "{\"uuid\":\"" A "\"}");
+    expect(b, "GET", "/v1/state/nodes/by_era/" D1, "", "", 404,
+           SAYS("No node found with given era."));
+    expect(b, "GET", "/v1/state/nodes/by_era/x", "", "", 404,
+           SAYS("No node found with given era."));
+}
+
+static void test_dataset_state(void **state)
+{
+    struct bench *b = *state;
+    struct uuid d2 = id(D2);
+
+    expect(b, "GET", SD "/" D2, "", "", 404, SAYS("Dataset not found."));
+    expect(b, "GET", SD "/x", "", "", 404, SAYS("Dataset not found."));
+    expect(b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D2 "\"}", 201, D2_AT(A));
+    json_t *v = get_json(b, SD "/" D2);
+    assert_string_equal(text(v, "status"), "pending");
+    assert_true(json_is_null(json_object_get(v, "owner")));
+    assert_true(json_is_null(json_object_get(v, "transfer")));
+    assert_string_equal(text(json_object_get(v, "reason"), "code"), "node-disconnected");
+    assert_true(json_object_size(json_object_get(v, "reason")) == 5);
+    assert_null(json_object_get(v, "path"));
+    assert_null(json_object_get(v, "maximum_size"));
+    json_decref(v);
+
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    const struct dataset *d = engine_dataset(b->engine, &d2);
+    assert_true(d->epoch > 0);
+    report_volume(b, 1, D2, false, 0, d->epoch);
+    expect(b, "GET", SD, "", "", 200, "[{\"dataset_id\":\"" D2 "\"}]");
+    report_volume(b, 1, D2, true, 80530636800, engine_dataset(b->engine, &d2)->epoch);
+    expect(b, "GET", SD, "", "", 200,
+           "[{\"dataset_id\":\"" D2 "\",\"primary\":\"" A "\",\"path\":\"/flocker/" D2
+           "\",\"maximum_size\":80530636800}]");
+    v = get_json(b, SD "/" D2);
+    assert_string_equal(text(v, "status"), "attached");
+    assert_string_equal(text(v, "path"), "/flocker/" D2);
+    assert_string_equal(text(v, "node"), A);
+    assert_string_equal(text(v, "owner"), A);
+    assert_true(json_is_true(json_object_get(v, "born")));
+    assert_true(json_is_null(json_object_get(v, "reason")));
+    assert_string_equal(json_string_value(json_array_get(json_object_get(v, "holders"), 0)), A);
+    json_t *node = json_array_get(json_object_get(v, "nodes"), 0);
+    assert_string_equal(text(node, "uuid"), A);
+    assert_string_equal(text(node, "mark"), "owned");
+    assert_true(json_is_true(json_object_get(node, "mounted")));
+    assert_true(json_object_size(node) == 6);
+    json_decref(v);
+
+    /* A move to a node that is there becomes a transfer; the delete waits for the holders. */
+    open_session(b, 2, B, D1, "10.20.0.12");
+    expect(b, "POST", CD "/" D2, "", "{\"primary\":\"" B "\"}", 200, D2_AT(B));
+    v = get_json(b, SD "/" D2);
+    assert_string_equal(text(v, "status"), "moving");
+    json_t *t = json_object_get(v, "transfer");
+    assert_string_equal(text(t, "source"), A);
+    assert_string_equal(text(t, "destination"), B);
+    assert_string_equal(text(t, "phase"), "copy");
+    assert_true(json_object_size(t) == 6);
+    json_decref(v);
+    expect(b, "DELETE", CD "/" D2, "", "", 200, NULL);
+    v = get_json(b, SD "/" D2);
+    assert_string_equal(text(v, "status"), "deleting");
+    assert_true(json_is_true(json_object_get(v, "deleted")));
+    json_decref(v);
+}
+
+static void test_container_state(void **state)
+{
+    struct bench *b = *state;
+    struct container_report r = {
+        .name = (char *)"shop-web", .run = CONTAINER_RUNNING, .image_ready = true};
+
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    expect(b, "POST", CC, "",
+           "{\"node_uuid\":\"" A "\",\"name\":\"shop-web\",\"image\":\"nginx\","
+           "\"ports\":[{\"internal\":80,\"external\":8080}],\"memory_limit\":268435456}",
+           201, WEB_AT(A));
+    json_t *v = get_json(b, SC "/shop-web");
+    assert_string_equal(text(v, "state"), "absent");
+    assert_true(json_is_false(json_object_get(v, "running")));
+    assert_true(json_is_null(json_object_get(v, "on")));
+    assert_true(json_is_object(json_object_get(v, "reason")));
+    assert_int_equal(json_array_size(json_object_get(v, "volumes")), 0);
+    assert_int_equal(json_object_size(v), 9);
+    json_decref(v);
+    r.created = engine_container(b->engine, "shop-web")->created;
+    engine_container_report(b->engine, now_os(), 1, &r);
+    drain(b);
+    v = get_json(b, SC "/shop-web");
+    assert_string_equal(text(v, "state"), "running");
+    assert_string_equal(text(v, "on"), A);
+    assert_true(json_is_true(json_object_get(v, "running")));
+    assert_true(json_is_null(json_object_get(v, "reason")));
+    json_decref(v);
+    expect(b, "GET", SC, "", "", 200,
+           "[{\"node_uuid\":\"" A "\"," WEB ",\"ports\":[{\"internal\":80,\"external\":8080}],"
+           "\"memory_limit\":268435456," NEVER ",\"running\":true}]");
+    /* Moved away, it still runs where it was. */
+    expect(b, "POST", CC "/shop-web", "", "{\"node_uuid\":\"" B "\"}", 200, WEB_AT(B));
+    v = get_json(b, SC "/shop-web");
+    assert_string_equal(text(v, "node_uuid"), B);
+    assert_string_equal(text(v, "on"), A);
+    json_decref(v);
+    expect(b, "DELETE", CC "/shop-web", "", "", 200, "null");
+    expect(b, "GET", SC, "", "", 200,
+           "[{\"node_uuid\":\"" A "\",\"name\":\"shop-web\",\"image\":\"\"," NEVER
+           ",\"running\":true}]");
+    r.run = CONTAINER_ABSENT;
+    engine_container_report(b->engine, now_os(), 1, &r);
+    drain(b);
+    expect(b, "GET", SC, "", "", 200, "[]");
+}
+
+static void test_head_and_etag(void **state)
+{
+    struct bench *b = *state;
+    struct client c;
+
+    expect(b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D2 "\"}", 201, NULL);
+    client_request(&c, b, "GET", CD, "", "");
+    client_wait(&c, NULL);
+    CLEANUP_FREE char *etag = header_of(&c, "ETag");
+    assert_non_null(etag);
+    client_done(&c);
+    client_request(&c, b, "HEAD", CD, "", "");
+    client_wait(&c, NULL);
+    CLEANUP_FREE char *again = header_of(&c, "ETag");
+    CLEANUP_FREE char *tag = header_of(&c, "X-Configuration-Tag");
+    assert_int_equal(status_of(&c), 200);
+    assert_string_equal(body_of(&c), "");
+    assert_string_equal(etag, again);
+    assert_non_null(tag);
+    client_done(&c);
+    CLEANUP_FREE char *have = xasprintf("If-None-Match: \"x\", W/%s\r\n", etag);
+    expect(b, "GET", CD, have, "", 304, "");
+    expect(b, "POST", CD "/" D2, "", "{\"primary\":\"" B "\"}", 200, NULL);
+    expect(b, "GET", CD, have, "", 200, "[" D2_AT(B) "]");
+}
+
+static char *last_id(const struct client *c)
+{
+    const char *at = NULL;
+
+    for (const char *p = c->got.data; (p = strstr(p, "\nid: ")); p++)
+        at = p + 5;
+    assert_non_null(at);
+    return xstrndup(at, strcspn(at, "\n"));
+}
+
+static void test_events(void **state)
+{
+    struct bench *b = *state;
+    struct client c;
+
+    client_request(&c, b, "GET", "/v1/events", "", "");
+    client_wait(&c, ": changes of this cluster\n\n");
+    assert_int_equal(status_of(&c), 200);
+    CLEANUP_FREE char *type = header_of(&c, "Content-Type");
+    assert_string_equal(type, "text/event-stream");
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    client_wait(&c, "event: node\n");
+    client_wait(&c, "data: {\"id\":\"" A "\"}\n\n");
+    expect(b, "POST", CD, "", "{\"primary\":\"" B "\",\"dataset_id\":\"" D2 "\"}", 201, D2_AT(B));
+    client_wait(&c, "event: dataset\n");
+    client_wait(&c, "data: {\"id\":\"" D2 "\"}\n\n");
+    expect(b, "POST", CL, "",
+           "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":null}", 201, NULL);
+    client_wait(&c, "event: lease\n");
+    client_wait(&c, "data: {\"id\":\"" D1 "\"}\n\n");
+    CLEANUP_FREE char *seen = last_id(&c);
+    client_done(&c);
+
+    /* Back after a while: only what was missed comes. */
+    expect(b, "POST", CC, "", NEW("\"shop-web\""), 201, NULL);
+    CLEANUP_FREE char *header = xasprintf("Last-Event-ID: %s\r\n", seen);
+    client_request(&c, b, "GET", "/v1/events", header, "");
+    client_wait(&c, "event: container\n");
+    client_wait(&c, "data: {\"id\":\"shop-web\"}\n\n");
+    assert_null(strstr(c.got.data, D2));
+    assert_null(strstr(c.got.data, "resync"));
+    client_done(&c);
+    /* An id of another run, or nonsense. */
+    client_request(&c, b, "GET", "/v1/events", "Last-Event-ID: 0123:7\r\n", "");
+    client_wait(&c, "event: resync\n");
+    client_wait(&c, "data: {}\n\n");
+    client_done(&c);
+    client_request(&c, b, "HEAD", "/v1/events", "", "");
+    client_wait(&c, NULL);
+    assert_int_equal(status_of(&c), 200);
+    client_done(&c);
+}
+
+/* A reader that does not read is dropped; the others get everything. */
+static void test_slow_reader(void **state)
+{
+    struct bench *b = *state;
+    struct client slow, good;
+
+    client_request(&slow, b, "GET", "/v1/events", "", "");
+    client_request(&good, b, "GET", "/v1/events", "", "");
+    client_wait(&slow, ": changes of this cluster\n\n");
+    client_wait(&good, ": changes of this cluster\n\n");
+    ok(watch_set(slow.watch, 0));
+    for (int round = 0; round < 100; round++) {
+        CLEANUP_FREE char *key = xasprintf("round-%d", round);
+        for (int i = 0; i < 999; i++)
+            rest_changed(b->rest, OBJECT_CONTAINER, "some-container");
+        rest_changed(b->rest, OBJECT_CONTAINER, key);
+        client_wait(&good, key);
+        good.got.len = 0; /* what was read may be forgotten */
+        good.got.data[0] = '\0';
+    }
+    ok(watch_set(slow.watch, WATCH_READ));
+    client_wait(&slow, NULL);
+    assert_true(slow.ended);
+    assert_null(strstr(slow.got.data, "round-99"));
+    client_done(&slow);
+    client_done(&good);
+}
+
+/* A client that goes away while its change is being stored harms nobody; the change is made. */
+static void test_client_gone(void **state)
+{
+    struct bench *b = *state;
+    struct client c, probe;
+
+    b->hold = true;
+    client_request(&c, b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D2 "\"}");
+    client_request(&probe, b, "GET", CD, "", "");
+    client_wait(&probe, "[]");
+    client_done(&probe);
+    assert_non_null(b->held);
+    client_done(&c);
+    expect(b, "GET", "/v1/version", "", "", 200, NULL);
+    b->hold = false;
+    commit(b, b->held);
+    expect(b, "GET", CD, "", "", 200, "[" D2_AT(A) "]");
+}
+
+struct stopping {
+    struct loop *loop;
+    bool stopped;
+};
+
+static void note_stopped(void *cookie)
+{
+    struct stopping *s = cookie;
+
+    s->stopped = true;
+    loop_stop(s->loop);
+}
+
+/* A server that stops ends the event streams; the API lives on without them. */
+static void test_stop_with_readers(void **state)
+{
+    struct bench *b = *state;
+    struct stopping s = {.loop = b->loop};
+    struct client c, d;
+
+    client_request(&c, b, "GET", "/v1/events", "", "");
+    client_request(&d, b, "GET", "/v1/events", "", "");
+    client_wait(&c, ": changes of this cluster\n\n");
+    client_wait(&d, ": changes of this cluster\n\n");
+    http_server_stop(b->server, now_os().mono_us + TIMEOUT_US, note_stopped, &s);
+    client_wait(&c, NULL);
+    client_wait(&d, NULL);
+    client_done(&c);
+    client_done(&d);
+    timer_set(&c.timeout, now_os().mono_us + TIMEOUT_US);
+    while (!s.stopped && !c.late)
+        ok(loop_run(b->loop));
+    timer_cancel(&c.timeout);
+    assert_true(s.stopped);
+    rest_changed(b->rest, OBJECT_CONTAINER, "nobody-reads-this");
+}
+
+/* What waits when the service ends is answered, not left hanging. */
+static void test_end(void **state)
+{
+    struct bench *b = *state;
+    struct client c, probe;
+
+    b->hold = true;
+    client_request(&c, b, "POST", CD, "", "{\"primary\":\"" A "\"}");
+    client_request(&probe, b, "GET", CD, "", "");
+    client_wait(&probe, "[]");
+    client_done(&probe);
+    b->rest = rest_free(b->rest);
+    client_wait(&c, NULL);
+    assert_int_equal(status_of(&c), 503);
+    client_done(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_nodes),
+        TEST(test_dataset_state),
+        TEST(test_container_state),
+        TEST(test_head_and_etag),
+        TEST(test_events),
+        TEST(test_slow_reader),
+        TEST(test_client_gone),
+        TEST(test_stop_with_readers),
+        TEST(test_end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
