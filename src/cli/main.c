@@ -3,6 +3,7 @@
 #include "base/str.h"
 #include "cli/options.h"
 #include "cli/programs.h"
+#include "control/control.h"
 
 #include <errno.h>
 
@@ -67,6 +68,7 @@ static const struct program {
     int (*function)(int argc, char **argv);
     const char *description; /* NULL = another name of the one above */
 } programs[] = {
+    {"flocker-control", control_main, "The control service"},
     {"flocker-container-agent", container_agent_main, "Nothing: flocker-agent includes it"},
     {"flocker-docker-plugin", docker_plugin_main, "Nothing: flocker-agent serves its socket"},
     {"flocker-ca", ca_main, "Create the cluster's certificates"},

@@ -360,7 +360,7 @@ static void describe(struct grpc_conn *c, int fd)
     } a;
     socklen_t len = sizeof(a);
     char text[INET6_ADDRSTRLEN] = "";
-    int on = 1, idle = 60, interval = 10, count = 6;
+    int on = 1, idle = 10, interval = 3, count = 3, unacked_ms = 20000;
 
     if (getpeername(fd, &a.any, &len) != 0)
         return;
@@ -380,6 +380,7 @@ static void describe(struct grpc_conn *c, int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));
 }
 
 struct err *conn_attach(struct grpc_conn *c, int fd, SSL *ssl)

@@ -1,0 +1,155 @@
+#include "agent/config.h"
+
+#include "agent/yaml_json.h"
+#include "base/str.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+
+static bool is_hostname(const char *s)
+{
+    size_t n = strlen(s);
+
+    if (!n || n > 253)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!isalnum((unsigned char)s[i]) && !strchr(".-_:", s[i]))
+            return false;
+    }
+    return true;
+}
+
+static struct err *need_known_keys(const json_t *object, const char *where, const char *const *known)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)object, key, value)
+    {
+        bool found = false;
+        for (size_t i = 0; known[i] && !found; i++)
+            found = streq(known[i], key);
+        if (!found)
+            return err_new(ERR_INVALID, "%sunknown key '%s'", where, key);
+    }
+    return NULL;
+}
+
+static struct err *parse_control(const json_t *root, struct agent_config *c)
+{
+    static const char *const known[] = {"hostname", "port", NULL};
+    const json_t *control = json_object_get(root, "control-service");
+
+    if (!json_is_object(control))
+        return err_new(ERR_INVALID, "'control-service' is missing or not a mapping");
+    TRY(need_known_keys(control, "control-service: ", known));
+    const char *host = json_string_value(json_object_get(control, "hostname"));
+    if (!host || !is_hostname(host))
+        return err_new(ERR_INVALID, "control-service: 'hostname' is missing or not a host name");
+    const json_t *port = json_object_get(control, "port");
+    json_int_t number = port ? json_integer_value(port) : 4524;
+    if ((port && !json_is_integer(port)) || number < 1 || number > UINT16_MAX)
+        return err_new(ERR_INVALID, "control-service: 'port' must be an integer from 1 to 65535");
+    c->control_host = xstrdup(host);
+    c->control_port = (uint16_t)number;
+    return NULL;
+}
+
+static struct err *parse_docker(const json_t *root, struct agent_config *c)
+{
+    static const char *const known[] = {"socket", "stop-timeout", NULL};
+    const json_t *docker = json_object_get(root, "docker");
+    const json_t *socket, *timeout;
+
+    c->docker_socket = xstrdup("/var/run/docker.sock");
+    c->stop_timeout_s = 60;
+    if (!docker)
+        return NULL;
+    if (!json_is_object(docker))
+        return err_new(ERR_INVALID, "'docker' must be a mapping");
+    TRY(need_known_keys(docker, "docker: ", known));
+    socket = json_object_get(docker, "socket");
+    if (socket && (!json_is_string(socket) || json_string_value(socket)[0] != '/'))
+        return err_new(ERR_INVALID, "docker: 'socket' must be an absolute path");
+    timeout = json_object_get(docker, "stop-timeout");
+    if (timeout && (!json_is_integer(timeout) || json_integer_value(timeout) < 1 ||
+                    json_integer_value(timeout) > 3600))
+        return err_new(ERR_INVALID, "docker: 'stop-timeout' must be 1 to 3600 seconds");
+    if (socket) {
+        free(c->docker_socket);
+        c->docker_socket = xstrdup(json_string_value(socket));
+    }
+    if (timeout)
+        c->stop_timeout_s = (uint32_t)json_integer_value(timeout);
+    return NULL;
+}
+
+static struct err *parse_root(const json_t *root, struct agent_config *c)
+{
+    static const char *const known[] = {"version", "control-service", "dataset",
+                                        "logging", "docker",          NULL};
+    const json_t *version, *dataset;
+
+    if (!json_is_object(root))
+        return err_new(ERR_INVALID, "must be a mapping");
+    TRY(need_known_keys(root, "", known));
+    version = json_object_get(root, "version");
+    if (!version)
+        return err_new(ERR_INVALID, "'version' is missing; write 'version: 1'");
+    if (!json_is_integer(version) || json_integer_value(version) != 1)
+        return err_new(ERR_INVALID, "'version' must be 1");
+    TRY(parse_control(root, c));
+    TRY(parse_docker(root, c));
+    dataset = json_object_get(root, "dataset");
+    if (!json_is_object(dataset))
+        return err_new(ERR_INVALID, "'dataset' is missing or not a mapping");
+    if (!json_is_string(json_object_get(dataset, "backend")))
+        return err_new(ERR_INVALID, "dataset: 'backend' is missing or not a string");
+    c->dataset = json_deep_copy(dataset);
+    return NULL;
+}
+
+struct err *agent_config_parse(const char *text, size_t n, struct agent_config *ret)
+{
+    struct agent_config c = {0};
+    json_t *root;
+
+    TRY(yaml_load(text, n, &root));
+    struct err *e = parse_root(root, &c);
+    json_decref(root);
+    if (e) {
+        agent_config_done(&c);
+        return e;
+    }
+    *ret = c;
+    return NULL;
+}
+
+struct err *agent_config_load(const char *path, struct agent_config *ret)
+{
+    CLEANUP_FREE char *text = xmalloc(YAML_MAX_BYTES + 1);
+    FILE *f = fopen(path, "re");
+
+    if (!f)
+        return err_errno(errno, "cannot read %s", path);
+    size_t n = fread(text, 1, YAML_MAX_BYTES + 1, f);
+    int failed = ferror(f);
+    (void)fclose(f);
+    if (failed)
+        return err_new(ERR_IO, "cannot read %s", path);
+    TRY(err_wrap(agent_config_parse(text, n, ret), "Configuration error: %s", path));
+    CLEANUP_FREE char *copy = xstrdup(path);
+    ret->directory = xstrdup(dirname(copy));
+    return NULL;
+}
+
+void agent_config_done(struct agent_config *c)
+{
+    free(c->directory);
+    free(c->control_host);
+    free(c->docker_socket);
+    json_decref(c->dataset);
+    *c = (struct agent_config){0};
+}

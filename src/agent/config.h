@@ -1,0 +1,22 @@
+/* agent.yml (contract section 3.1): read once at start. */
+#pragma once
+
+#include "base/err.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct agent_config {
+    char *directory;    /* of the file: the certificates lie there too */
+    char *control_host;
+    uint16_t control_port; /* 4524 */
+    char *docker_socket;   /* /var/run/docker.sock */
+    uint32_t stop_timeout_s; /* how long a container may take to stop; 60 */
+    json_t *dataset;       /* `backend` and its own keys */
+};
+
+/* ERR_INVALID names the key; ERR_NOT_FOUND and others: the file cannot be read. Blocks. */
+struct err *agent_config_load(const char *path, struct agent_config *ret) MUST_USE;
+/* The same from text, for tests; `directory` stays NULL. */
+struct err *agent_config_parse(const char *text, size_t n, struct agent_config *ret) MUST_USE;
+void agent_config_done(struct agent_config *c);

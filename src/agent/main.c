@@ -1,0 +1,619 @@
+/* flocker-agent: the loop that runs the node's brain between the control service, storage and containers. */
+#include "agent/agent.h"
+#include "agent/link.h"
+#include "agent/memory.h"
+#include "agent/steps.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "cli/options.h"
+#include "drivers/driver.h"
+#include "net/tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uthash.h>
+#ifdef HAVE_LIBSYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#define SHORT_THREADS 64    /* storage steps */
+#define ENGINE_THREADS 32   /* container steps: a pull may take minutes */
+#define TRANSFER_THREADS 32 /* streams */
+#define PROGRESS_US (2 * USEC_PER_SEC)
+#define PERSIST_RETRY_US USEC_PER_SEC
+
+struct options {
+    const char *config;
+    const char *state_dir;
+    bool adopt;
+};
+
+struct running {
+    uint64_t id;
+    struct step_job *job;
+    UT_hash_handle hh;
+};
+
+struct agent {
+    struct loop *loop;
+    struct agent_config config;
+    struct options options;
+    int lock;
+    struct tls *tls;
+    SSL_CTX *control_tls, *mover_client_tls, *mover_server_tls;
+    struct workers *short_workers, *engine_workers, *transfer_workers;
+    struct agent_link *link;
+    struct node *node;
+    struct node_memory memory;
+    const struct driver *driver;
+    struct step_context context;
+    bool watching; /* container events */
+    struct running *running;
+    unsigned sends;
+    struct timer timer, progress, persist_retry;
+    struct node_memory persist; /* being written */
+    struct err *persist_error;
+    int status;
+};
+
+/* ---- messages ---- */
+
+static void hello(void *cookie, struct hello *ret)
+{
+    struct agent *a = cookie;
+
+    *ret = (struct hello){.protocol = AGENT_PROTOCOL_VERSION,
+                          .node = a->context.node,
+                          .era = a->context.era,
+                          .version = (char *)FLOCKER_VERSION,
+                          .mover_port = MOVER_PORT,
+                          .storage = a->driver->kind,
+                          .backend = (char *)a->driver->name,
+                          .store = a->memory.store,
+                          .seen_revision = a->memory.seen_revision};
+    if (a->context.storage)
+        ret->shared_by = storage_shared_id(a->context.storage);
+}
+
+/* A container or image of ours is named by the store of the control service: known from the first session on. */
+static void containers_changed(void *cookie);
+
+static void watch_containers(struct agent *a)
+{
+    if (a->watching || uuid_is_nil(&a->context.store))
+        return;
+    CLEANUP_ERR struct err *e =
+        container_engine_watch(a->context.engine, &a->context.store, containers_changed, a);
+    if (e)
+        log_error("container events cannot be watched: %s", e->text);
+    a->watching = !e;
+}
+
+static void on_welcome(struct agent *a, const struct welcome *w)
+{
+    snprintf(a->context.host, sizeof(a->context.host), "%s", agent_link_address(a->link));
+    node_session_up(a->node, now_os(), w);
+    if (node_store_refused(a->node)) {
+        log_error("the control service answers from store %s at revision %llu, but this node obeys %s from "
+                  "revision %llu on: it takes no orders. If that is meant, stop the agent and run "
+                  "flocker-agent --adopt",
+                  UUID_STR(&w->store), (unsigned long long)w->revision, UUID_STR(&a->memory.store),
+                  (unsigned long long)a->memory.seen_revision);
+        return;
+    }
+    a->context.store = w->store;
+    watch_containers(a);
+}
+
+static void on_message(void *cookie, struct control_message *m)
+{
+    struct agent *a = cookie;
+    struct now now = now_os();
+
+    switch (m->kind) {
+    case CONTROL_MESSAGE_WELCOME:
+        on_welcome(a, &m->welcome);
+        break;
+    case CONTROL_MESSAGE_ORDER:
+        node_order(a->node, now, &m->order);
+        break;
+    case CONTROL_MESSAGE_ORDER_NONE:
+        node_order_none(a->node, now, &m->dataset);
+        break;
+    case CONTROL_MESSAGE_CONTAINER_ORDER:
+        node_container_order(a->node, now, &m->container);
+        break;
+    case CONTROL_MESSAGE_CONTAINER_NONE:
+        node_container_none(a->node, now, m->name);
+        break;
+    case CONTROL_MESSAGE_ORDERS_COMPLETE:
+        node_orders_complete(a->node, now);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_down(void *cookie)
+{
+    struct agent *a = cookie;
+
+    node_session_down(a->node, now_os());
+}
+
+/* ---- events from other threads ---- */
+
+static void containers_changed_on_loop(void *cookie)
+{
+    struct agent *a = cookie;
+
+    node_containers_changed(a->node, now_os());
+}
+
+static void containers_changed(void *cookie)
+{
+    struct agent *a = cookie;
+
+    loop_post(a->loop, containers_changed_on_loop, a);
+}
+
+struct received {
+    struct agent *agent;
+    struct uuid dataset;
+};
+
+static void received_on_loop(void *cookie)
+{
+    struct received *r = cookie;
+
+    node_volume_changed(r->agent->node, now_os(), &r->dataset);
+    free(r);
+}
+
+static void received(void *cookie, const struct uuid *dataset, uint64_t transfer,
+                     const char *snapshot)
+{
+    struct received *r = xcalloc(1, sizeof(*r));
+
+    (void)transfer, (void)snapshot;
+    *r = (struct received){cookie, *dataset};
+    loop_post(r->agent->loop, received_on_loop, r);
+}
+
+/* ---- steps ---- */
+
+static void start_mover(struct agent *a)
+{
+    struct mover_config config = {.storage = a->context.storage,
+                                  .server = a->mover_server_tls,
+                                  .client = a->mover_client_tls,
+                                  .node = a->context.node,
+                                  .port = MOVER_PORT,
+                                  .received = received,
+                                  .cookie = a};
+
+    if (a->driver->kind != STORAGE_LOCAL || a->context.mover)
+        return;
+    CLEANUP_ERR struct err *e = mover_start(&config, &a->context.mover);
+    if (e) {
+        log_error("the mover cannot start: %s", e->text);
+        a->status = 1;
+        loop_stop(a->loop);
+    }
+}
+
+/* The first look at the storage has ended; what is told about the node depends on it. Again when storage that was
+ * missing has come. */
+static void start_link(struct agent *a)
+{
+    struct agent_link_config link = {.loop = a->loop,
+                                     .workers = a->short_workers,
+                                     .tls = a->control_tls,
+                                     .host = a->config.control_host,
+                                     .port = a->config.control_port,
+                                     .hello = hello,
+                                     .message = on_message,
+                                     .down = on_down,
+                                     .cookie = a};
+
+    a->link = agent_link_free(a->link);
+    a->link = agent_link_new(&link);
+}
+
+static void take_storage(struct agent *a, struct step_job *j)
+{
+    bool news = j->opened && !a->context.storage;
+
+    if (news) {
+        a->context.storage = steal(&j->opened);
+        start_mover(a);
+    }
+    if (news || !a->link)
+        start_link(a);
+    if (j->error && j->error->code == ERR_INVALID && !a->context.storage) {
+        log_error("Configuration error: %s", j->error->text);
+        a->status = 1;
+        loop_stop(a->loop);
+    }
+}
+
+static void step_work(void *cookie)
+{
+    step_job_run_sync(((struct running *)cookie)->job);
+}
+
+static void step_finished(struct agent *a, struct running *r)
+{
+    struct step_job *j = r->job;
+
+    HASH_DEL(a->running, r);
+    if (j->step.kind == STEP_LIST_VOLUMES)
+        take_storage(a, j);
+    if (j->step.kind == STEP_SEND)
+        a->sends--;
+    struct outcome o = {.step = r->id,
+                        .error = j->error,
+                        .observed = j->observed,
+                        .volume = j->volume,
+                        .volumes = j->volumes,
+                        .n_volumes = j->n_volumes,
+                        .containers = j->containers,
+                        .n_containers = j->n_containers};
+    node_outcome(a->node, now_os(), &o);
+    step_job_free(j);
+    free(r);
+}
+
+static struct agent *the_agent; /* workers_submit() has one cookie for work and done: the job */
+
+static void step_done_on_loop(void *cookie)
+{
+    step_finished(the_agent, cookie);
+}
+
+static void report_progress(void *cookie)
+{
+    struct agent *a = cookie;
+
+    for (struct running *r = a->running; r; r = r->hh.next) {
+        if (r->job->step.kind == STEP_SEND)
+            node_progress(a->node, now_os(), r->id,
+                          __atomic_load_n(&r->job->progress.bytes, __ATOMIC_RELAXED), /* total= */ 0);
+    }
+    if (a->sends)
+        timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
+}
+
+static void run_step(struct agent *a, struct node_effect *f)
+{
+    struct running *r = xcalloc(1, sizeof(*r));
+    struct workers *w = f->step.kind >= STEP_LIST_CONTAINERS ? a->engine_workers : a->short_workers;
+
+    r->id = f->step.id;
+    if (f->step.kind == STEP_SEND) {
+        w = a->transfer_workers;
+        if (!a->sends++)
+            timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
+    }
+    r->job = step_job_new(&a->context, &f->step);
+    HASH_ADD(hh, a->running, id, sizeof(r->id), r);
+    workers_submit(w, step_work, step_done_on_loop, r);
+}
+
+static void cancel_step(struct agent *a, uint64_t id)
+{
+    struct running *r;
+
+    HASH_FIND(hh, a->running, &id, sizeof(id), r);
+    if (r)
+        r->job->progress.cancel = true;
+}
+
+/* ---- memory ---- */
+
+static void persist_work(void *cookie)
+{
+    struct agent *a = cookie;
+
+    a->persist_error = memory_save(a->options.state_dir, &a->persist);
+}
+
+static void persist_submit(void *cookie);
+
+static void persist_done(void *cookie)
+{
+    struct agent *a = cookie;
+
+    if (a->persist_error) {
+        log_error("what this node obeys cannot be written down, so it takes no new orders; trying again: %s",
+                  a->persist_error->text);
+        a->persist_error = err_free(a->persist_error);
+        timer_set(&a->persist_retry, now_os().mono_us + PERSIST_RETRY_US);
+        return;
+    }
+    a->memory = a->persist;
+    node_persisted(a->node, now_os(), &a->persist);
+}
+
+static void persist_submit(void *cookie)
+{
+    struct agent *a = cookie;
+
+    workers_submit(a->short_workers, persist_work, persist_done, a);
+}
+
+/* ---- effects ---- */
+
+static void send_report(struct agent *a, struct node_effect *f)
+{
+    struct agent_message m = {0};
+    CLEANUP_FREE char *key = NULL;
+
+    switch (f->kind) {
+    case NODE_REPORT:
+        m.kind = AGENT_MESSAGE_REPORT;
+        m.report = f->report;
+        key = xasprintf("dataset %s", UUID_STR(&f->report.dataset));
+        break;
+    case NODE_REPORT_GONE:
+        m.kind = AGENT_MESSAGE_REPORT_GONE;
+        m.dataset = f->dataset;
+        key = xasprintf("dataset %s", UUID_STR(&f->dataset));
+        break;
+    case NODE_CONTAINER_REPORT:
+        m.kind = AGENT_MESSAGE_CONTAINER_REPORT;
+        m.container = f->container_report;
+        key = xasprintf("container %s", f->container_report.name);
+        break;
+    case NODE_CONTAINER_GONE:
+        m.kind = AGENT_MESSAGE_CONTAINER_GONE;
+        m.name = f->name;
+        key = xasprintf("container %s", f->name);
+        break;
+    default:
+        m.kind = AGENT_MESSAGE_REPORTS_COMPLETE;
+        break;
+    }
+    agent_link_send(a->link, key, &m);
+}
+
+static void carry_out(struct agent *a, struct node_effect *f)
+{
+    switch (f->kind) {
+    case NODE_STEP:
+        run_step(a, f);
+        break;
+    case NODE_CANCEL:
+        cancel_step(a, f->step_id);
+        break;
+    case NODE_PERSIST:
+        a->persist = f->memory;
+        persist_submit(a);
+        break;
+    case NODE_ANNOUNCE:
+        if (a->context.mover)
+            mover_announce(a->context.mover, &f->dataset, f->transfer, &f->peer);
+        break;
+    default:
+        send_report(a, f);
+        break;
+    }
+    node_effect_free(f);
+}
+
+static void pump(void *cookie)
+{
+    struct agent *a = cookie;
+
+    for (struct node_effect *f; (f = node_next(a->node));)
+        carry_out(a, f);
+    timer_set(&a->timer, node_deadline(a->node));
+}
+
+static void on_timer(void *cookie)
+{
+    struct agent *a = cookie;
+
+    node_tick(a->node, now_os());
+}
+
+/* ---- start and stop ---- */
+
+static void on_stop(void *cookie)
+{
+    struct agent *a = cookie;
+
+    log_info("stopping; volumes stay mounted, containers run on");
+    loop_stop(a->loop);
+}
+
+static struct err *read_era(struct uuid *ret)
+{
+    char text[UUID_TEXT_SIZE] = "";
+    CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || read(fd, text, UUID_TEXT_SIZE - 1) != UUID_TEXT_SIZE - 1 || !uuid_parse(text, ret))
+        return err_new(ERR_IO, "cannot read the boot id (/proc/sys/kernel/random/boot_id)");
+    return NULL;
+}
+
+/* One agent a node. */
+static struct err *take_lock(struct agent *a)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/agent.lock", a->options.state_dir);
+
+    a->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (a->lock < 0)
+        return err_errno(errno, "cannot open %s", path);
+    if (flock(a->lock, LOCK_EX | LOCK_NB) != 0)
+        return errno == EWOULDBLOCK
+                   ? err_new(ERR_BUSY, "another flocker-agent runs on this node (it holds %s)", path)
+                   : err_errno(errno, "cannot lock %s", path);
+    return NULL;
+}
+
+static struct err *load_certificates(struct agent *a)
+{
+    CLEANUP_FREE char *ca = xasprintf("%s/cluster.crt", a->config.directory);
+    CLEANUP_FREE char *crt = xasprintf("%s/node.crt", a->config.directory);
+    CLEANUP_FREE char *key = xasprintf("%s/node.key", a->config.directory);
+    CLEANUP_FREE char *warning = NULL;
+
+    TRY(tls_load(ca, crt, key, &warning, &a->tls));
+    if (warning)
+        log_warning("%s", warning);
+    const struct tls_identity *id = tls_own_identity(a->tls);
+    if (id->kind != TLS_KIND_NODE)
+        return err_new(ERR_INVALID,
+                       "%s is not a node certificate; make one with flocker-ca create-node-certificate",
+                       crt);
+    a->context.node = id->node;
+    a->context.cluster = id->cluster;
+    TRY(tls_client_context(a->tls, TLS_KIND_CONTROL_SERVICE, TLS_NO_TICKETS | TLS_ALPN_H2,
+                           &a->control_tls));
+    TRY(tls_client_context(a->tls, TLS_KIND_NODE, TLS_NO_TICKETS | TLS_KTLS, &a->mover_client_tls));
+    return tls_server_context(a->tls, TLS_KIND_NODE, TLS_NO_TICKETS | TLS_KTLS, &a->mover_server_tls);
+}
+
+static struct err *make_state_dir(const char *path)
+{
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_errno(errno, "cannot make the state directory %s", path);
+    return NULL;
+}
+
+static struct err *check_backend(struct agent *a)
+{
+    const char *name = json_string_value(json_object_get(a->config.dataset, "backend"));
+
+    TRY(err_wrap(driver_find(name, &a->driver), "Configuration error"));
+    return err_wrap(driver_check_options(a->driver, a->config.dataset), "Configuration error");
+}
+
+static struct err *prepare(struct agent *a)
+{
+    TRY(agent_config_load(a->options.config, &a->config));
+    TRY(check_backend(a));
+    TRY(load_certificates(a));
+    TRY(make_state_dir(a->options.state_dir));
+    TRY(take_lock(a));
+    TRY(read_era(&a->context.era));
+    return memory_load(a->options.state_dir, &a->memory);
+}
+
+static struct err *start(struct agent *a)
+{
+    TRY(prepare(a));
+    TRY(loop_new(&a->loop));
+    timer_init(&a->timer, a->loop, on_timer, a);
+    timer_init(&a->progress, a->loop, report_progress, a);
+    timer_init(&a->persist_retry, a->loop, persist_submit, a);
+    a->short_workers = workers_new(a->loop, SHORT_THREADS, "storage");
+    a->engine_workers = workers_new(a->loop, ENGINE_THREADS, "containers");
+    a->transfer_workers = workers_new(a->loop, TRANSFER_THREADS, "transfers");
+    a->context.config = &a->config;
+    a->context.state_dir = a->options.state_dir;
+    a->context.mount_root = "/flocker";
+    a->context.store = a->memory.store;
+    a->context.engine = container_engine_new(a->config.docker_socket);
+    struct node_config config = {.era = a->context.era,
+                                 .storage = a->driver->kind,
+                                 .random = random_os(),
+                                 .memory = a->memory};
+    a->node = node_new(&config);
+    loop_on_idle(a->loop, pump, a);
+    TRY(loop_on_signal(a->loop, SIGTERM, on_stop, a));
+    TRY(loop_on_signal(a->loop, SIGINT, on_stop, a));
+    watch_containers(a);
+    node_start(a->node, now_os());
+    log_info("node %s, backend %s, boot id %s", UUID_STR(&a->context.node), a->driver->name,
+             UUID_STR(&a->context.era));
+#ifdef HAVE_LIBSYSTEMD
+    (void)sd_notify(0, "READY=1");
+#endif
+    return NULL;
+}
+
+/* Steps under way are not waited for: they may take minutes, and each may be cut at any instruction (rule 7). */
+static int run(struct agent *a)
+{
+    struct err *e = start(a);
+
+    if (!e)
+        e = loop_run(a->loop);
+    if (e) {
+        log_error("%s", e->text);
+        err_free(e);
+        return 1;
+    }
+    return a->status;
+}
+
+static int adopt(struct agent *a)
+{
+    struct node_memory nothing = {0};
+    struct err *e = make_state_dir(a->options.state_dir);
+
+    if (!e)
+        e = take_lock(a);
+    if (!e)
+        e = memory_save(a->options.state_dir, &nothing);
+    if (e)
+        return cli_fail(e);
+    printf("This node will obey whatever control service answers next. Start flocker-agent now.\n");
+    return 0;
+}
+
+static struct err *take(void *cookie, int id, const char *value)
+{
+    struct options *o = cookie;
+
+    if (id == 1)
+        o->config = value;
+    else if (id == 2)
+        o->state_dir = value;
+    else
+        o->adopt = true;
+    return NULL;
+}
+
+int agent_main(int argc, char **argv)
+{
+    static const struct cli_option options[] = {
+        {1, 'c', "agent-config", "FILE", "Configuration (/etc/flocker/agent.yml)"},
+        {2, 0, "state-dir", "DIR", "What the agent keeps between runs (/var/lib/flocker)"},
+        {3, 0, "adopt", NULL,
+         "Forget which store this node obeyed, so that it takes another; then exit"},
+    };
+    static const struct cli_spec spec = {
+        .program = "flocker-agent",
+        .synopsis = "flocker-agent [options]",
+        .options = options,
+        .n_options = ARRAY_SIZE(options),
+        .text = "The agent of a node: volumes, moves, containers.",
+        .take = take,
+    };
+    struct agent *a = xcalloc(1, sizeof(*a));
+    int first;
+
+    the_agent = a;
+    a->options = (struct options){"/etc/flocker/agent.yml", "/var/lib/flocker", false};
+    switch (cli_parse(&spec, &a->options, argc, argv, &first)) {
+    case CLI_EXIT_OK:
+        return 0;
+    case CLI_EXIT_ERROR:
+        return 1;
+    case CLI_GO_ON:
+        break;
+    }
+    if (first != argc)
+        return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
+    int status = a->options.adopt ? adopt(a) : run(a);
+    (void)fflush(stdout);
+    _exit(status); /* worker threads may still be at work on what `a` holds */
+}

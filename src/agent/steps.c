@@ -1,0 +1,192 @@
+#include "agent/steps.h"
+
+#include "base/log.h"
+#include "base/now.h"
+
+#include <unistd.h>
+
+struct step_job *step_job_new(struct step_context *context, struct step *step)
+{
+    struct step_job *j = xcalloc(1, sizeof(*j));
+
+    j->context = context;
+    j->step = *step;
+    j->store = context->store;
+    *step = (struct step){0};
+    return j;
+}
+
+struct step_job *step_job_free(struct step_job *j)
+{
+    for (size_t i = 0; i < j->n_volumes; i++)
+        volume_state_done(&j->volumes[i]);
+    for (size_t i = 0; i < j->n_containers; i++)
+        container_state_done(&j->containers[i]);
+    free(j->volumes);
+    free(j->containers);
+    volume_state_done(&j->volume);
+    step_done(&j->step);
+    err_free(j->error);
+    free(j);
+    return NULL;
+}
+
+static struct err *open_storage(struct step_job *j, struct storage **ret)
+{
+    const struct step_context *c = j->context;
+    struct storage_config config = {.dataset = c->config->dataset,
+                                    .mount_root = c->mount_root,
+                                    .state_dir = c->state_dir,
+                                    .node = c->node,
+                                    .cluster = c->cluster};
+
+    if (c->storage) {
+        *ret = c->storage;
+        return NULL;
+    }
+    TRY(storage_open(&config, &j->opened));
+    *ret = j->opened;
+    return NULL;
+}
+
+static struct err *list_volumes(struct step_job *j)
+{
+    struct storage *s;
+
+    TRY(open_storage(j, &s));
+    return storage_list(s, &j->volumes, &j->n_volumes);
+}
+
+static struct err *send_snapshot(struct step_job *j)
+{
+    const struct step *s = &j->step;
+
+    if (!j->context->mover)
+        return err_new(ERR_UNAVAILABLE, "the mover does not run yet");
+    return mover_send_sync(j->context->mover, &s->dataset, s->transfer, s->snapshot, &s->peer,
+                           s->peer_host, s->peer_port, &j->progress);
+}
+
+static struct err *dataset_step(struct step_job *j)
+{
+    struct storage *st = j->context->storage;
+    const struct step *s = &j->step;
+
+    switch (s->kind) {
+    case STEP_CREATE:
+        return storage_create(st, &s->dataset, s->maximum_size, &s->metadata, s->epoch);
+    case STEP_CLAIM:
+        return storage_claim(st, &s->dataset, s->epoch);
+    case STEP_PROMOTE:
+        return storage_promote(st, &s->dataset, s->snapshot, s->maximum_size, s->epoch);
+    case STEP_MOUNT:
+        return storage_mount(st, &s->dataset, s->epoch);
+    case STEP_UNMOUNT:
+        return storage_unmount(st, &s->dataset);
+    case STEP_SNAPSHOT:
+        return storage_snapshot(st, &s->dataset, s->snapshot);
+    case STEP_SEND:
+        return send_snapshot(j);
+    case STEP_RELEASE:
+        return storage_release(st, &s->dataset, s->epoch, s->transfer, s->snapshot);
+    case STEP_PRUNE:
+        return storage_prune(st, &s->dataset, s->snapshot[0] ? s->snapshot : NULL);
+    case STEP_DROP:
+        return storage_drop(st, &s->dataset);
+    case STEP_DESTROY:
+        return storage_destroy(st, &s->dataset);
+    case STEP_FORBID:
+        mover_forbid_sync(j->context->mover, &s->dataset, s->transfer);
+        return NULL;
+    default: /* STEP_OBSERVE */
+        return NULL;
+    }
+}
+
+static struct err *have_image(struct step_job *j)
+{
+    struct container_engine *ce = j->context->engine;
+    const char *image = j->step.container->image;
+    bool present = false;
+
+    TRY(container_engine_has_image_sync(ce, image, &present));
+    return present ? NULL : container_engine_pull_sync(ce, image, &j->progress.cancel);
+}
+
+static struct err *start_container(struct step_job *j)
+{
+    const struct step_context *c = j->context;
+    const struct container *config = j->step.container;
+    CLEANUP_FREE char *path = NULL;
+
+    if (config->has_volume)
+        path = xasprintf("%s/%s", c->mount_root, UUID_STR(&config->dataset));
+    struct container_start start = {.config = config,
+                                    .cluster = j->store,
+                                    .era = c->era,
+                                    .volume_path = path,
+                                    .host = c->host};
+    return container_engine_start_sync(c->engine, &start);
+}
+
+static struct err *run(struct step_job *j)
+{
+    struct step_context *c = j->context;
+
+    switch (j->step.kind) {
+    case STEP_LIST_VOLUMES:
+        return list_volumes(j);
+    case STEP_LIST_CONTAINERS:
+        if (uuid_is_nil(&j->store)) /* never had a session: there can be none of ours */
+            return NULL;
+        return container_engine_list_sync(c->engine, &j->store, &j->containers, &j->n_containers);
+    case STEP_IMAGE:
+        return have_image(j);
+    case STEP_START:
+        return start_container(j);
+    case STEP_STOP:
+        return container_engine_stop_sync(c->engine, j->step.name, &j->store, c->config->stop_timeout_s);
+    default:
+        return dataset_step(j);
+    }
+}
+
+/* For the tests that kill a process at a named step: waits there, so that the kill meets it. Off unless the
+ * variable is set. */
+static void pause_for_test(const struct step *s, const char *when)
+{
+    const char *at = getenv("FLOCKER_TEST_PAUSE_AT");
+    CLEANUP_FREE char *here = xasprintf("%s-%s", when, step_name(s->kind));
+
+    if (!at || strcmp(at, here) != 0)
+        return;
+    log_warning("test pause at %s", here);
+    for (int i = 0; i < 600; i++)
+        (void)usleep(100000);
+}
+
+void step_job_run_sync(struct step_job *j)
+{
+    bool of_dataset = j->step.kind > STEP_LIST_VOLUMES && j->step.kind <= STEP_FORBID;
+    uint64_t began = now_os().mono_us;
+
+    pause_for_test(&j->step, "before");
+    j->error = run(j);
+    pause_for_test(&j->step, "after");
+    if (of_dataset) {
+        CLEANUP_ERR struct err *e =
+            storage_observe(j->context->storage, &j->step.dataset, &j->volume);
+        j->observed = !e;
+        if (e && !j->error)
+            j->error = steal(&e);
+    }
+    uint64_t took_ms = (now_os().mono_us - began) / USEC_PER_MSEC;
+    if (j->error)
+        log_warning("%s %s failed after %llu ms: %s", step_name(j->step.kind),
+                    j->step.name ? j->step.name : UUID_STR(&j->step.dataset),
+                    (unsigned long long)took_ms, j->error->text);
+    else
+        log_debug("%s %s %s took %llu ms", step_name(j->step.kind),
+                  j->step.name ? j->step.name : UUID_STR(&j->step.dataset), j->step.snapshot,
+                  (unsigned long long)took_ms);
+}

@@ -1,0 +1,132 @@
+#include "agent/yaml_json.h"
+
+#include "base/str.h"
+
+#include <errno.h>
+#include <yaml.h>
+
+struct loader {
+    yaml_document_t *document;
+    unsigned nodes;
+};
+
+static struct err *bad(const yaml_node_t *node, const char *what)
+{
+    return err_new(ERR_INVALID, "line %zu: %s", node->start_mark.line + 1, what);
+}
+
+static json_t *plain_scalar(const char *text, size_t n)
+{
+    char *end;
+
+    if (streq(text, "") || streq(text, "~") || streq(text, "null"))
+        return json_null();
+    if (streq(text, "true") || streq(text, "false"))
+        return json_boolean(text[0] == 't');
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    bool digits = text[0] == '-' ? text[1] >= '0' && text[1] <= '9' : text[0] >= '0' && text[0] <= '9';
+    if (digits && *end == '\0' && errno == 0)
+        return json_integer(number);
+    return json_stringn(text, n);
+}
+
+static struct err *load_node(struct loader *l, yaml_node_t *node, unsigned depth, json_t **ret);
+
+static struct err *load_scalar(const yaml_node_t *node, json_t **ret)
+{
+    const char *text = (const char *)node->data.scalar.value;
+    size_t n = node->data.scalar.length;
+
+    if (strlen(text) != n)
+        return bad(node, "a NUL character in a value");
+    *ret = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? plain_scalar(text, n)
+                                                              : json_stringn(text, n);
+    return *ret ? NULL : bad(node, "a value that is not valid UTF-8");
+}
+
+static struct err *load_mapping(struct loader *l, yaml_node_t *node, unsigned depth, json_t *object)
+{
+    for (yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
+        yaml_node_t *key = yaml_document_get_node(l->document, p->key);
+        yaml_node_t *value = yaml_document_get_node(l->document, p->value);
+        json_t *item;
+        if (key->type != YAML_SCALAR_NODE)
+            return bad(key, "a key that is not a simple value");
+        const char *name = (const char *)key->data.scalar.value;
+        if (json_object_get(object, name))
+            return bad(key, "the same key twice");
+        TRY(load_node(l, value, depth + 1, &item));
+        if (json_object_set_new(object, name, item) != 0)
+            return bad(key, "a key that is not valid UTF-8");
+    }
+    return NULL;
+}
+
+static struct err *load_sequence(struct loader *l, yaml_node_t *node, unsigned depth, json_t *array)
+{
+    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+        json_t *item;
+        TRY(load_node(l, yaml_document_get_node(l->document, *i), depth + 1, &item));
+        (void)json_array_append_new(array, item);
+    }
+    return NULL;
+}
+
+static struct err *load_node(struct loader *l, yaml_node_t *node, unsigned depth, json_t **ret)
+{
+    struct err *e;
+    json_t *value;
+
+    if (++l->nodes > YAML_MAX_NODES) /* also what aliases blow up to */
+        return bad(node, "too many values");
+    if (depth > YAML_MAX_DEPTH)
+        return bad(node, "nested too deeply");
+    if (node->type == YAML_SCALAR_NODE)
+        return load_scalar(node, ret);
+    if (node->type == YAML_MAPPING_NODE) {
+        value = json_object();
+        e = load_mapping(l, node, depth, value);
+    } else {
+        value = json_array();
+        e = load_sequence(l, node, depth, value);
+    }
+    if (e) {
+        json_decref(value);
+        return e;
+    }
+    *ret = value;
+    return NULL;
+}
+
+static struct err *load_document(yaml_parser_t *parser, json_t **ret)
+{
+    yaml_document_t document;
+    struct loader l = {.document = &document};
+    struct err *e = NULL;
+
+    if (!yaml_parser_load(parser, &document))
+        return err_new(ERR_INVALID, "line %zu: %s", parser->problem_mark.line + 1,
+                       parser->problem ? parser->problem : "not YAML");
+    yaml_node_t *root = yaml_document_get_root_node(&document);
+    if (root)
+        e = load_node(&l, root, 0, ret);
+    else
+        *ret = json_null();
+    yaml_document_delete(&document);
+    return e;
+}
+
+struct err *yaml_load(const char *text, size_t n, json_t **ret_value)
+{
+    yaml_parser_t parser;
+
+    if (n > YAML_MAX_BYTES)
+        return err_new(ERR_INVALID, "larger than %u bytes", YAML_MAX_BYTES);
+    if (!yaml_parser_initialize(&parser))
+        abort();
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
+    struct err *e = load_document(&parser, ret_value);
+    yaml_parser_delete(&parser);
+    return e;
+}

@@ -1,0 +1,368 @@
+/* flocker-control: the loop that runs the engine between its store, the REST API and the agents. */
+#include "base/log.h"
+#include "base/str.h"
+#include "cli/options.h"
+#include "control/control.h"
+#include "control/rest.h"
+#include "control/sessions.h"
+#include "model/record.h"
+#include "net/http_server.h"
+#include "net/loop.h"
+#include "net/tls.h"
+#include "store/writer.h"
+
+#include <signal.h>
+#include <unistd.h>
+#ifdef HAVE_LIBSYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#define STOP_GRACE_US (5 * USEC_PER_SEC)
+#define EXIT_STORE_UNCERTAIN 75 /* EX_TEMPFAIL: start again, from the store */
+
+struct options {
+    const char *data_path;
+    const char *certificates;
+    char *host, *agent_host;
+    uint16_t port, agent_port;
+};
+
+struct control {
+    struct loop *loop;
+    struct store *store;
+    struct store_writer *writer;
+    struct engine *engine;
+    struct rest *rest;
+    struct http_server *http;
+    struct sessions *sessions;
+    struct tls *tls;
+    SSL_CTX *user_tls, *node_tls;
+    struct timer timer;
+    bool stopping;
+    int status;
+};
+
+/* ---- effects ---- */
+
+struct commit_answer {
+    struct control *control;
+    uint64_t batch;
+    struct store_result result;
+};
+
+static void take_commit_answer(void *cookie)
+{
+    struct commit_answer *a = cookie;
+    struct control *c = a->control;
+
+    if (!a->result.err) {
+        engine_committed(c->engine, now_os(), a->batch);
+    } else if (a->result.uncertain) {
+        log_error("%s; it is not known whether the change is durable: ending, start again from the store",
+                  a->result.err->text);
+        c->status = EXIT_STORE_UNCERTAIN;
+        loop_stop(c->loop);
+    } else {
+        log_error("a change was not recorded: %s", a->result.err->text);
+        engine_commit_failed(c->engine, now_os(), a->batch, a->result.err->text);
+    }
+    err_free(a->result.err);
+    free(a);
+}
+
+/* On the writer thread. */
+static void committed(void *cookie, void *batch_cookie, struct store_result result)
+{
+    struct control *c = cookie;
+    struct commit_answer *a = xcalloc(1, sizeof(*a));
+
+    *a = (struct commit_answer){c, (uint64_t)(uintptr_t)batch_cookie, result};
+    loop_post(c->loop, take_commit_answer, a);
+}
+
+static char *encode(const struct change *change)
+{
+    if (change->dataset)
+        return record_dataset_encode(change->dataset);
+    if (change->container)
+        return record_container_encode(change->container);
+    return change->lease ? record_lease_encode(change->lease) : NULL;
+}
+
+static void commit(struct control *c, const struct batch *b)
+{
+    static const enum store_kind kinds[] = {
+        [OBJECT_DATASET] = STORE_DATASET,
+        [OBJECT_CONTAINER] = STORE_CONTAINER,
+        [OBJECT_LEASE] = STORE_LEASE,
+    };
+    struct store_batch *out = store_batch_new();
+
+    for (size_t i = 0; i < b->n; i++) {
+        const struct change *change = &b->changes[i];
+        char *value = encode(change);
+        bool remove = !change->dataset && !change->container && !change->lease;
+        if (!value && !remove) {
+            log_error("record %s cannot be written without loss", change->key);
+            abort(); /* validation lets no such object in: a defect, and nothing may be lost by it */
+        }
+        store_batch_add(out, change->revision, kinds[change->kind], change->key, value);
+    }
+    store_writer_submit(c->writer, out, (void *)(uintptr_t)b->id);
+}
+
+static void carry_out(struct control *c, struct effect *f)
+{
+    switch (f->kind) {
+    case EFFECT_COMMIT:
+        commit(c, f->batch);
+        break;
+    case EFFECT_REPLY:
+        rest_reply(c->rest, f->command, &f->result);
+        break;
+    case EFFECT_CHANGED:
+        rest_changed(c->rest, f->object, f->name);
+        break;
+    default:
+        sessions_effect(c->sessions, f);
+        break;
+    }
+    effect_free(f);
+}
+
+/* After each batch of events: what the engine collected becomes one commit, the rest goes out. */
+static void pump(void *cookie)
+{
+    struct control *c = cookie;
+
+    engine_flush(c->engine, now_os());
+    for (struct effect *f; (f = engine_next(c->engine));)
+        carry_out(c, f);
+    engine_flush(c->engine, now_os());
+    for (struct effect *f; (f = engine_next(c->engine));)
+        carry_out(c, f);
+    timer_set(&c->timer, engine_deadline(c->engine));
+}
+
+static void on_timer(void *cookie)
+{
+    struct control *c = cookie;
+
+    engine_tick(c->engine, now_os());
+}
+
+static void submit(void *cookie, struct command *command)
+{
+    struct control *c = cookie;
+
+    engine_command(c->engine, now_os(), command);
+}
+
+/* ---- start and stop ---- */
+
+static void stopped(void *cookie)
+{
+    struct control *c = cookie;
+
+    loop_stop(c->loop);
+}
+
+static void on_stop(void *cookie)
+{
+    struct control *c = cookie;
+
+    if (c->stopping)
+        return;
+    c->stopping = true;
+    log_info("stopping");
+    http_server_stop(c->http, now_os().mono_us + STOP_GRACE_US, stopped, c);
+}
+
+static struct err *load(struct control *c)
+{
+    struct store_content content;
+    struct now now = now_os();
+
+    TRY(store_load_sync(c->store, &content));
+    c->engine = engine_new(store_id(c->store), content.revision, random_os());
+    for (size_t i = 0; i < content.n_datasets; i++)
+        engine_restore_dataset(c->engine, steal(&content.datasets[i]));
+    for (size_t i = 0; i < content.n_containers; i++)
+        engine_restore_container(c->engine, steal(&content.containers[i]));
+    for (size_t i = 0; i < content.n_leases; i++)
+        engine_restore_lease(c->engine, now, &content.leases[i]);
+    struct uuid id = store_id(c->store);
+    log_info("store %s at revision %llu: %zu datasets, %zu containers, %zu leases", UUID_STR(&id),
+             (unsigned long long)content.revision,
+             content.n_datasets, content.n_containers, content.n_leases);
+    store_content_done(&content);
+    engine_tick(c->engine, now);
+    return NULL;
+}
+
+static struct err *load_certificates(struct control *c, const char *dir)
+{
+    CLEANUP_FREE char *ca = xasprintf("%s/cluster.crt", dir);
+    CLEANUP_FREE char *crt = xasprintf("%s/control-service.crt", dir);
+    CLEANUP_FREE char *key = xasprintf("%s/control-service.key", dir);
+    CLEANUP_FREE char *warning = NULL;
+
+    TRY(tls_load(ca, crt, key, &warning, &c->tls));
+    if (warning)
+        log_warning("%s", warning);
+    if (tls_own_identity(c->tls)->kind != TLS_KIND_CONTROL_SERVICE)
+        return err_new(ERR_INVALID, "%s is not a control service's certificate; make one with "
+                                    "flocker-ca create-control-certificate",
+                       crt);
+    TRY(tls_server_context(c->tls, TLS_KIND_USER, TLS_EOF_OK | TLS_ALPN_HTTP1, &c->user_tls));
+    return tls_server_context(c->tls, TLS_KIND_NODE, TLS_NO_TICKETS | TLS_ALPN_H2, &c->node_tls);
+}
+
+static struct err *start(struct control *c, const struct options *o)
+{
+    uint16_t port;
+
+    TRY(loop_new(&c->loop));
+    timer_init(&c->timer, c->loop, on_timer, c);
+    TRY(load_certificates(c, o->certificates));
+    TRY(store_open(o->data_path, &c->store));
+    TRY(load(c));
+    TRY(store_writer_start(c->store, committed, c, &c->writer));
+
+    struct rest_config rest = {
+        .loop = c->loop, .engine = c->engine, .submit = submit, .cookie = c};
+    c->rest = rest_new(&rest);
+    struct http_server_config http = {.tls = c->user_tls, .name = "rest"};
+    TRY(http_server_new(c->loop, &http, rest_handle, c->rest, &c->http));
+    TRY(http_server_listen_tcp(c->http, o->host, o->port, &port));
+    struct sessions_config sessions = {.loop = c->loop,
+                                       .engine = c->engine,
+                                       .tls = c->node_tls,
+                                       .host = o->agent_host,
+                                       .port = o->agent_port};
+    TRY(sessions_new(&sessions, &c->sessions));
+    loop_on_idle(c->loop, pump, c);
+    TRY(loop_on_signal(c->loop, SIGTERM, on_stop, c));
+    TRY(loop_on_signal(c->loop, SIGINT, on_stop, c));
+    log_info("REST API on port %u, agents on port %u", port, sessions_port(c->sessions));
+#ifdef HAVE_LIBSYSTEMD
+    (void)sd_notify(0, "READY=1");
+#endif
+    return NULL;
+}
+
+/* A commit that is under way is finished; its answers go out before the sockets close. */
+static void finish(struct control *c)
+{
+    c->sessions = sessions_free(c->sessions);
+    if (c->writer)
+        c->writer = store_writer_stop(c->writer);
+    http_server_free(c->http);
+    rest_free(c->rest);
+    engine_free(c->engine);
+    store_close(c->store);
+    SSL_CTX_free(c->user_tls);
+    SSL_CTX_free(c->node_tls);
+    tls_free(c->tls);
+    timer_cancel(&c->timer);
+    loop_free(c->loop);
+}
+
+static int run(const struct options *o)
+{
+    struct control c = {0};
+    struct err *e = start(&c, o);
+
+    if (!e)
+        e = loop_run(c.loop);
+    if (e) {
+        log_error("%s", e->text);
+        c.status = 1;
+        err_free(e);
+    }
+    finish(&c);
+    return c.status;
+}
+
+/* ---- options ---- */
+
+/* Endpoint as the original took it: `tcp:PORT[:interface=ADDRESS]`, or just the port. */
+static struct err *parse_endpoint(const char *text, char **ret_host, uint16_t *ret_port)
+{
+    const char *p = str_has_prefix(text, "tcp:") ? text + 4 : text;
+    char *end;
+    unsigned long port = strtoul(p, &end, 10);
+
+    if (end == p || port > UINT16_MAX || (*end && !str_has_prefix(end, ":interface=")))
+        return err_new(ERR_INVALID, "'%s' is not an endpoint: use tcp:PORT or tcp:PORT:interface=ADDRESS",
+                       text);
+    free(*ret_host);
+    *ret_host = NULL;
+    if (*end) {
+        struct str host = {0};
+        for (p = end + strlen(":interface="); *p; p++) {
+            if (*p != '\\') /* Twisted's escape of the colons in IPv6 addresses */
+                str_append_bytes(&host, p, 1);
+        }
+        *ret_host = str_steal(&host);
+    }
+    *ret_port = (uint16_t)port;
+    return NULL;
+}
+
+static struct err *take(void *cookie, int id, const char *value)
+{
+    struct options *o = cookie;
+
+    switch (id) {
+    case 1:
+        o->data_path = value;
+        return NULL;
+    case 2:
+        return parse_endpoint(value, &o->host, &o->port);
+    case 3:
+        return parse_endpoint(value, &o->agent_host, &o->agent_port);
+    default:
+        o->certificates = value;
+        return NULL;
+    }
+}
+
+int control_main(int argc, char **argv)
+{
+    static const struct cli_option options[] = {
+        {1, 'd', "data-path", "DIR", "Where the store is (/var/lib/flocker)"},
+        {2, 'p', "port", "ENDPOINT", "For the REST API (tcp:4523)"},
+        {3, 'a', "agent-port", "ENDPOINT", "For the agents (tcp:4524)"},
+        {4, 'c', "certificates-directory", "DIR",
+         "Holds cluster.crt, control-service.crt and control-service.key (/etc/flocker)"},
+    };
+    static const struct cli_spec spec = {
+        .program = "flocker-control",
+        .synopsis = "flocker-control [options]",
+        .options = options,
+        .n_options = ARRAY_SIZE(options),
+        .text = "The control service: holds what users want, and tells the agents.",
+        .take = take,
+    };
+    struct options o = {.data_path = "/var/lib/flocker",
+                        .certificates = "/etc/flocker",
+                        .port = 4523,
+                        .agent_port = 4524};
+    int first, status;
+
+    switch (cli_parse(&spec, &o, argc, argv, &first)) {
+    case CLI_EXIT_OK:
+        return 0;
+    case CLI_EXIT_ERROR:
+        return 1;
+    case CLI_GO_ON:
+        break;
+    }
+    if (first != argc)
+        return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
+    status = run(&o);
+    free(o.host);
+    free(o.agent_host);
+    return status;
+}

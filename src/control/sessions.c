@@ -1,0 +1,305 @@
+#include "control/sessions.h"
+
+#include "base/log.h"
+#include "net/grpc.h"
+#include "net/outbox.h"
+#include "net/tls.h"
+#include "proto/codec.h"
+
+#include <uthash.h>
+
+/* A session that says nothing for this long is ended: its agent sends a ping every 30 s. */
+#define SILENCE_US (100 * USEC_PER_SEC)
+/* How long an old session may take to prove that it lives, when a machine with another boot id comes. */
+#define PROBE_US (3 * USEC_PER_SEC)
+
+struct session {
+    struct sessions *all;
+    uint64_t id;
+    struct grpc_stream *stream;
+    struct outbox *outbox;
+    struct uuid node; /* by certificate */
+    bool greeted;     /* its hello was taken */
+    struct uuid era;
+    uint64_t heard_us;
+    uint64_t probe_us; /* must have said something by then; 0 = not probed */
+    struct timer timer;
+    UT_hash_handle hh;
+};
+
+struct sessions {
+    struct loop *loop;
+    struct engine *engine;
+    struct grpc_server *server;
+    struct session *by_id;
+    uint64_t next_id;
+};
+
+static void send_message(struct session *s, const char *key, const struct control_message *m)
+{
+    struct str bytes = {0};
+
+    codec_control_encode(m, &bytes);
+    outbox_send(s->outbox, key, &bytes);
+    str_done(&bytes);
+}
+
+static void refuse(struct session *s, const char *text)
+{
+    struct control_message m = {.kind = CONTROL_MESSAGE_REFUSED, .text = (char *)text};
+
+    log_warning("session of node %s at %s ended: %s", UUID_STR(&s->node),
+                grpc_stream_peer(s->stream), text);
+    send_message(s, NULL, &m);
+    grpc_stream_finish(s->stream, GRPC_FAILED_PRECONDITION, text);
+}
+
+static void check_silence(void *cookie)
+{
+    struct session *s = cookie;
+    uint64_t now = now_os().mono_us;
+
+    if ((s->probe_us && now >= s->probe_us) || now >= s->heard_us + SILENCE_US) {
+        log_warning("node %s says nothing; its session is ended", UUID_STR(&s->node));
+        grpc_stream_cancel(s->stream);
+        return;
+    }
+    timer_set(&s->timer, s->probe_us ? s->probe_us : s->heard_us + SILENCE_US);
+}
+
+static void on_open(struct grpc_stream *stream)
+{
+    struct sessions *all = grpc_stream_cookie(stream);
+    struct session *s = xcalloc(1, sizeof(*s));
+    struct tls_identity id;
+    CLEANUP_ERR struct err *e = tls_peer_identity(grpc_stream_ssl(stream), &id);
+
+    s->all = all;
+    s->id = ++all->next_id;
+    s->stream = stream;
+    s->outbox = outbox_new(stream);
+    s->heard_us = now_os().mono_us;
+    timer_init(&s->timer, all->loop, check_silence, s);
+    timer_set(&s->timer, s->heard_us + SILENCE_US);
+    HASH_ADD(hh, all->by_id, id, sizeof(s->id), s);
+    grpc_stream_set_cookie(stream, s);
+    if (e || id.kind != TLS_KIND_NODE) {
+        refuse(s, e ? e->text : "a node certificate is needed here");
+        return;
+    }
+    s->node = id.node;
+}
+
+/* Another machine, or the same after a reboot? The older session must show that it is alive. */
+static void probe_older(struct session *s)
+{
+    for (struct session *o = s->all->by_id; o; o = o->hh.next) {
+        struct control_message m = {.kind = CONTROL_MESSAGE_PING};
+        if (o == s || !o->greeted || !uuid_eq(&o->node, &s->node) || uuid_eq(&o->era, &s->era) ||
+            o->probe_us)
+            continue;
+        o->probe_us = now_os().mono_us + PROBE_US;
+        timer_set(&o->timer, o->probe_us);
+        send_message(o, NULL, &m);
+    }
+}
+
+static void take_hello(struct session *s, const struct hello *h)
+{
+    if (!uuid_eq(&h->node, &s->node)) {
+        CLEANUP_FREE char *text =
+            xasprintf("the certificate is that of node %s; it cannot speak for another",
+                      UUID_STR(&s->node));
+        refuse(s, text);
+        return;
+    }
+    s->greeted = true;
+    s->era = h->era;
+    probe_older(s);
+    log_info("node %s (%s, %s, backend %s) connected", UUID_STR(&h->node), h->host, h->version,
+             h->backend);
+    engine_session_open(s->all->engine, now_os(), s->id, h);
+}
+
+static void take_message(struct session *s, struct agent_message *m)
+{
+    struct engine *e = s->all->engine;
+    struct now now = now_os();
+
+    if (!s->greeted && m->kind != AGENT_MESSAGE_HELLO) {
+        refuse(s, "the first message must be a hello");
+        return;
+    }
+    switch (m->kind) {
+    case AGENT_MESSAGE_HELLO:
+        if (s->greeted)
+            refuse(s, "a second hello in one session");
+        else
+            take_hello(s, &m->hello);
+        break;
+    case AGENT_MESSAGE_REPORT:
+        engine_report(e, now, s->id, &m->report);
+        break;
+    case AGENT_MESSAGE_REPORT_GONE:
+        engine_report_gone(e, now, s->id, &m->dataset);
+        break;
+    case AGENT_MESSAGE_CONTAINER_REPORT:
+        engine_container_report(e, now, s->id, &m->container);
+        break;
+    case AGENT_MESSAGE_CONTAINER_GONE:
+        engine_container_gone(e, now, s->id, m->name);
+        break;
+    case AGENT_MESSAGE_REPORTS_COMPLETE:
+        engine_reports_complete(e, now, s->id);
+        break;
+    case AGENT_MESSAGE_PING: {
+        struct control_message pong = {.kind = CONTROL_MESSAGE_PONG, .counter = m->counter};
+        send_message(s, "pong", &pong);
+        break;
+    }
+    case AGENT_MESSAGE_PONG:
+    case AGENT_MESSAGE_KIND_MAX:
+        break;
+    }
+}
+
+static void on_message(struct grpc_stream *stream, const uint8_t *bytes, size_t n)
+{
+    struct session *s = grpc_stream_cookie(stream);
+    CLEANUP_AGENT_MESSAGE struct agent_message m = {.kind = AGENT_MESSAGE_PING};
+    CLEANUP_ERR struct err *e = codec_agent_decode(bytes, n, &m);
+
+    s->heard_us = now_os().mono_us;
+    s->probe_us = 0;
+    if (e) {
+        m = (struct agent_message){.kind = AGENT_MESSAGE_PING};
+        refuse(s, e->text);
+        return;
+    }
+    take_message(s, &m);
+}
+
+static void on_half_close(struct grpc_stream *stream)
+{
+    grpc_stream_finish(stream, GRPC_OK, NULL);
+}
+
+static void on_drained(struct grpc_stream *stream)
+{
+    struct session *s = grpc_stream_cookie(stream);
+
+    outbox_drained(s->outbox);
+}
+
+static void on_closed(struct grpc_stream *stream, enum grpc_status status, const char *text)
+{
+    struct session *s = grpc_stream_cookie(stream);
+
+    log_info("session of node %s is over (%s %s)", UUID_STR(&s->node), grpc_status_name(status), text);
+    HASH_DEL(s->all->by_id, s);
+    timer_cancel(&s->timer);
+    if (s->greeted)
+        engine_session_closed(s->all->engine, now_os(), s->id);
+    outbox_free(s->outbox);
+    free(s);
+}
+
+static const struct grpc_handlers handlers = {on_open, on_message, on_half_close, on_drained, on_closed};
+
+struct err *sessions_new(const struct sessions_config *config, struct sessions **ret)
+{
+    struct sessions *s = xcalloc(1, sizeof(*s));
+    struct grpc_server_options o = {.base = loop_base(config->loop),
+                                    .host = config->host ? config->host : "::",
+                                    .port = config->port,
+                                    .ctx = config->tls,
+                                    .max_message = CODEC_MAX_MESSAGE,
+                                    .max_queue = CODEC_MAX_MESSAGE,
+                                    .idle_ms = 30000};
+    struct err *e = grpc_server_new(&o, &s->server);
+
+    if (e && !config->host) { /* a host without IPv6 */
+        err_free(e);
+        o.host = "0.0.0.0";
+        e = grpc_server_new(&o, &s->server);
+    }
+    if (e) {
+        free(s);
+        return err_wrap(e, "cannot listen for agents on port %u", config->port);
+    }
+    s->loop = config->loop;
+    s->engine = config->engine;
+    grpc_server_add(s->server, AGENT_SESSION_PATH, &handlers, s);
+    *ret = s;
+    return NULL;
+}
+
+struct sessions *sessions_free(struct sessions *s)
+{
+    if (!s)
+        return NULL;
+    grpc_server_free(s->server);
+    free(s);
+    return NULL;
+}
+
+uint16_t sessions_port(const struct sessions *s)
+{
+    return grpc_server_port(s->server);
+}
+
+static void send_keyed(struct session *s, const char *kind, const char *key,
+                       const struct control_message *m)
+{
+    CLEANUP_FREE char *full = xasprintf("%s %s", kind, key);
+
+    send_message(s, full, m);
+}
+
+void sessions_effect(struct sessions *all, const struct effect *f)
+{
+    struct control_message m = {0};
+    struct session *s;
+
+    HASH_FIND(hh, all->by_id, &f->session, sizeof(f->session), s);
+    if (!s)
+        return;
+    switch (f->kind) {
+    case EFFECT_WELCOME:
+        m.kind = CONTROL_MESSAGE_WELCOME;
+        m.welcome = f->welcome;
+        send_message(s, NULL, &m);
+        break;
+    case EFFECT_ORDER:
+        m.kind = CONTROL_MESSAGE_ORDER;
+        m.order = f->order;
+        send_keyed(s, "dataset", UUID_STR(&f->order.dataset), &m);
+        break;
+    case EFFECT_ORDER_NONE:
+        m.kind = CONTROL_MESSAGE_ORDER_NONE;
+        m.dataset = f->dataset;
+        send_keyed(s, "dataset", UUID_STR(&f->dataset), &m);
+        break;
+    case EFFECT_CONTAINER_ORDER:
+        m.kind = CONTROL_MESSAGE_CONTAINER_ORDER;
+        m.container = f->container_order;
+        send_keyed(s, "container", f->container_order.config->name, &m);
+        break;
+    case EFFECT_CONTAINER_NONE:
+        m.kind = CONTROL_MESSAGE_CONTAINER_NONE;
+        m.name = f->name;
+        send_keyed(s, "container", f->name, &m);
+        break;
+    case EFFECT_ORDERS_COMPLETE:
+        m.kind = CONTROL_MESSAGE_ORDERS_COMPLETE;
+        send_message(s, NULL, &m);
+        break;
+    case EFFECT_REFUSE:
+        refuse(s, f->text);
+        break;
+    case EFFECT_COMMIT:
+    case EFFECT_REPLY:
+    case EFFECT_CHANGED:
+        break;
+    }
+}
