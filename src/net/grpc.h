@@ -14,7 +14,7 @@
  * Receiving is bounded by the message limit and, while paused, by the HTTP/2 window.
  *
  * HTTP/2 pings are not used: foreign servers punish them. A dead peer is found by TCP keep-alive
- * after about two minutes; who needs to know sooner sends messages of its own. */
+ * after about twenty seconds; who needs to know sooner sends messages of its own. */
 #pragma once
 
 #include "base/err.h"
