@@ -1,5 +1,6 @@
-/* Snapshot streams between nodes: agent to agent, port 4525, mutual TLS with node certificates, one connection a
- * stream. The receiver takes only transfers that were announced to it, and only from the announced node. */
+/* Snapshot streams between nodes: agent to agent, port 4525, mutual TLS with node certificates, one
+ * connection a stream. The receiver takes only transfers that were announced to it, and only from
+ * the announced node. */
 #pragma once
 
 #include "base/err.h"
@@ -12,7 +13,9 @@
 
 struct mover;
 
-/* Called on a mover thread when a snapshot of `dataset` is complete and durable here. */
+/* Called on a mover thread when a snapshot of `dataset` is complete and durable here; again when
+ * the source asks for it again. Must return soon and must not call mover_forbid_sync() or
+ * mover_stop(). */
 typedef void mover_received_fn(void *cookie, const struct uuid *dataset, uint64_t transfer,
                                const char *snapshot);
 
@@ -26,24 +29,33 @@ struct mover_config {
     void *cookie;
 };
 
+/* Listens, and starts the thread that accepts. SIGPIPE is ignored in the whole process from here
+ * on. The addresses and names in `config` are copied. ERR_INVALID: no local storage, or a bad
+ * address; ERR_BUSY: the port is taken. */
 struct err *mover_start(const struct mover_config *config, struct mover **ret_mover) MUST_USE;
-struct mover *mover_stop(struct mover *m); /* ends all streams; returns NULL */
+/* Ends all streams, waits for them (blocks) and frees. No call may begin any more. Accepts NULL;
+ * returns NULL. */
+struct mover *mover_stop(struct mover *m);
 uint16_t mover_port(const struct mover *m);
 
-/* Allows (until forbidden) the transfer of `dataset` from `source`. Thread-safe, does not block. */
+/* Allows (until forbidden) the transfer of `dataset` from `source`; the same transfer again
+ * replaces the source. Thread-safe, does not block. One stream a dataset runs at a time: a newer
+ * connection ends the older one. */
 void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transfer,
                     const struct uuid *source);
-/* Forbids it and ends a running stream of it; returns when no thread works on it any more (blocks). */
+/* Forbids it and ends a running stream of it; returns when no thread works on it any more (blocks).
+ */
 void mover_forbid_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer);
 
 struct mover_progress {
-    uint64_t bytes;    /* of the stream, sent so far; written atomically by the mover */
+    uint64_t bytes;       /* of the stream, sent so far; written atomically by the mover */
     volatile bool cancel; /* set by the caller to end the send */
 };
 
-/* Sends `snapshot` to the peer as an increment from the newest snapshot that both sides hold, else whole. Returns
- * NULL when the peer has confirmed that it is complete and durable there (also when it was there before). Blocks.
- * ERR_UNAVAILABLE: peer not reached; ERR_DENIED: the peer does not expect this transfer; ERR_CANCELLED. */
+/* Sends `snapshot` to the peer as an increment from the newest snapshot that both sides hold, else
+ * whole. Returns NULL when the peer has confirmed that it is complete and durable there (also when
+ * it was there before). Blocks. ERR_UNAVAILABLE: peer not reached; ERR_DENIED: the peer does not
+ * expect this transfer; ERR_CANCELLED. */
 struct err *mover_send_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer,
                             const char *snapshot, const struct uuid *peer, const char *peer_host,
                             uint16_t peer_port, struct mover_progress *progress) MUST_USE;
