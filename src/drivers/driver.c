@@ -6,6 +6,7 @@
 static const struct driver *const backends[] = {
     &driver_btrfs,
     &driver_fake,
+    &driver_loopback,
 };
 
 struct err *driver_find(const char *backend, const struct driver **ret_driver)
