@@ -132,24 +132,6 @@ void http_conn_kill(struct http_conn *c)
     timer_update(c);
 }
 
-void http_conn_wind_down(struct http_conn *c)
-{
-    struct http_request *r = c->request;
-
-    c->keep_alive = false;
-    if (c->state == HTTP_STATE_HANDSHAKE || c->state == HTTP_STATE_IDLE) {
-        http_conn_kill(c);
-    } else if (c->state == HTTP_STATE_STREAM) {
-        if (r->chunked && r->body_wanted && evbuffer_add(http_conn_output(c), "0\r\n\r\n", 5) < 0)
-            abort(); /* memory */
-        c->request = NULL;
-        c->server->held--;
-        state_set(c, HTTP_STATE_CLOSING, now_os().mono_us);
-        timer_update(c);
-        request_gone(r);
-    }
-}
-
 /* Everything is sent: tell the client so, and wait until it has read it. Closing a socket that
  * holds unread bytes would send a reset, which may overtake our answer. */
 static void linger(struct http_conn *c)
@@ -170,8 +152,28 @@ static void linger(struct http_conn *c)
 static void answered(struct http_conn *c, bool keep_alive)
 {
     state_set(c, keep_alive ? HTTP_STATE_WRITING : HTTP_STATE_CLOSING, now_os().mono_us);
+    if (output_length(c) == 0) /* the end of a stream whose bytes have all left */
+        bufferevent_trigger(c->bev, EV_WRITE,
+                            BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
     if (!c->busy)
         timer_update(c);
+}
+
+void http_conn_wind_down(struct http_conn *c)
+{
+    struct http_request *r = c->request;
+
+    c->keep_alive = false;
+    if (c->state == HTTP_STATE_HANDSHAKE || c->state == HTTP_STATE_IDLE) {
+        http_conn_kill(c);
+    } else if (c->state == HTTP_STATE_STREAM) {
+        if (r->chunked && r->body_wanted && evbuffer_add(http_conn_output(c), "0\r\n\r\n", 5) < 0)
+            abort(); /* memory */
+        c->request = NULL;
+        c->server->held--;
+        answered(c, /* keep_alive= */ false);
+        request_gone(r);
+    }
 }
 
 void http_conn_answered(struct http_conn *c, bool keep_alive)
@@ -322,7 +324,7 @@ static bool step_body_chunked(struct http_conn *c, struct evbuffer *in)
         refuse(c, 400, "The chunked body of the request is malformed.", /* keep_alive= */ false);
         return true;
     case HTTP_CHUNKED_DATA:
-        if (len > c->server->config.max_body_bytes - c->body.len) {
+        if (len + c->chunked.left > c->server->config.max_body_bytes - c->body.len) {
             refuse(c, 413, "The body of the request is too large.", /* keep_alive= */ false);
             return true;
         }
@@ -575,10 +577,19 @@ void http_conn_accept(struct http_server *s, int fd, const struct http_peer *pee
 
 /* ---- what handlers see of a request ---- */
 
+/* The client had gone before somebody asked to be told. */
+static void close_late(void *cookie)
+{
+    struct http_request *r = cookie;
+
+    r->close_posted = false;
+    request_gone(r);
+}
+
 void http_request_free(struct http_request *r)
 {
     if (r->close_posted)
-        loop_unpost(r->loop, r->on_close, r->on_close_cookie);
+        loop_unpost(r->loop, close_late, r);
     http_head_free(r->head);
     str_done(&r->body);
     free(r);
@@ -649,13 +660,12 @@ void *http_request_data(const struct http_request *r)
 
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *cookie)
 {
-    if (r->close_posted)
-        loop_unpost(r->loop, r->on_close, r->on_close_cookie);
     r->on_close = fn;
     r->on_close_cookie = cookie;
-    r->close_posted = !r->conn && fn;
-    if (r->close_posted)
-        loop_post(r->loop, fn, cookie);
+    if (r->conn || !fn || r->close_posted)
+        return;
+    r->close_posted = true;
+    loop_post(r->loop, close_late, r);
 }
 
 bool http_request_is_gone(const struct http_request *r)
