@@ -1,4 +1,5 @@
 /* The one program: what it does depends on the name it is called by, or on its first argument. */
+#include "agent/agent.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "cli/options.h"
@@ -69,6 +70,8 @@ static const struct program {
     const char *description; /* NULL = another name of the one above */
 } programs[] = {
     {"flocker-control", control_main, "The control service"},
+    {"flocker-agent", agent_main, "The agent of a node"},
+    {"flocker-dataset-agent", agent_main, NULL},
     {"flocker-container-agent", container_agent_main, "Nothing: flocker-agent includes it"},
     {"flocker-docker-plugin", docker_plugin_main, "Nothing: flocker-agent serves its socket"},
     {"flocker-ca", ca_main, "Create the cluster's certificates"},
