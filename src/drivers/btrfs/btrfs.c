@@ -15,8 +15,10 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#define FULL_BYTES (64u << 20) /* less than this is left: no room was the reason */
 #define FOLDER (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 static const struct driver_key keys[] = {
@@ -366,6 +368,19 @@ static struct err *btrfs_identity(void *cookie, const struct uuid *dataset, cons
     return NULL;
 }
 
+/* A snapshot that was made writable keeps its identity, and an increment on it would be taken and be wrong. */
+static struct err *open_base(int dataset, const char *name, int *ret_fd)
+{
+    struct uuid id;
+    bool read_only;
+
+    TRY(err_wrap(open_in(dataset, "snap", name, ret_fd), "its base"));
+    TRY(identity_of(*ret_fd, &id, &read_only));
+    return read_only
+               ? NULL
+               : err_new(ERR_CORRUPT, "its base %s was made writable: delete that snapshot", name);
+}
+
 static struct err *btrfs_send(void *cookie, const struct uuid *dataset, const char *base,
                               const char *snapshot, int fd, const volatile bool *cancel)
 {
@@ -374,7 +389,7 @@ static struct err *btrfs_send(void *cookie, const struct uuid *dataset, const ch
     TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
     TRY(open_in(dir, "snap", snapshot, &to));
     if (base)
-        TRY(open_in(dir, "snap", base, &from));
+        TRY(open_base(dir, base, &from));
     return stream_send(cookie, from, to, fd, cancel);
 }
 
@@ -421,6 +436,14 @@ static struct err *accept(struct pool *p, const struct uuid *dataset, int dir, i
     return subvolume_snapshot(got, snap, snapshot, /* read_only= */ true, group);
 }
 
+/* `btrfs receive` tells only in words why it failed. */
+static bool pool_is_full(const struct pool *p)
+{
+    struct statvfs st;
+
+    return fstatvfs(p->top, &st) == 0 && st.f_bavail * st.f_frsize < FULL_BYTES;
+}
+
 static struct err *btrfs_receive(void *cookie, const struct uuid *dataset, const char *base,
                                  const char *snapshot, const char *identity, int fd)
 {
@@ -435,13 +458,15 @@ static struct err *btrfs_receive(void *cookie, const struct uuid *dataset, const
         return err_new(ERR_EXISTS, "it is here already");
     err_free(missing);
     if (base)
-        TRY(err_wrap(open_in(dir, "snap", base, &ready), "its base"));
+        TRY(open_base(dir, base, &ready));
     TRY(remove_tries(dir, /* all= */ false));
     TRY(begin_try(dir, snapshot, &name, &try_fd));
     CLEANUP_FREE char *path =
         xasprintf("%s/flocker/%s/incoming/%s", p->path, UUID_STR(dataset), name);
     struct err *e = stream_receive(path, fd);
 
+    if (e && pool_is_full(p))
+        e->code = ERR_NO_SPACE;
     if (!e)
         e = accept(p, dataset, dir, try_fd, snapshot, identity);
     mem_closep(&try_fd);

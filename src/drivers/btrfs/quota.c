@@ -100,7 +100,8 @@ static uint64_t read_number(int dir, const char *name)
 
 uint64_t quota_get_limit(const struct pool *p, uint64_t group)
 {
-    CLEANUP_FREE char *path = xasprintf("%s/qgroups/1_%" PRIu64, p->sysfs, (uint64_t)(group & (LEVEL_1 - 1)));
+    CLEANUP_FREE char *path =
+        xasprintf("%s/qgroups/1_%" PRIu64, p->sysfs, (uint64_t)(group & (LEVEL_1 - 1)));
     CLEANUP_CLOSE int dir = group ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
     if (dir < 0 || !(read_number(dir, "limit_flags") & BTRFS_QGROUP_LIMIT_MAX_RFER))

@@ -834,7 +834,7 @@ static void test_never_formats(void **state)
     for (int i = 0; i < 6; i++) {
         struct uuid id = node_new_dataset();
 
-        ok(storage_create(A->storage, &id, 512 * MIB, NULL, 1));
+        ok(storage_create(A->storage, &id, 128 * MIB, NULL, 1));
         CLEANUP_FREE char *file =
             shell_out("find %s/shared -name 'block-%s*' | tr -d '\\n'", node_dir, UUID_STR(&id));
 
@@ -845,7 +845,7 @@ static void test_never_formats(void **state)
                 "mkfs.ext4 -q -F %s && dd if=/dev/zero of=%s bs=1 seek=1024 count=%d conv=notrunc "
                 "status=none",
                 file, file, i == 4 ? 1024 : 128);
-        CLEANUP_FREE char *before = shell_out("sha256sum <%s", file);
+        shell("cp --sparse=always %s %s/before", file, node_dir);
         struct err *e = storage_mount(A->storage, &id, 1);
 
         if (!e)
@@ -857,9 +857,7 @@ static void test_never_formats(void **state)
         ok(storage_release(A->storage, &id, 1, 1, ""));
         CLEANUP_FREE char *now =
             shell_out("find %s/shared -name 'block-%s*' | tr -d '\\n'", node_dir, UUID_STR(&id));
-        CLEANUP_FREE char *after = shell_out("sha256sum <%s", now);
-
-        assert_string_equal(before, after);
+        shell("cmp %s %s/before", now, node_dir);
         destroy_everywhere(&id);
     }
 }
