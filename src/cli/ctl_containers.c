@@ -197,11 +197,15 @@ struct err *ctl_create_container(struct ctl *c)
 struct err *ctl_destroy_container(struct ctl *c)
 {
     const char *name = c->args->operands[0];
-    CLEANUP_JSON json_t *answer = NULL;
+    CLEANUP_JSON json_t *answer = NULL, *before = NULL;
     CLEANUP_FREE char *path = api_path("/v1/configuration/containers/", name);
 
+    if (c->args->wait) /* where it is, for afterwards nobody says */
+        TRY(get_detail(c, name, &before));
+    const char *on =
+        *ctl_text(before, "on") ? ctl_text(before, "on") : ctl_text(before, "node_uuid");
     TRY(api_call(c->api, "DELETE", path, NULL, &answer));
-    return finish(c, answer, GOAL_CONTAINER_GONE, name, NULL,
+    return finish(c, answer, GOAL_CONTAINER_GONE, name, *on ? on : NULL,
                   "is no longer in the configuration; the cluster stops it. Its dataset stays.");
 }
 

@@ -79,7 +79,7 @@ struct watch {
 
 /* What a look at the object showed. */
 struct sight {
-    bool away;      /* the control service did not answer; it may be restarting */
+    bool away;      /* nothing is known: the control service (restarting?) or the node is silent */
     json_t *detail; /* NULL = not found, or away */
     char *reason;   /* why it is not as wanted, or why there was no answer; NULL = not said */
 };
@@ -110,6 +110,27 @@ static struct err *look(struct ctl *c, const struct watch *w, struct sight *ret_
     }
     if (!e)
         *ret_sight = s;
+    return e;
+}
+
+/* A node that is silent reports nothing: that its container is not in the list proves nothing. */
+static struct err *look_at_node(struct ctl *c, const struct watch *w, struct sight *s)
+{
+    CLEANUP_JSON json_t *nodes = NULL;
+
+    if (w->goal != GOAL_CONTAINER_GONE || !w->node || s->away || s->detail)
+        return NULL;
+    struct err *e = ctl_get_nodes(c, &nodes);
+    if (err_is(e, ERR_UNAVAILABLE)) {
+        s->reason = xstrdup(e->text);
+        e = err_free(e);
+    } else if (!e && !json_object_get(nodes, w->node)) {
+        s->reason =
+            xasprintf("node-disconnected: node %s is not connected, so it is not known whether "
+                      "the container still runs there; it is stopped when the node is back",
+                      w->node);
+    }
+    s->away = s->reason != NULL;
     return e;
 }
 
@@ -147,6 +168,7 @@ static struct err *wait_loop(struct ctl *c, const struct watch *w)
         CLEANUP(sight_done) struct sight s = {0};
         bool reached = false;
         TRY(look(c, w, &s));
+        TRY(look_at_node(c, w, &s));
         if (!s.away)
             TRY(ctl_goal_reached(w->goal, s.detail, w->node, &reached));
         if (reached)

@@ -703,7 +703,7 @@ def test_wait_for_containers(ctl, control):
     output(ctl("move-container", "db", "-t", "8d", "--wait=20"))
     control.answers["DELETE", "/v1/configuration/containers/db"] = (200, None)
     # The configuration forgets it at once; the node still stops it.
-    control.answers["GET", "/v1/state/containers/db"] = (404, {"description": "Container not found."})
+    control.answers["GET", "/v1/state/containers/db"] = (200, base)
     control.answers["GET", "/v1/state/containers"] = [
         (200, [dict(base, running=True)]),
         (200, [dict(base, running=False), {"name": "db2"}]),
@@ -711,6 +711,18 @@ def test_wait_for_containers(ctl, control):
     ]
     output(ctl("destroy-container", "db", "--wait=20"))
     assert len(control.answers["GET", "/v1/state/containers"]) == 1
+
+
+def test_a_silent_node_is_no_proof_that_its_container_is_gone(ctl, control):
+    control.answers["DELETE", "/v1/configuration/containers/db"] = (200, None)
+    control.answers["GET", "/v1/state/containers/db"] = (
+        200,
+        {"name": "db", "node_uuid": GONE, "on": None, "state": "absent", "reason": None},
+    )
+    done = ctl("destroy-container", "db", "--wait=1")
+    assert done.returncode == 1
+    assert f"not removed after 1 seconds: node-disconnected: node {GONE} is not connected" in done.stderr
+    assert [s[0] for s in control.changes()] == ["DELETE"]
 
 
 def test_wait_survives_a_restart_of_the_control_service(ctl, control, certs):
