@@ -2,7 +2,9 @@
 
 #include "base/log.h"
 #include "base/now.h"
+#include "base/str.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 struct step_job *step_job_new(struct step_context *context, struct step *step)
@@ -151,18 +153,23 @@ static struct err *run(struct step_job *j)
     }
 }
 
-/* For the tests that kill a process at a named step: waits there, so that the kill meets it. Off unless the
- * variable is set. */
+/* For the tests that kill a process at a named step: FLOCKER_TEST_PAUSE_AT=before-release:/path makes the file and waits
+ * there until somebody removes it. Off unless the variable is set. */
 static void pause_for_test(const struct step *s, const char *when)
 {
     const char *at = getenv("FLOCKER_TEST_PAUSE_AT");
-    CLEANUP_FREE char *here = xasprintf("%s-%s", when, step_name(s->kind));
+    CLEANUP_FREE char *here = xasprintf("%s-%s:", when, step_name(s->kind));
 
-    if (!at || strcmp(at, here) != 0)
+    if (!at || !str_has_prefix(at, here))
         return;
-    log_warning("test pause at %s", here);
-    for (int i = 0; i < 600; i++)
-        (void)usleep(100000);
+    const char *path = at + strlen(here);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return; /* once is enough */
+    log_warning("test: paused at %s", at);
+    for (int i = 0; i < 1200 && access(path, F_OK) == 0; i++)
+        (void)usleep(50000);
+    (void)unlink(path);
 }
 
 void step_job_run_sync(struct step_job *j)
