@@ -92,8 +92,8 @@ enum ctl_goal {
 #define CTL_WAIT_SECONDS 300
 
 /* With --wait: blocks until the goal is reached, prints on standard error what blocks it, gives up
- * with the reason after the time. Without --wait it does nothing. `node` may be NULL for the GONE
- * goals. */
+ * with the reason after the time. Without --wait it does nothing. For a container
+ * that is to go, `node` is where it is, or NULL when unknown; a dataset that is to go needs none. */
 struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const char *node) MUST_USE;
 /* true when `detail` (answer of /v1/state/.../<id>; of a container that is to go, its item in
  * /v1/state/containers; NULL = not found) shows that the goal is reached; an
