@@ -946,6 +946,54 @@ static void test_kill_anywhere(void **state)
     assert_string_equal(left, "");
 }
 
+static void *live(void *cookie)
+{
+    struct uuid id = node_new_dataset();
+    struct err *e = NULL;
+
+    for (uint64_t i = 0; i < 5 && !e; i++) {
+        struct volume_state v = {0};
+
+        e = storage_create(A->storage, &id, size_wanted(), NULL, 1);
+        if (!e)
+            e = storage_mount(A->storage, &id, 1);
+        if (!e)
+            e = storage_observe(A->storage, &id, &v);
+        if (!e && (!v.mounted || v.mark.epoch != 1))
+            e = err_new(ERR_INTERNAL, "not mounted after mount");
+        volume_state_done(&v);
+        if (!e)
+            e = storage_release(A->storage, &id, 1, 3, local() ? "s" : "");
+        if (!e)
+            e = storage_destroy(A->storage, &id);
+    }
+    *(struct err **)cookie = e;
+    return NULL;
+}
+
+/* Different datasets at the same time, beside lists of everything. */
+static void test_parallel(void **state)
+{
+    enum { N = 6 };
+    pthread_t t[N];
+    struct err *e[N];
+    struct volume_state *states;
+    size_t n;
+
+    for (int i = 0; i < N; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, live, &e[i]), 0);
+    for (int i = 0; i < 20; i++) {
+        ok(storage_list(A->storage, &states, &n));
+        for (size_t k = 0; k < n; k++)
+            volume_state_done(&states[k]);
+        free(states);
+    }
+    for (int i = 0; i < N; i++)
+        pthread_join(t[i], NULL);
+    for (int i = 0; i < N; i++)
+        ok(e[i]);
+}
+
 /* Not a pass/fail by time: prints what the steps of a move cost. */
 static void test_speed(void **state)
 {
@@ -1017,6 +1065,7 @@ static int run(void)
         cmocka_unit_test(test_final_snapshot_is_retaken),
         cmocka_unit_test(test_attachable_move),
         cmocka_unit_test(test_never_formats),
+        cmocka_unit_test(test_parallel),
         cmocka_unit_test(test_kill_anywhere),
         cmocka_unit_test(test_speed),
     };
