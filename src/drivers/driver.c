@@ -165,6 +165,26 @@ void volume_list_done(struct volume_list *l)
     *l = (struct volume_list){0};
 }
 
+static int by_order(const void *a, const void *b)
+{
+    const struct snapshot_found *x = a, *y = b;
+
+    if (x->order != y->order)
+        return x->order < y->order ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+void volume_state_set_snapshots(struct volume_state *v, struct snapshot_found *found, size_t n)
+{
+    if (!n)
+        return;
+    qsort(found, n, sizeof(*found), by_order);
+    v->snapshots = xcalloc(n, sizeof(*v->snapshots));
+    v->n_snapshots = n;
+    for (size_t i = 0; i < n; i++)
+        memcpy(v->snapshots[i], found[i].name, SNAPSHOT_NAME_SIZE);
+}
+
 bool snapshot_name_is_valid(const char *name)
 {
     size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");

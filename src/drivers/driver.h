@@ -166,5 +166,11 @@ struct volume_list {
 /* The state of that dataset in the list, added when missing; valid until the next call. */
 struct volume_state *volume_list_get(struct volume_list *l, const struct uuid *dataset);
 void volume_list_done(struct volume_list *l);
+struct snapshot_found {
+    uint64_t order; /* grows with the time of making */
+    char name[SNAPSHOT_NAME_SIZE];
+};
+/* Makes these, oldest first, the snapshots of a state that has none; sorts `found`. */
+void volume_state_set_snapshots(struct volume_state *v, struct snapshot_found *found, size_t n);
 /* true for [a-z0-9-]{1,63}, not beginning with "-": safe as the name of a file. */
 bool snapshot_name_is_valid(const char *name);

@@ -51,18 +51,7 @@ static bool is_subvolume(int dir, const char *name)
            st.st_ino == BTRFS_FIRST_FREE_OBJECTID;
 }
 
-struct numbered {
-    uint64_t id; /* of the subvolume: grows with each new one */
-    char name[SNAPSHOT_NAME_SIZE];
-};
-
-static int by_id(const void *a, const void *b)
-{
-    const struct numbered *x = a, *y = b;
-
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
+/* Of the subvolume: grows with each new one. */
 static uint64_t id_of(int dir, const char *name)
 {
     CLEANUP_CLOSE int fd = openat(dir, name, FOLDER);
@@ -75,7 +64,7 @@ static void look_at_snapshots(int dataset, struct volume_state *v)
 {
     CLEANUP_CLOSE int snap = openat(dataset, "snap", FOLDER);
     CLEANUP_DIR DIR *d = snap < 0 ? NULL : dir_stream(snap);
-    CLEANUP_FREE struct numbered *all = NULL;
+    CLEANUP_FREE struct snapshot_found *all = NULL;
     size_t n = 0, cap = 0;
     const char *name;
 
@@ -83,16 +72,10 @@ static void look_at_snapshots(int dataset, struct volume_state *v)
         if (!snapshot_name_is_valid(name) || !is_subvolume(snap, name))
             continue;
         all = mem_grow(all, n, &cap, sizeof(*all));
-        all[n].id = id_of(snap, name);
+        all[n].order = id_of(snap, name);
         (void)snprintf(all[n++].name, SNAPSHOT_NAME_SIZE, "%s", name);
     }
-    if (!n)
-        return;
-    qsort(all, n, sizeof(*all), by_id);
-    v->snapshots = xcalloc(n, sizeof(*v->snapshots));
-    v->n_snapshots = n;
-    for (size_t i = 0; i < n; i++)
-        memcpy(v->snapshots[i], all[i].name, SNAPSHOT_NAME_SIZE);
+    volume_state_set_snapshots(v, all, n);
 }
 
 /* A running receive holds a lock on the folder of its try. Gives a locked descriptor when nobody

@@ -22,9 +22,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #define DEFAULT_ROOT "/var/lib/flocker/fake"
 
 struct fake {
@@ -95,41 +92,27 @@ static struct err *remove_tree(const char *path)
 
 /* ---- looking ---- */
 
-static int by_age(const void *a, const void *b, void *snap)
-{
-    struct stat x = {0}, y = {0};
-    CLEANUP_FREE char *na = xasprintf("%s.tar", (const char *)a);
-    CLEANUP_FREE char *nb = xasprintf("%s.tar", (const char *)b);
-
-    (void)fstatat(*(int *)snap, na, &x, 0);
-    (void)fstatat(*(int *)snap, nb, &y, 0);
-    if (x.st_mtim.tv_sec != y.st_mtim.tv_sec)
-        return x.st_mtim.tv_sec < y.st_mtim.tv_sec ? -1 : 1;
-    if (x.st_mtim.tv_nsec != y.st_mtim.tv_nsec)
-        return x.st_mtim.tv_nsec < y.st_mtim.tv_nsec ? -1 : 1;
-    return strcmp(a, b);
-}
-
 static void add_snapshots(int dataset, struct volume_state *v)
 {
     CLEANUP_CLOSE int snap = openat(dataset, "snap", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CLEANUP_DIR DIR *d = snap < 0 ? NULL : dir_stream(snap);
-    size_t cap = 0;
+    CLEANUP_FREE struct snapshot_found *found = NULL;
+    size_t n = 0, cap = 0;
     const char *name;
+    struct stat st;
 
     while (d && (name = dir_next(d))) {
-        size_t n = strlen(name);
-        char stem[SNAPSHOT_NAME_SIZE];
+        size_t stem = strlen(name) - strlen(strrchr(name, '.') ? strrchr(name, '.') : "");
 
-        if (n < 5 || n - 4 >= sizeof(stem) || !streq(name + n - 4, ".tar"))
+        if (stem >= SNAPSHOT_NAME_SIZE || !streq(name + stem, ".tar") ||
+            fstatat(snap, name, &st, 0) < 0)
             continue;
-        memcpy(stem, name, n - 4);
-        stem[n - 4] = '\0';
-        v->snapshots = mem_grow(v->snapshots, v->n_snapshots, &cap, sizeof(*v->snapshots));
-        memcpy(v->snapshots[v->n_snapshots++], stem, sizeof(stem));
+        found = mem_grow(found, n, &cap, sizeof(*found));
+        found[n] = (struct snapshot_found){.order = (uint64_t)st.st_mtim.tv_sec * 1000000000u +
+                                                    (uint64_t)st.st_mtim.tv_nsec};
+        memcpy(found[n++].name, name, stem);
     }
-    if (v->n_snapshots > 1)
-        qsort_r(v->snapshots, v->n_snapshots, sizeof(*v->snapshots), by_age, &snap);
+    volume_state_set_snapshots(v, found, n);
 }
 
 /* The lock on work/ tells what is being made from what a crash left. */
@@ -294,7 +277,7 @@ static struct err *fake_snapshot(void *cookie, const struct uuid *dataset, const
                                 "--warning=no-file-changed",
                                 ".",
                                 NULL};
-    struct exec_result r = {0};
+    CLEANUP_EXEC struct exec_result r = {0};
 
     if (has_snapshot(f, dataset, name))
         return NULL;
@@ -302,11 +285,9 @@ static struct err *fake_snapshot(void *cookie, const struct uuid *dataset, const
         return err_errno(errno, "cannot take a snapshot: no volume %s", vol);
     TRY(begin(f, dataset, &work));
     TRY(exec_run(&(struct exec_request){.argv = argv, .any_exit = true}, &r));
-    int status = r.status; /* 1: a file changed while it was read */
-    struct err *e = status > 1 ? err_new(ERR_IO, "tar: %s", r.err_text) : NULL;
-
-    exec_result_done(&r);
-    return e ? e : publish(f, dataset, name, work);
+    if (r.status > 1) /* 1: a file changed while it was read */
+        return err_new(ERR_IO, "tar: %s", r.err_text);
+    return publish(f, dataset, name, work);
 }
 
 static struct err *fake_snapshot_delete(void *cookie, const struct uuid *dataset, const char *name)
@@ -369,23 +350,13 @@ static struct err *fake_promote(void *cookie, const struct uuid *dataset, const 
 /* The hash of the archive: the same on any node. */
 static struct err *hash_of(int fd, char **ret_identity)
 {
-    XXH3_state_t *h = XXH3_createState();
-    CLEANUP_FREE char *buf = xmalloc(65536);
-    off_t at = 0;
-    ssize_t n;
+    const char *const argv[] = {"sha256sum", NULL};
+    CLEANUP_EXEC struct exec_result r = {0};
 
-    XXH3_128bits_reset(h);
-    while ((n = pread(fd, buf, 65536, at)) > 0) {
-        XXH3_128bits_update(h, buf, (size_t)n);
-        at += n;
-    }
-    XXH128_hash_t sum = XXH3_128bits_digest(h);
-
-    XXH3_freeState(h);
-    if (n < 0)
+    if (lseek(fd, 0, SEEK_SET) < 0)
         return err_errno(errno, "cannot read a snapshot");
-    *ret_identity =
-        xasprintf("%016llx%016llx", (unsigned long long)sum.high64, (unsigned long long)sum.low64);
+    TRY(exec_run(&(struct exec_request){.argv = argv, .stdin_fd = fd}, &r));
+    *ret_identity = xstrndup(r.out, strcspn(r.out, " "));
     return NULL;
 }
 
