@@ -200,6 +200,7 @@ static void *watch_main(void *cookie)
 {
     struct docker_watch *w = cookie;
 
+    (void)pthread_setname_np(pthread_self(), DOCKER_WATCH_THREAD);
     while (!atomic_load(&w->stop)) {
         (void)drain_inotify(w); /* from here on a new socket cuts the pause short */
         follow(w);

@@ -4,6 +4,8 @@
 #include "base/uuid.h"
 #include "engines/container_engine.h"
 
+#define DOCKER_WATCH_THREAD "docker-watch" /* name of the thread */
+
 struct docker_watch;
 
 struct err *docker_watch_start(const char *socket, const struct uuid *cluster,

@@ -256,6 +256,7 @@ static void *accept_main(void *cookie)
     struct mover *m = cookie;
     int timeout_ms = -1;
 
+    (void)pthread_setname_np(pthread_self(), "mover-accept");
     while (!atomic_load(&m->stopping)) {
         struct pollfd p[2] = {{.fd = m->wake_fd, .events = POLLIN},
                               {.fd = timeout_ms < 0 ? m->listen_fd : -1, .events = POLLIN}};

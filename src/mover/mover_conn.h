@@ -10,8 +10,10 @@
 
 #define MOVER_SLICE_MS 200
 #define MOVER_HANDSHAKE_S 15
-#define MOVER_IDLE_S 60      /* without a byte from or to the peer */
-#define MOVER_KEEPALIVE_S 10 /* say something at least this often while a stream runs */
+#define MOVER_IDLE_S 60              /* without a byte from or to the peer */
+#ifndef MOVER_KEEPALIVE_US           /* a test makes it short */
+#define MOVER_KEEPALIVE_US 10000000u /* say something at least this often while a stream runs */
+#endif
 
 struct mover_conn {
     int fd;

@@ -95,7 +95,7 @@ static struct err *intake_abort(struct intake *in)
 
 static struct err *keep_alive(struct mover_conn *c)
 {
-    if (now_os().mono_us - c->wrote_us < MOVER_KEEPALIVE_S * USEC_PER_SEC)
+    if (now_os().mono_us - c->wrote_us < MOVER_KEEPALIVE_US)
         return NULL;
     return mover_conn_write(c, MOVER_WORKING, NULL, 0);
 }
@@ -137,7 +137,7 @@ static struct err *intake_finish(struct intake *in, struct mover_conn *c)
     for (bool silent = false; !atomic_load(&in->done);) {
         struct pollfd p = {.fd = in->done_fd, .events = POLLIN};
 
-        (void)poll(&p, 1, MOVER_KEEPALIVE_S * 1000);
+        (void)poll(&p, 1, MOVER_KEEPALIVE_US / 1000);
         if (!silent && !atomic_load(&in->done)) {
             struct err *e = keep_alive(c);
 
@@ -289,6 +289,7 @@ void *mover_receive_main(void *cookie)
     SSL *ssl = NULL;
     struct err *e = tls_server_ssl(m->config.server, &ssl);
 
+    (void)pthread_setname_np(pthread_self(), "mover-receive");
     if (e) {
         (void)close(s->fd);
     } else {

@@ -33,11 +33,16 @@ struct sending {
     struct err *err;
 };
 
+static bool is_cancelled(const struct sending *s)
+{
+    return s->progress && __atomic_load_n(&s->progress->cancel, __ATOMIC_RELAXED);
+}
+
 static struct err *check(void *cookie)
 {
     const struct sending *s = cookie;
 
-    if (s->progress && s->progress->cancel)
+    if (is_cancelled(s))
         return err_new(ERR_CANCELLED, "the transfer was cancelled");
     if (atomic_load(&s->m->stopping))
         return err_new(ERR_CANCELLED, "the agent is stopping");
@@ -232,7 +237,7 @@ static struct err *pump(struct sending *s, int fd, XXH3_state_t *hash, struct mo
         TRY(pump_in(s, fd, &n, &eof));
         if (eof)
             return NULL;
-        if (n == 0 && now_os().mono_us - s->conn->wrote_us < MOVER_KEEPALIVE_S * USEC_PER_SEC)
+        if (n == 0 && now_os().mono_us - s->conn->wrote_us < MOVER_KEEPALIVE_US)
             continue;
         (void)XXH3_64bits_update(hash, mover_conn_payload(s->conn), n);
         end->length += n;
@@ -267,7 +272,8 @@ static struct err *stream(struct sending *s, struct mover_end *end)
         return err_errno(rc, "cannot start a thread");
     }
     struct err *e = pump(s, fd, hash, end);
-    s->stop = true;
+    if (e)
+        __atomic_store_n(&s->stop, true, __ATOMIC_RELAXED);
     mem_closep(&fd);
     fd = -1;
     (void)pthread_join(s->thread, NULL);
@@ -334,8 +340,7 @@ static struct err *run(struct sending *s, const struct uuid *peer, const char *h
         e = transfer(s);
     s->conn = mover_conn_free(s->conn);
     /* The peer's own cancelling is not our caller's. */
-    if (err_is(e, ERR_CANCELLED) && !(s->progress && s->progress->cancel) &&
-        !atomic_load(&s->m->stopping))
+    if (err_is(e, ERR_CANCELLED) && !is_cancelled(s) && !atomic_load(&s->m->stopping))
         e->code = ERR_UNAVAILABLE;
     return err_wrap(e, "sending snapshot %s of dataset %s to node %s at %s port %u", s->snapshot,
                     UUID_STR(s->dataset), UUID_STR(peer), host, (unsigned)port);

@@ -481,6 +481,7 @@ static void test_cuts(void **state)
     struct uuid id = new_dataset(3, MIB);
     CLEANUP_FREE char *path = mount_path(&a, &id);
     uint64_t sum = digest(path), whole;
+    int n_cut = 0;
 
     assert_ok(storage_snapshot(a.storage, &id, "s1"));
     mover_announce(b.mover, &id, 5, &a.node);
@@ -498,21 +499,26 @@ static void test_cuts(void **state)
         cut_proxy_set(proxy, at, 0);
         e = send_via(cut_proxy_port(proxy), &id, 5, "s1", NULL);
         cut_proxy_set(proxy, UINT64_MAX, 0);
-        if (!e) { /* the sizes of TLS differ a little: the cut was behind the ACK */
-            assert_true(at + 4096 > whole);
-        } else if (e->code != ERR_UNAVAILABLE) {
+        if (e && e->code != ERR_UNAVAILABLE)
             fail_msg("cut at %llu of %llu: %s: %s", (unsigned long long)at,
                      (unsigned long long)whole, err_code_name(e->code), e->text);
+        /* What was confirmed is there, and what is listed is complete, whatever the sender knows. */
+        mover_forbid_sync(b.mover, &id, 5); /* its thread may be at work still */
+        mover_announce(b.mover, &id, 5, &a.node);
+        bool there = has_snapshot(&b, &id, "s1");
+        assert_true(e || there);
+        n_cut += e != NULL;
+        if (there) {
+            assert_int_equal(promoted_digest(&id, "s1", 9), sum);
+            assert_ok(storage_destroy(b.storage, &id));
         }
-        /* What is listed is complete, whatever the sender knows. */
-        if (has_snapshot(&b, &id, "s1"))
-            assert_true(at + 4096 > whole);
         if (i % 6 == 5) {
             assert_ok(send_direct(&id, 5, "s1", NULL));
             assert_int_equal(promoted_digest(&id, "s1", 9), sum);
             assert_ok(storage_destroy(b.storage, &id));
         }
     }
+    assert_true(n_cut >= 12); /* the proxy does cut */
     assert_ok(send_direct(&id, 5, "s1", NULL));
     assert_int_equal(promoted_digest(&id, "s1", 9), sum);
     mover_forbid_sync(b.mover, &id, 5);
@@ -528,7 +534,7 @@ static void test_cancel(void **state)
     mover_announce(b.mover, &id, 5, &a.node);
     sender_start_slow(&s, &id, 5);
     uint64_t began = now_os().mono_us;
-    s.progress.cancel = true;
+    __atomic_store_n(&s.progress.cancel, true, __ATOMIC_RELAXED);
     sender_join(&s);
     assert_true(s.ended_us - began < USEC_PER_SEC);
     assert_err(s.err, ERR_CANCELLED, "cancelled");
