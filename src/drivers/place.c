@@ -216,8 +216,9 @@ static struct usage_target target_of(const struct storage *s, const struct what 
     return u;
 }
 
-/* The reason why umount said "busy", as far as it can be seen. */
-static struct err *busy(const struct storage *s, const struct what *w, const char *place)
+/* The reason why umount said "busy", as far as it can be seen; NULL: none is seen. */
+static struct err *find_busy(const struct storage *s, const struct what *w, const char *place,
+                             char **ret_reason)
 {
     CLEANUP_MOUNTS struct mount_table t = {0};
     CLEANUP_FREE char *user = NULL;
@@ -226,16 +227,37 @@ static struct err *busy(const struct storage *s, const struct what *w, const cha
     TRY(mount_table_read(&t));
     const struct mount_entry *below = mount_table_below(&t, place);
 
+    *ret_reason =
+        below ? xasprintf("%s is mounted below the volume: unmount it first", below->target) : NULL;
     if (below)
-        return err_new(ERR_BUSY, "%s is mounted below the volume: unmount it first", below->target);
+        return NULL;
     u.except = place;
     TRY(usage_find(&u, &user));
     if (user)
-        return err_new(ERR_BUSY, "in use: %s", user);
-    return err_new(ERR_BUSY,
-                   "%s is in use, but no process is seen that uses it: a loop device, a "
-                   "swap file, an NFS export, or a process that has just ended",
-                   place);
+        *ret_reason = xasprintf("in use: %s", user);
+    return NULL;
+}
+
+/* Whoever only looks (a scan of /proc like ours, lsof) keeps a mount busy for a moment: that is waited for. */
+static struct err *unmount_one(const struct storage *s, const struct what *w, const char *place)
+{
+    for (uint64_t waited = 0;; waited += SETTLE_STEP_US) {
+        CLEANUP_FREE char *reason = NULL;
+        int rc = mount_remove(place);
+
+        if (rc != -EBUSY || !w->spot.root)
+            return rc < 0 ? err_errno(-rc, "cannot unmount %s", place) : NULL;
+        TRY(find_busy(s, w, place, &reason));
+        if (reason)
+            return err_new(ERR_BUSY, "%s", reason);
+        if (waited >= SETTLE_US)
+            return err_new(
+                ERR_BUSY,
+                "%s is in use, but no process is seen that uses it: a loop device, a swap "
+                "file or an NFS export on it",
+                place);
+        (void)usleep(SETTLE_STEP_US);
+    }
 }
 
 /* All mounts at the place are ours to remove: whatever is there hides, or is, the volume. */
@@ -248,12 +270,7 @@ static struct err *unmount_all(const struct storage *s, const struct what *w, co
         TRY(mount_table_read(&t));
         if (!mount_table_at(&t, place))
             return NULL;
-        int rc = mount_remove(place);
-
-        if (rc == -EBUSY && w->spot.root)
-            return busy(s, w, place);
-        if (rc < 0)
-            return err_errno(-rc, "cannot unmount %s", place);
+        TRY(unmount_one(s, w, place));
         *ret_was_mounted = true;
     }
     return err_new(ERR_BUSY, "more than %d mounts are on top of each other at %s", MAX_STACKED,

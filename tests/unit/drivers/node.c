@@ -278,6 +278,14 @@ static void child_main(int (*run)(void))
     exit(rc); /* with the sanitizers' last words */
 }
 
+static volatile pid_t child_pid;
+
+/* The tests are asked to end: their folder must still be cleared. */
+static void end_child(int sig)
+{
+    kill(child_pid, SIGKILL);
+}
+
 int node_main(int argc, char **argv, int (*run)(void))
 {
     char template[] = "/var/tmp/flocker-test-XXXXXX";
@@ -297,8 +305,12 @@ int node_main(int argc, char **argv, int (*run)(void))
         return 2;
     if (!pid) {
         alarm(DEADLINE_S);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         child_main(run);
     }
+    child_pid = pid;
+    signal(SIGTERM, end_child);
+    signal(SIGINT, end_child);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     /* The namespace is gone, and its mounts with it; loop devices are not. */
