@@ -1,34 +1,42 @@
 /* What a storage backend offers. storage.c makes the agent's storage.h out of it: it does the
  * mounts, the ownership marks, the order of steps and the proof that nobody writes any more; a
- * driver knows only its own volumes.
- *
- *                       open ── (ERR_INVALID: configuration; other: the storage is not there now,
- * open again later) │ ┌─────────────────┼──────────────────── any number of threads
- * ──────────────────────┐ │   local (bytes live here)                        attachable (bytes live
- * elsewhere) │ │ │ │   create ─► volume ──► root ─► mounted           create ─► volume │ │ │ ▲ │ ▲
- * │ │      snapshot │ │ promote                             attach │ │ detach            │ │ ▼ │ ▼
- * │                   │ │             snapshot ◄─ receive ◄── send          attached ──► device ─►
- * mounted   │ │               │   (other node's snapshot) │ │               ▼ │ │ snapshot_delete,
- * tidy                          destroy (only when detached) │ │        destroy (volume, snapshots,
- * leftovers)                                      │
- *       └─────────────────┼────────────────────────────────────────────────────────────────┘
- *                       close
+ * driver knows only its own volumes. */
+
+/* clang-format off */
+/*
+ *            open    (ERR_INVALID: configuration; other: the storage is not there now, try later)
+ *              |
+ *   +----------+---------------- any number of threads --------------------------+
+ *   | local (bytes live here)                attachable (bytes live elsewhere)   |
+ *   |                                                                            |
+ *   |  create -> volume -> root -> mounted    create -> volume                   |
+ *   |             |  ^                                   |  ^                    |
+ *   |    snapshot |  | promote                    attach |  | detach             |
+ *   |             v  |                                   v  |                    |
+ *   |           snapshot <- receive <- send        attached -> device -> mounted |
+ *   |             |          (another node's)            |                       |
+ *   |             v                                      v                       |
+ *   |   snapshot_delete, tidy                     destroy (detached only)        |
+ *   |   destroy (volume, snapshots, leftovers)                                   |
+ *   +----------+-----------------------------------------------------------------+
+ *              |
+ *            close
  *
  * Rules for every verb
  * - It may block, is called on worker threads, and must be thread-safe. For one dataset there is
- * one call at a time, except that inspect, list and receive may overlap with anything.
+ *   one call at a time, except that inspect, list and receive may overlap with anything.
  * - It looks at what is, then does what is missing: after a crash at any instruction, or an error,
- * it is called again and must end in the same place. What was there already is success.
+ *   it is called again and must end in the same place. What was there already is success.
  * - It keeps no cache that somebody else's action could make wrong.
  * - On success the result is on stable storage.
  * - It never waits without end, and never forces anything.
  * - Errors: ERR_NOT_FOUND no such volume or snapshot, ERR_BUSY somebody uses it, ERR_NO_SPACE full.
- * The text names the thing and says what to do.
- * - A verb is called only in states in which it makes sense (mounted or not, and so on): said at
- * each verb.
+ *   The text names the thing and says what to do.
+ * - A verb is called only in states in which it makes sense (mounted or not, ...): said at each.
  *
  * A verb marked (optional) may be NULL: then the backend cannot do it. What a backend can do is
  * told by its pointers alone. `fake/` is the example to copy from. */
+/* clang-format on */
 #pragma once
 
 #include "base/err.h"

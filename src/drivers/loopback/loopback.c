@@ -3,8 +3,8 @@
  * array would give them.
  *
  *   <root_path>/id                             uuid: same id, same volumes
- *   <root_path>/lock                           flock: shared to look, exclusive to create, rename,
- * delete <root_path>/unattached/block-UUID_SIZE     a volume that no node has
+ *   <root_path>/lock                           flock: shared to look, exclusive to change
+ *   <root_path>/unattached/block-UUID_SIZE     a volume that no node has
  *   <root_path>/attached/INSTANCE/block-...    one that this instance has
  *   <root_path>/marks/INSTANCE/UUID/mark       ownership marks, written by storage.c
  *
