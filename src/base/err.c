@@ -14,7 +14,7 @@ static const char *const names[ERR_CODE_MAX] = {
     [ERR_CANCELLED] = "cancelled",     [ERR_INTERNAL] = "internal",
 };
 
-static char *format(const char *fmt, va_list ap)
+__attribute__((format(printf, 1, 0))) static char *format(const char *fmt, va_list ap)
 {
     char *text = NULL;
 

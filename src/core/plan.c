@@ -260,6 +260,8 @@ static struct decision plan_release(const struct dataset_view *v)
     }
     if (mark->state != MARK_OWNED || mark->epoch != o->epoch || !v->volume->present)
         return because(REASON_DATA_MISSING, "the volume to release is not there");
+    if (v->storage == STORAGE_ATTACHABLE)
+        return take_away(v, STEP_RELEASE); /* nothing is shipped */
     final_name(name, o->transfer);
     return with_snapshot(take_away(v, STEP_RELEASE), name);
 }

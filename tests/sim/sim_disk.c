@@ -139,8 +139,7 @@ static struct err *release(struct sim *s, unsigned node, const struct step *st, 
     else
         add_snapshot(s, v, st->snapshot, v->version);
     v->mark = (struct volume_mark){MARK_RELEASED, st->epoch, st->transfer, ""};
-    if (!is_shared(s))
-        memcpy(v->mark.snapshot, st->snapshot, SNAPSHOT_NAME_SIZE);
+    memcpy(v->mark.snapshot, st->snapshot, SNAPSHOT_NAME_SIZE);
     return NULL;
 }
 
