@@ -309,5 +309,13 @@ class Cluster:
                 parts.append(f"GET {path}: {self.api.call('GET', path).body.decode(errors='replace')}")
             except (OSError, http.client.HTTPException) as e:
                 parts.append(f"GET {path}: {e!r}")
+        try:
+            for dataset in self.api.datasets() if self.api else []:
+                if not dataset["deleted"]:
+                    parts.append(self.ctl("why", dataset["dataset_id"], check=False))
+            for container in self.api.containers() if self.api else []:
+                parts.append(self.ctl("why", container["name"], check=False))
+        except (OSError, http.client.HTTPException, ApiError) as e:
+            parts.append(f"why: {e!r}")
         parts.append(self.lab("logs", check=False))
         return "\n".join(parts)
