@@ -311,8 +311,7 @@ class Cluster:
                 parts.append(f"GET {path}: {e!r}")
         try:
             for dataset in self.api.datasets() if self.api else []:
-                if not dataset["deleted"]:
-                    parts.append(self.ctl("why", dataset["dataset_id"], check=False))
+                parts.append(self.ctl("why", dataset["dataset_id"], check=False))
             for container in self.api.containers() if self.api else []:
                 parts.append(self.ctl("why", container["name"], check=False))
         except (OSError, http.client.HTTPException, ApiError) as e:
