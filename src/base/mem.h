@@ -14,7 +14,7 @@
 #define MUST_USE __attribute__((warn_unused_result))
 
 /* Runs `fn(&variable)` when the variable leaves its scope. */
-#define CLEANUP(fn) __attribute__((cleanup(fn)))
+#define CLEANUP(fn) __attribute__((cleanup(fn), unused))
 #define CLEANUP_FREE CLEANUP(mem_freep)
 #define CLEANUP_CLOSE CLEANUP(mem_closep)
 

@@ -102,7 +102,7 @@ static int attach(const char *image, char *name, size_t size)
 static void mount_image(const char *image, const char *where)
 {
     char name[32];
-    __attribute__((unused)) CLEANUP_CLOSE int loop = attach(image, name, sizeof(name));
+    CLEANUP_CLOSE int loop = attach(image, name, sizeof(name));
 
     if (mount(name, where, "ext4", MS_NOSUID | MS_NODEV, NULL) < 0)
         fail_msg("mount %s: %s", name, strerrordesc_np(errno));
