@@ -390,9 +390,31 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
         because(entry, now, REASON_RELEASING, NULL);
 }
 
+/* A node holds it at an epoch that this store never gave out: the store is older than what happened. Whatever would be
+ * decided from the old record could make a second writer or lose data, so nothing is. */
+static bool is_outdated(struct dataset_entry *entry, struct now now)
+{
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        const struct volume_mark *mark = &entry->reports[i].report.volume.mark;
+        if (mark->state == MARK_NONE || mark->epoch <= entry->committed->number)
+            continue;
+        CLEANUP_FREE char *text =
+            xasprintf("node %s holds it at epoch %llu, but the store knows only %llu: the store is older "
+                      "than what happened to the dataset",
+                      UUID_STR(&entry->reports[i].node), (unsigned long long)mark->epoch,
+                      (unsigned long long)entry->committed->number);
+        because(entry, now, REASON_STORE_UNKNOWN, text);
+        return true;
+    }
+    return false;
+}
+
 static void reconcile(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
+
+    if (is_outdated(entry, now))
+        return;
 
     if (e->commit_retry_us > now.mono_us) {
         because(entry, now, REASON_STORE_FAILED, NULL); /* engine_tick() comes back to it */

@@ -169,6 +169,16 @@ static void copy_report(struct report *to, const struct report *from)
     reason_copy(&to->reason, &from->reason);
 }
 
+/* A store that was restored from an older copy does not know which numbers it gave out since. No number that a node
+ * has seen may be given out again. */
+static void learn_numbers(struct engine *e, const struct volume_mark *mark)
+{
+    if (mark->epoch > e->head_revision)
+        e->head_revision = mark->epoch;
+    if (mark->transfer > e->head_revision)
+        e->head_revision = mark->transfer;
+}
+
 void engine_report(struct engine *e, struct now now, uint64_t session, const struct report *report)
 {
     struct node_entry *n = node_of_session(e, session);
@@ -189,6 +199,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
     }
     copy_report(&mine->report, report);
     mine->stale = false;
+    learn_numbers(e, &report->volume.mark);
     queue_dataset(e, entry);
     effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
     run_queue(e, now);
