@@ -1,4 +1,5 @@
 #include "core/engine_internal.h"
+#include "core/fault.h"
 
 /* ---- effects ---- */
 
@@ -251,7 +252,7 @@ void reply_later(struct engine *e, uint64_t command, struct command_result *resu
 {
     struct engine_batch *b = e->next ? e->next : e->in_flight;
 
-    if (!b) {
+    if (!b || FAULT(EARLY_REPLY)) {
         struct effect *f = effect_push(e, EFFECT_REPLY);
         f->command = command;
         f->result = *result;

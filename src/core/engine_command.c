@@ -1,5 +1,6 @@
 /* What users ask for: checked against the newest values, collected for the next commit, answered after it. */
 #include "core/engine_internal.h"
+#include "core/fault.h"
 
 static char *tag_text(const struct engine *e, uint64_t revision)
 {
@@ -202,7 +203,7 @@ static enum result_code lease_acquire(struct engine *e, struct now now, struct c
 
     if (held && !uuid_eq(&entry->head->node, &c->node))
         return RESULT_LEASE_HELD;
-    if (is_leaving(e, &c->dataset_id, &c->node))
+    if (is_leaving(e, &c->dataset_id, &c->node) && !FAULT(LEASE_IN_RELEASE))
         return RESULT_LEASE_RELEASING;
     entry = lease_entry_get(e, &c->dataset_id);
     struct lease *l = xcalloc(1, sizeof(*l));

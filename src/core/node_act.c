@@ -1,4 +1,5 @@
 /* Turning decisions into steps, and outcomes into what is known. */
+#include "core/fault.h"
 #include "core/node_internal.h"
 
 static uint64_t wall_of(struct now now, uint64_t mono_us)
@@ -325,7 +326,7 @@ void node_decide_container(struct node *n, struct now now, struct node_container
     /* A stop waits only for the back-off of an earlier stop, not for that of starts. */
     bool stop = decision.step.kind == STEP_STOP;
     if (c->backoff.next_us > now.mono_us && (!stop || c->reason.code == REASON_STOP_FAILED)) {
-        c->wake_us = c->backoff.next_us;
+        c->wake_us = FAULT(FORGET_WAKE) ? 0 : c->backoff.next_us;
         return;
     }
     if (!c->backoff.failures)

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "core/fault.h"
 
 #include <stdio.h>
 
@@ -198,11 +199,11 @@ static struct decision plan_owned(const struct dataset_view *v)
     const struct order *o = v->order;
 
     if (!v->volume->present) {
-        if (o->born)
+        if (o->born && !FAULT(RECREATE_BORN))
             return because(REASON_DATA_MISSING, "the volume that this node owned is not there");
         return act(v, STEP_CREATE);
     }
-    if (!o->born)
+    if (!o->born && !FAULT(MOUNT_UNBORN))
         return because(REASON_CREATING, NULL); /* made; waiting until the birth is recorded */
     if (!v->volume->mounted)
         return act(v, STEP_MOUNT);
@@ -236,11 +237,12 @@ static struct decision plan_owner(const struct dataset_view *v)
             return take_away(v, STEP_UNMOUNT);
         if (!volume_state_has_snapshot(v->volume, o->base))
             return because(REASON_DATA_MISSING, "the snapshot to start from is not there");
-        return with_snapshot(act(v, STEP_PROMOTE), o->base);
+        return with_snapshot(act(v, STEP_PROMOTE),
+                             FAULT(PROMOTE_OTHER) ? v->volume->snapshots[0] : o->base);
     }
     if (v->volume->present)
         return act(v, STEP_CLAIM);
-    if (o->born)
+    if (o->born && !FAULT(RECREATE_BORN))
         return because(REASON_DATA_MISSING, "the dataset has data, but there is no volume here");
     struct decision d = act(v, STEP_CREATE);
     d.step.metadata = o->metadata; /* copied by the user of the decision */

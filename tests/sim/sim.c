@@ -2,6 +2,7 @@
 #include "sim.h"
 
 #include "base/str.h"
+#include "core/fault.h"
 
 #include <stdarg.h>
 
@@ -258,11 +259,27 @@ static void start_host(struct sim *s, unsigned i)
     start_agent(s, i);
 }
 
+/* The host comes back with empty disks. */
+static void wipe(struct sim *s, unsigned i)
+{
+    if (s->storage == STORAGE_ATTACHABLE)
+        return;
+    kill_host(s, i);
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        s->nodes[i].volumes[d] = (struct sim_volume){0};
+        if (s->stored[d] && dataset_has_holder(s->stored[d], &s->nodes[i].id))
+            s->datasets[d].lost = true;
+    }
+    s->nodes[i].memory = (struct node_memory){0};
+    sim_schedule(s, 1000000 + sim_random(s, 5000000), EV_HOST_START, i);
+    sim_trace(s, "n%u disks are wiped", i);
+}
+
 static void do_fault(struct sim *s)
 {
     unsigned i = (unsigned)sim_random(s, s->n_nodes);
 
-    switch (sim_random(s, 6)) {
+    switch (sim_random(s, s->wipes ? 7 : 6)) {
     case 0:
         kill_agent(s, i);
         sim_schedule(s, 100000 + sim_random(s, 3000000), EV_AGENT_START, i);
@@ -283,6 +300,9 @@ static void do_fault(struct sim *s)
         break;
     case 4:
         sim_break_session(s, i);
+        break;
+    case 6:
+        wipe(s, i);
         break;
     default: { /* a container crashes */
         struct sim_volume *v = &s->nodes[i].volumes[sim_random(s, s->n_datasets)];
@@ -415,7 +435,7 @@ static const char *unsettled(struct sim *s, char *buf, size_t size)
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct dataset *st = s->stored[d];
         const struct container *c = s->stored_containers[d];
-        if (!st)
+        if (!st || s->datasets[d].lost)
             continue;
         bool held = s->stored_leases[d] && uuid_eq(&s->stored_leases[d]->node, &st->owner);
         if (st->deleted && (c || held))
@@ -551,6 +571,7 @@ static void set_up(struct sim *s, uint64_t seed, bool trace)
     s->trace = trace;
     s->n_nodes = 2 + (unsigned)sim_random(s, 3);
     s->n_datasets = 1 + (unsigned)sim_random(s, 3);
+    s->wipes = sim_chance(s, 10);
     s->storage = sim_chance(s, 70) ? STORAGE_LOCAL : STORAGE_ATTACHABLE;
     s->store = uuid_random_v4(&s->random);
     s->end_faults_us = 40 * USEC_PER_SEC;
@@ -629,6 +650,32 @@ static bool run_seed(uint64_t seed, bool trace, struct sim *total)
     return !failed;
 }
 
+#ifdef FLOCKER_FAULTS
+enum core_fault core_fault;
+
+static bool set_fault(const char *name)
+{
+#define CORE_FAULT_NAME(fault) #fault,
+    static const char *const names[] = {CORE_FAULTS(CORE_FAULT_NAME)};
+
+    for (unsigned i = 0; i < FAULT_MAX; i++) {
+        if (streq(names[i], name)) {
+            core_fault = (enum core_fault)i;
+            return true;
+        }
+    }
+    for (unsigned i = 1; i < FAULT_MAX; i++)
+        fprintf(stderr, "%s\n", names[i]);
+    return false;
+}
+#else
+static bool set_fault(const char *name)
+{
+    fprintf(stderr, "--fault %s: this build has no faults; use flocker-sim-faulty\n", name);
+    return false;
+}
+#endif
+
 int main(int argc, char **argv)
 {
     uint64_t seeds = 1000, first = 1, violations = 0;
@@ -639,6 +686,9 @@ int main(int argc, char **argv)
         bool has_value = i + 1 < argc;
         if (streq(argv[i], "--trace")) {
             trace = true;
+        } else if (streq(argv[i], "--fault") && has_value) {
+            if (!set_fault(argv[++i]))
+                return 1;
         } else if (streq(argv[i], "--seeds") && has_value) {
             seeds = strtoull(argv[++i], NULL, 10);
         } else if (streq(argv[i], "--first") && has_value) {

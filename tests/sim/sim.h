@@ -54,6 +54,7 @@ struct sim_dataset {
     bool busy;          /* a command about it is unanswered */
     bool container_busy;
     bool container_exists;
+    bool lost;          /* a disk with a copy of it was wiped: it may stay where it is */
     bool leased;        /* acknowledged and not released */
     unsigned lease_node;
 };
@@ -100,6 +101,7 @@ struct sim {
     struct random random;
     uint64_t now_us, end_faults_us, end_us, seq;
     bool trace;
+    bool wipes; /* disks fail in this run */
     struct event **heap;
     size_t n_heap, cap_heap;
 

@@ -1,0 +1,30 @@
+/* Deliberate mistakes, to prove that the simulator notices them (tests/sim). Only the simulator's own build of the core
+ * has them (-DFLOCKER_FAULTS); everywhere else FAULT() is 0. */
+#pragma once
+
+#define CORE_FAULTS(X)                                                                             \
+    X(NONE)                                                                                        \
+    X(SKIP_RELEASED)   /* commit the new owner without the old one's release */                    \
+    X(SKIP_RECEIVED)   /* ... or without the data having arrived */                                \
+    X(EARLY_REPLY)     /* answer before the commit */                                              \
+    X(IGNORE_LEASE)    /* order the release in spite of a lease */                                 \
+    X(LEASE_IN_RELEASE) /* grant a lease after the release order */                                \
+    X(RECREATE_BORN)   /* make a lost dataset anew, empty */                                       \
+    X(PROMOTE_OTHER)   /* start from another snapshot than the final one */                        \
+    X(MOUNT_UNBORN)    /* mount before the birth is recorded */                                    \
+    X(SAME_EPOCH)      /* take a release order back without a new epoch */                         \
+    X(FORGET_WAKE)     /* do not come back to a postponed step */
+
+enum core_fault {
+#define CORE_FAULT_ENUM(name) FAULT_##name,
+    CORE_FAULTS(CORE_FAULT_ENUM)
+#undef CORE_FAULT_ENUM
+        FAULT_MAX
+};
+
+#ifdef FLOCKER_FAULTS
+extern enum core_fault core_fault; /* defined by the simulator */
+#define FAULT(name) (core_fault == FAULT_##name)
+#else
+#define FAULT(name) 0
+#endif
