@@ -220,7 +220,7 @@ static void forget_empty(struct node *n)
     HASH_ITER(hh, n->datasets, d, d2)
     {
         if (!d->has_order && !d->step && !d->announced && d->observed && !d->look_again &&
-            volume_state_is_empty(&d->volume) && d->volume.mark.state == MARK_NONE && !d->reported)
+            plan_is_not_here(&d->volume, n->storage) && d->volume.mark.state == MARK_NONE && !d->reported)
             dataset_delete(n, d);
     }
     HASH_ITER(hh, n->containers, c, c2)

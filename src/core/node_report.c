@@ -61,7 +61,7 @@ static bool report_same(const struct report *a, const struct report *b)
 
 static void report_dataset(struct node *n, struct node_dataset *d)
 {
-    bool worth_telling = d->has_order || !volume_state_is_empty(&d->volume) ||
+    bool worth_telling = d->has_order || !plan_is_not_here(&d->volume, n->storage) ||
                          d->volume.mark.state != MARK_NONE;
     struct report r;
 

@@ -103,14 +103,19 @@ bool plan_dataset_is_usable(const struct order *order, const struct volume_state
            volume->mark.epoch == order->epoch;
 }
 
+bool plan_is_not_here(const struct volume_state *volume, enum storage_kind storage)
+{
+    return storage == STORAGE_LOCAL ? volume_state_is_empty(volume)
+                                    : !volume->attached && !volume->mounted;
+}
+
 bool plan_is_gone(const struct order *order, const struct volume_state *volume,
                   enum storage_kind storage)
 {
-    if (storage == STORAGE_LOCAL)
-        return volume_state_is_empty(volume);
-    if (volume->attached || volume->mounted)
+    if (volume->mark.state != MARK_NONE)
         return false;
-    return order->role == ROLE_DROP || !volume->present;
+    return plan_is_not_here(volume, storage) &&
+           (storage == STORAGE_LOCAL || order->role == ROLE_DROP || !volume->present);
 }
 
 /* Stop what runs on it, then take the mount away. */

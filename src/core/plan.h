@@ -43,6 +43,8 @@ struct decision {
 struct decision plan_dataset(const struct dataset_view *v);
 /* May containers run on the dataset? */
 bool plan_dataset_is_usable(const struct order *order, const struct volume_state *volume);
+/* No byte of it is on this node; on attachable storage the volume may be elsewhere. */
+bool plan_is_not_here(const struct volume_state *volume, enum storage_kind storage);
 /* DROP or DESTROY of order->number is done: nothing that it asks to remove is here. */
 bool plan_is_gone(const struct order *order, const struct volume_state *volume,
                   enum storage_kind storage);

@@ -2,7 +2,7 @@
 
 from lab import wait_until
 
-CLUSTER = {"nodes": 2, "backend": ["btrfs"]}
+CLUSTER = {"nodes": 2, "backend": ["btrfs", "loopback"]}
 
 
 def test_nodes_are_listed_with_their_addresses(cluster):

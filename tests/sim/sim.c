@@ -447,7 +447,7 @@ static const char *unsettled(struct sim *s, char *buf, size_t size)
             (void)snprintf(buf, size, "d%u on n%u", d, i);
             if (owner != v->mounted)
                 return buf;
-            if (!owner && !held && (v->n_snapshots || (!shared && v->present) || v->here))
+            if (!owner && !held && (v->mark.state != MARK_NONE || v->n_snapshots || (!shared && v->present) || v->here))
                 return buf;
             if (!held && st->deleted && !c && (v->here || v->mounted || (!shared && v->present)))
                 return buf;
