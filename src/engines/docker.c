@@ -7,6 +7,7 @@
 #include "engines/docker_http.h"
 #include "engines/docker_process.h"
 #include "engines/docker_watch.h"
+#include "engines/neighbour.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -393,6 +394,28 @@ static struct err *make(struct container_engine *ce, const struct container_star
     }
 }
 
+/* Clients that knocked while the container was away must not have to wait; that it failed is no failure of the start. */
+static void announce_addresses(struct container_engine *ce, const char *id)
+{
+    CLEANUP(docker_response_done) struct docker_response r = {0};
+    CLEANUP_FREE char *path = xasprintf("/containers/%s/json", id);
+    struct docker_request request = {.method = "GET", .path = path};
+    char *addresses[DOCKER_ADDRESSES_MAX];
+    size_t n = 0;
+    struct err *e = docker_http_call(&ce->http, &request, &r);
+
+    if (!e && r.status == 200)
+        e = docker_parse_addresses(r.body.data, r.body.len, addresses, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (!e)
+            e = neighbour_forget_unanswered_sync(addresses[i]);
+        free(addresses[i]);
+    }
+    if (e)
+        log_debug("container %s: %s", id, e->text);
+    (void)err_free(e);
+}
+
 struct err *container_engine_start_sync(struct container_engine *ce,
                                         const struct container_start *start)
 {
@@ -406,8 +429,10 @@ struct err *container_engine_start_sync(struct container_engine *ce,
     CLEANUP_FREE char *path = xasprintf("/containers/%s/start", c.id);
     struct docker_request request = {.method = "POST", .path = path};
     TRY(docker_http_call(&ce->http, &request, &r));
-    if (r.status == 204 || r.status == 304)
+    if (r.status == 204 || r.status == 304) {
+        announce_addresses(ce, c.id);
         return NULL;
+    }
     CLEANUP_FREE char *message = message_of(&r);
     struct err *e = docker_start_error(r.status, message, start->config, false);
 

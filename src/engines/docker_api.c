@@ -215,6 +215,28 @@ struct err *docker_parse_inspect(const char *body, size_t n, const struct uuid *
     return NULL;
 }
 
+struct err *docker_parse_addresses(const char *body, size_t n, char *ret_addresses[DOCKER_ADDRESSES_MAX],
+                                   size_t *ret_n)
+{
+    static const char *const keys[] = {"IPAddress", "GlobalIPv6Address"};
+    json_auto_t *j = NULL;
+    const char *name;
+    json_t *network;
+    size_t found = 0;
+
+    TRY(parse(body, n, JSON_OBJECT, "description of a container", &j));
+    json_object_foreach(json_object_get(json_object_get(j, "NetworkSettings"), "Networks"), name, network)
+    {
+        for (size_t i = 0; i < ARRAY_SIZE(keys) && found < DOCKER_ADDRESSES_MAX; i++) {
+            const char *address = json_string_value(json_object_get(network, keys[i]));
+            if (address && address[0])
+                ret_addresses[found++] = xstrdup(address);
+        }
+    }
+    *ret_n = found;
+    return NULL;
+}
+
 struct err *docker_parse_created(const char *body, size_t n, char ret_id[DOCKER_ID_MAX + 1])
 {
     json_auto_t *j = NULL;

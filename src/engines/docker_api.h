@@ -43,6 +43,11 @@ struct err *docker_parse_list(const char *body, size_t n, const struct uuid *clu
 /* Answer of GET /containers/<id or name>/json. */
 struct err *docker_parse_inspect(const char *body, size_t n, const struct uuid *cluster,
                                  struct docker_container *ret_container) MUST_USE;
+/* The same answer: the container's addresses in the engine's networks, at most DOCKER_ADDRESSES_MAX. The caller frees
+ * each. */
+#define DOCKER_ADDRESSES_MAX 16
+struct err *docker_parse_addresses(const char *body, size_t n, char *ret_addresses[DOCKER_ADDRESSES_MAX],
+                                   size_t *ret_n) MUST_USE;
 /* Answer of POST /containers/create. */
 struct err *docker_parse_created(const char *body, size_t n,
                                  char ret_id[DOCKER_ID_MAX + 1]) MUST_USE;
