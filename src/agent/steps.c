@@ -5,6 +5,7 @@
 #include "base/str.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 struct step_job *step_job_new(struct step_context *context, struct step *step)
@@ -154,18 +155,25 @@ static struct err *run(struct step_job *j)
 }
 
 /* For the tests that kill a process at a named step: FLOCKER_TEST_PAUSE_AT=before-release:/path makes the file and waits
- * there until somebody removes it. Off unless the variable is set. */
+ * there until somebody removes it, once in a process. The send of the final snapshot is called send-final. Off unless the
+ * variable is set. */
 static void pause_for_test(const struct step *s, const char *when)
 {
+    static atomic_flag paused = ATOMIC_FLAG_INIT;
     const char *at = getenv("FLOCKER_TEST_PAUSE_AT");
-    CLEANUP_FREE char *here = xasprintf("%s-%s:", when, step_name(s->kind));
 
-    if (!at || !str_has_prefix(at, here))
+    if (!at)
+        return;
+    bool final = s->kind == STEP_SEND && strstr(s->snapshot, "-final");
+    CLEANUP_FREE char *here =
+        xasprintf("%s-%s%s:", when, step_name(s->kind), final ? "-final" : "");
+
+    if (!str_has_prefix(at, here) || atomic_flag_test_and_set(&paused))
         return;
     const char *path = at + strlen(here);
     CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
-        return; /* once is enough */
+        return;
     log_warning("test: paused at %s", at);
     for (int i = 0; i < 1200 && access(path, F_OK) == 0; i++)
         (void)usleep(50000);

@@ -260,8 +260,9 @@ class Cluster:
     def kill(self, host, process=None):
         self.lab("kill", host, *([process] if process else []))
 
-    def start(self, host, process=None):
-        self.lab("start", host, *([process] if process else []))
+    def start(self, host, process=None, **env):
+        words = [f"--env={name}={value}" for name, value in env.items()]
+        self.lab("start", host, *([process] if process else []), *words)
 
     def stop(self, host, process):
         self.lab("stop", host, process)
