@@ -106,16 +106,25 @@ struct seen {
 };
 
 struct seen_list {
+    const struct engine *engine;
     struct seen *items;
     size_t n, cap;
 };
+
+/* All nodes see a volume on shared storage, but the one that destroys it is the only one to look again. */
+static bool is_destroyed(const struct engine *e, const struct report *report)
+{
+    const struct dataset *d = engine_dataset(e, &report->dataset);
+
+    return d && d->tombstone && !d->n_holders && !report->volume.attached;
+}
 
 static void note_report(void *cookie, const struct uuid *node, const struct report *report)
 {
     struct seen_list *list = cookie;
     const struct volume_state *v = &report->volume;
 
-    if (!v->present && !v->mounted)
+    if ((!v->present && !v->mounted) || is_destroyed(list->engine, report))
         return;
     list->items = mem_grow(list->items, list->n, &list->cap, sizeof(*list->items));
     list->items[list->n++] = (struct seen){report->dataset, *node, v->mounted, v->size};
@@ -149,7 +158,7 @@ static void append_seen(struct str *s, const struct seen *d)
 
 void datasets_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    struct seen_list list = {0};
+    struct seen_list list = {.engine = rest->config.engine};
     struct str s = {0};
 
     engine_each_report_all(rest->config.engine, now_os(), note_report, &list);
