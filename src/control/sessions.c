@@ -8,8 +8,10 @@
 
 #include <uthash.h>
 
-/* A session that says nothing for this long is ended: its agent sends a ping every 30 s. */
+/* A session that says nothing for this long is ended: its agent sends a ping every 60 s. */
 #define SILENCE_US (100 * USEC_PER_SEC)
+/* Looked at for all sessions together, and not more often than this: an idle cluster wakes nobody without need. */
+#define SWEEP_US (30 * USEC_PER_SEC)
 /* How long an old session may take to prove that it lives, when a machine with another boot id comes. */
 #define PROBE_US (3 * USEC_PER_SEC)
 
@@ -23,7 +25,7 @@ struct session {
     struct uuid era;
     uint64_t heard_us;
     uint64_t probe_us; /* must have said something by then; 0 = not probed */
-    struct timer timer;
+    struct timer probe;
     UT_hash_handle hh;
 };
 
@@ -33,6 +35,7 @@ struct sessions {
     struct grpc_server *server;
     struct session *by_id;
     uint64_t next_id;
+    struct timer sweep; /* set while there are sessions */
 };
 
 static void send_message(struct session *s, const char *key, const struct control_message *m)
@@ -54,17 +57,36 @@ static void refuse(struct session *s, const char *text)
     grpc_stream_finish(s->stream, GRPC_FAILED_PRECONDITION, text);
 }
 
-static void check_silence(void *cookie)
+static void end_silent(struct session *s)
+{
+    log_warning("node %s says nothing; its session is ended", UUID_STR(&s->node));
+    grpc_stream_cancel(s->stream);
+}
+
+static void check_probe(void *cookie)
 {
     struct session *s = cookie;
-    uint64_t now = now_os().mono_us;
 
-    if ((s->probe_us && now >= s->probe_us) || now >= s->heard_us + SILENCE_US) {
-        log_warning("node %s says nothing; its session is ended", UUID_STR(&s->node));
-        grpc_stream_cancel(s->stream);
+    if (s->probe_us)
+        end_silent(s);
+}
+
+static void sweep(void *cookie)
+{
+    struct sessions *all = cookie;
+    uint64_t now = now_os().mono_us, oldest = now;
+    struct session *s, *next;
+
+    if (!all->by_id)
         return;
+    HASH_ITER (hh, all->by_id, s, next) {
+        if (now >= s->heard_us + SILENCE_US)
+            end_silent(s);
+        else if (s->heard_us < oldest)
+            oldest = s->heard_us;
     }
-    timer_set(&s->timer, s->probe_us ? s->probe_us : s->heard_us + SILENCE_US);
+    uint64_t due = oldest + SILENCE_US;
+    timer_set(&all->sweep, due > now + SWEEP_US ? due : now + SWEEP_US);
 }
 
 static void on_open(struct grpc_stream *stream)
@@ -79,8 +101,9 @@ static void on_open(struct grpc_stream *stream)
     s->stream = stream;
     s->outbox = outbox_new(stream);
     s->heard_us = now_os().mono_us;
-    timer_init(&s->timer, all->loop, check_silence, s);
-    timer_set(&s->timer, s->heard_us + SILENCE_US);
+    timer_init(&s->probe, all->loop, check_probe, s);
+    if (!timer_is_set(&all->sweep))
+        timer_set(&all->sweep, s->heard_us + SILENCE_US);
     HASH_ADD(hh, all->by_id, id, sizeof(s->id), s);
     grpc_stream_set_cookie(stream, s);
     if (e || id.kind != TLS_KIND_NODE) {
@@ -99,7 +122,7 @@ static void probe_older(struct session *s)
             o->probe_us)
             continue;
         o->probe_us = now_os().mono_us + PROBE_US;
-        timer_set(&o->timer, o->probe_us);
+        timer_set(&o->probe, o->probe_us);
         send_message(o, NULL, &m);
     }
 }
@@ -107,9 +130,8 @@ static void probe_older(struct session *s)
 static void take_hello(struct session *s, const struct hello *h)
 {
     if (!uuid_eq(&h->node, &s->node)) {
-        CLEANUP_FREE char *text =
-            xasprintf("the certificate is that of node %s; it cannot speak for another",
-                      UUID_STR(&s->node));
+        CLEANUP_FREE char *text = xasprintf(
+            "the certificate is that of node %s; it cannot speak for another", UUID_STR(&s->node));
         refuse(s, text);
         return;
     }
@@ -171,6 +193,7 @@ static void on_message(struct grpc_stream *stream, const uint8_t *bytes, size_t 
 
     s->heard_us = now_os().mono_us;
     s->probe_us = 0;
+    timer_cancel(&s->probe);
     if (e) {
         m = (struct agent_message){.kind = AGENT_MESSAGE_PING};
         refuse(s, e->text);
@@ -195,16 +218,18 @@ static void on_closed(struct grpc_stream *stream, enum grpc_status status, const
 {
     struct session *s = grpc_stream_cookie(stream);
 
-    log_info("session of node %s is over (%s %s)", UUID_STR(&s->node), grpc_status_name(status), text);
+    log_info("session of node %s is over (%s %s)", UUID_STR(&s->node), grpc_status_name(status),
+             text);
     HASH_DEL(s->all->by_id, s);
-    timer_cancel(&s->timer);
+    timer_cancel(&s->probe);
     if (s->greeted)
         engine_session_closed(s->all->engine, now_os(), s->id);
     outbox_free(s->outbox);
     free(s);
 }
 
-static const struct grpc_handlers handlers = {on_open, on_message, on_half_close, on_drained, on_closed};
+static const struct grpc_handlers handlers = {on_open, on_message, on_half_close, on_drained,
+                                              on_closed};
 
 struct err *sessions_new(const struct sessions_config *config, struct sessions **ret)
 {
@@ -229,6 +254,7 @@ struct err *sessions_new(const struct sessions_config *config, struct sessions *
     }
     s->loop = config->loop;
     s->engine = config->engine;
+    timer_init(&s->sweep, s->loop, sweep, s);
     grpc_server_add(s->server, AGENT_SESSION_PATH, &handlers, s);
     *ret = s;
     return NULL;
@@ -239,6 +265,7 @@ struct sessions *sessions_free(struct sessions *s)
     if (!s)
         return NULL;
     grpc_server_free(s->server);
+    timer_cancel(&s->sweep);
     free(s);
     return NULL;
 }

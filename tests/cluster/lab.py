@@ -62,6 +62,8 @@ def connect_in(pid, address, timeout):
             finally:
                 os.close(fd)
             result.append(socket.create_connection(address, timeout))
+            # As http.client does by itself: headers and body are two writes, the second would wait for an answer.
+            result[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as e:
             result.append(e)
     thread = threading.Thread(target=work)
