@@ -358,6 +358,8 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
         return;
     e->in_flight = NULL;
     e->commit_failures = 0;
+    free(e->commit_error);
+    e->commit_error = NULL;
     if (e->commit_retry_us)
         queue_all_datasets(e); /* the store works again */
     e->commit_retry_us = 0;
@@ -443,6 +445,8 @@ void engine_commit_failed(struct engine *e, struct now now, uint64_t batch, cons
     backoff_fail(&wait, now.mono_us, &e->random);
     e->commit_failures = wait.failures;
     e->commit_retry_us = wait.next_us;
+    free(e->commit_error);
+    e->commit_error = xstrdup_null(text);
     roll_back(e, b, text);
     if (n)
         roll_back(e, n, text);
@@ -481,6 +485,7 @@ struct engine *engine_free(struct engine *e)
         effect_free(f);
     batch_free(e->in_flight);
     batch_free(e->next);
+    free(e->commit_error);
     HASH_ITER(hh, e->datasets, d, d2)
     {
         HASH_DEL(e->datasets, d);

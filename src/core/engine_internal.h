@@ -74,7 +74,8 @@ struct node_entry {
     uint64_t session;   /* 0 = none */
     bool complete;      /* the session's first full state has come */
     bool sending;       /* first contact: orders are being sent */
-    uint64_t closed_mono_us;
+    uint64_t closed_mono_us; /* 0 = never, or its grace is over */
+    uint64_t closed_wall_us; /* end of the last session */
     UT_hash_handle hh;
 };
 
@@ -108,6 +109,7 @@ struct engine {
     struct engine_batch *in_flight, *next;
     uint64_t commit_retry_us; /* after a failed commit nothing of our own is tried before; 0 = at once */
     unsigned commit_failures;
+    char *commit_error; /* what the last failed commit said; NULL when none failed since one went well */
 
     struct dataset_entry *datasets;
     struct container_entry *containers;

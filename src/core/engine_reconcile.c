@@ -2,6 +2,9 @@
 #include "core/engine_internal.h"
 #include "core/fault.h"
 
+#include <stdarg.h>
+#include <stdio.h>
+
 void queue_dataset(struct engine *e, struct dataset_entry *entry)
 {
     if (entry->queued)
@@ -76,12 +79,40 @@ static void because(struct dataset_entry *entry, struct now now, enum reason_cod
     reason_set(&entry->reason, code, now.wall_us, 0, text);
 }
 
-static void because_node(struct dataset_entry *entry, struct now now, enum reason_code code,
-                         const char *what, const struct uuid *node)
-{
-    CLEANUP_FREE char *text = xasprintf("%s %s is not connected", what, UUID_STR(node));
+static void becausef(struct dataset_entry *entry, struct now now, enum reason_code code,
+                     const char *format, ...) PRINTF_LIKE(4, 5);
 
+static void becausef(struct dataset_entry *entry, struct now now, enum reason_code code,
+                     const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
     because(entry, now, code, text);
+}
+
+/* What is wrong with a node that is not ready, after its name. */
+static const char *absence(const struct engine *e, const struct uuid *node)
+{
+    const struct node_entry *n = node_entry_find(e, node);
+
+    if (!n || !n->session)
+        return "is not connected";
+    return n->complete ? "obeys another store, or a later state of this one"
+                       : "has just connected and is still looking around";
+}
+
+/* The node is not ready. `code` unless it is there but takes no orders. */
+static void because_absent(const struct engine *e, struct dataset_entry *entry, struct now now,
+                           enum reason_code code, const char *what, const struct uuid *node)
+{
+    const struct node_entry *n = node_entry_find(e, node);
+    CLEANUP_FREE char *text = xasprintf("%s %s %s", what, UUID_STR(node), absence(e, node));
+
+    because(entry, now, n && n->session && n->complete ? REASON_STORE_UNKNOWN : code, text);
 }
 
 /* The lease that keeps the dataset on `node`, if any. */
@@ -100,8 +131,9 @@ static const struct lease *lease_on(const struct engine *e, const struct uuid *d
 
 static void because_lease(struct dataset_entry *entry, struct now now, const struct lease *l)
 {
-    CLEANUP_FREE char *text = xasprintf("a lease holds the dataset on node %s%s", UUID_STR(&l->node),
-                                        l->expires ? "" : " and does not expire");
+    CLEANUP_FREE char *text =
+        xasprintf("a lease holds the dataset on node %s%s", UUID_STR(&l->node),
+                  l->expires ? "" : " and does not expire");
 
     because(entry, now, REASON_LEASE_HELD, text);
 }
@@ -148,7 +180,7 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
         changed->transfer = (struct transfer){0};
         changed->tombstone = changed->number = changed->epoch = next_number(e);
         propose_dataset(e, entry, changed);
-        because(entry, now, REASON_DELETING, NULL);
+        because(entry, now, REASON_DELETING, "the nodes are told to destroy the data");
         return;
     }
     if (!d->n_holders) {
@@ -157,14 +189,17 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
     }
     if (strike_confirmed(e, entry, /* keep= */ NULL, d->tombstone))
         return;
+    CLEANUP_STR struct str text = {0};
     for (size_t i = 0; i < d->n_holders; i++) {
-        if (!node_ready(e, &d->holders[i])) {
-            because_node(entry, now, REASON_WAITING_FOR_HOLDERS, "node that holds data,",
-                         &d->holders[i]);
-            return;
-        }
+        if (!node_ready(e, &d->holders[i]))
+            str_appendf(&text, "%snode %s %s",
+                        text.len ? "; " : "holds data: ", UUID_STR(&d->holders[i]),
+                        absence(e, &d->holders[i]));
     }
-    because(entry, now, REASON_DELETING, "the nodes are destroying the data");
+    if (text.len)
+        because(entry, now, REASON_WAITING_FOR_HOLDERS, text.data);
+    else
+        because(entry, now, REASON_DELETING, "the nodes are destroying the data");
 }
 
 /* Nobody owns it and nothing was ever in it: the wanted node is granted it as soon as it is there. */
@@ -179,11 +214,7 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
     if (strike_confirmed(e, entry, /* keep= */ &d->primary, d->number))
         return;
     if (!node_ready(e, &d->primary)) {
-        const struct node_entry *n = node_entry_find(e, &d->primary);
-        if (n && n->session && n->complete)
-            because(entry, now, REASON_STORE_UNKNOWN, "the node obeys another store");
-        else
-            because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->primary);
+        because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->primary);
         return;
     }
     struct dataset *changed = dataset_copy(d);
@@ -193,7 +224,8 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
     changed->base = NULL;
     dataset_add_holder(changed, &changed->owner);
     propose_dataset(e, entry, changed);
-    because(entry, now, REASON_CREATING, NULL);
+    becausef(entry, now, REASON_CREATING, "node %s makes the volume",
+             UUID_STR(&entry->head->primary));
 }
 
 /* Granted, but nothing was ever written: nobody mounts it before `born` is committed. So it can be taken back
@@ -221,9 +253,9 @@ static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, stru
     if (!uuid_eq(&d->primary, &d->owner))
         because_lease(entry, now, l);
     else if (!node_ready(e, &d->owner))
-        because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
+        because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
     else
-        because(entry, now, REASON_CREATING, NULL);
+        becausef(entry, now, REASON_CREATING, "node %s makes the volume", UUID_STR(&d->owner));
 }
 
 /* Can data go from `source` to `destination` at all? Sets the reason when not. */
@@ -234,23 +266,30 @@ static bool can_move(const struct engine *e, struct dataset_entry *entry, struct
     const struct node_entry *to = node_entry_find(e, destination);
 
     if (!node_ready(e, source)) {
-        because_node(entry, now, REASON_OWNER_DISCONNECTED, "owner", source);
+        because_absent(e, entry, now, REASON_OWNER_DISCONNECTED, "owner", source);
         return false;
     }
     if (!node_ready(e, destination)) {
-        because_node(entry, now, REASON_DESTINATION_DISCONNECTED, "destination", destination);
+        because_absent(e, entry, now, REASON_DESTINATION_DISCONNECTED, "destination", destination);
         return false;
     }
     if (from->hello.storage != to->hello.storage ||
         !str_equal_null(from->hello.backend, to->hello.backend)) {
-        CLEANUP_FREE char *text = xasprintf("the source has backend %s, the destination %s",
-                                            from->hello.backend, to->hello.backend);
+        CLEANUP_FREE char *text =
+            xasprintf("node %s has the backend %s, node %s has %s", UUID_STR(source),
+                      from->hello.backend, UUID_STR(destination), to->hello.backend);
         because(entry, now, REASON_BACKEND_MISMATCH, text);
         return false;
     }
-    if (from->hello.storage == STORAGE_ATTACHABLE &&
-        !uuid_eq(&from->hello.shared_by, &to->hello.shared_by)) {
-        because(entry, now, REASON_CANNOT_MOVE, "the two nodes do not share the storage");
+    bool attachable = from->hello.storage == STORAGE_ATTACHABLE;
+    if (attachable && (uuid_is_nil(&from->hello.shared_by) || uuid_is_nil(&to->hello.shared_by))) {
+        becausef(entry, now, REASON_STORAGE_MISSING, "node %s has not found its storage yet",
+                 UUID_STR(uuid_is_nil(&from->hello.shared_by) ? source : destination));
+        return false;
+    }
+    if (attachable && !uuid_eq(&from->hello.shared_by, &to->hello.shared_by)) {
+        becausef(entry, now, REASON_CANNOT_MOVE, "node %s does not share the owner's storage",
+                 UUID_STR(destination));
         return false;
     }
     return true;
@@ -268,9 +307,9 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
     }
     if (d->recalled) {
         if (node_ready(e, &d->owner))
-            because(entry, now, REASON_MOUNTING, NULL);
+            becausef(entry, now, REASON_MOUNTING, "node %s mounts the volume", UUID_STR(&d->owner));
         else
-            because_node(entry, now, REASON_OWNER_DISCONNECTED, "owner", &d->owner);
+            because_absent(e, entry, now, REASON_OWNER_DISCONNECTED, "owner", &d->owner);
         return;
     }
     if (!uuid_eq(&d->primary, &d->owner)) {
@@ -285,19 +324,22 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
         changed->number = changed->transfer.id;
         dataset_add_holder(changed, &d->primary); /* before the first byte goes there */
         propose_dataset(e, entry, changed);
-        because(entry, now, REASON_COPYING, NULL);
+        becausef(entry, now, REASON_COPYING, "the data are being copied to node %s",
+                 UUID_STR(&d->primary));
         return;
     }
     if (report_is_mounted_at(report_of(entry, &d->owner), d->epoch) &&
         strike_confirmed(e, entry, /* keep= */ &d->owner, d->number))
         return;
     if (!node_ready(e, &d->owner))
-        because_node(entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
+        because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
     else if (!report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
-        because(entry, now, REASON_MOUNTING, NULL);
+        becausef(entry, now, REASON_MOUNTING, "node %s mounts the volume", UUID_STR(&d->owner));
     else
         because(entry, now, REASON_NONE, NULL);
 }
+
+#define RELEASING "node %s stops writing and ships the last changes"
 
 /* The container that moves along must be able to start at once. */
 static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, struct now now)
@@ -310,10 +352,12 @@ static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, 
     const struct container_report *r = container_report_of(user, &d->transfer.destination);
     if (r && (r->image_ready || r->run == CONTAINER_RUNNING))
         return true;
-    if (r && r->reason.code != REASON_NONE)
-        because(entry, now, r->reason.code, r->reason.text);
-    else
-        because(entry, now, REASON_WAITING_FOR_IMAGE, user->committed->image);
+    bool known = r && r->reason.code != REASON_NONE && r->reason.code != REASON_WAITING_FOR_IMAGE;
+    CLEANUP_FREE char *text =
+        xasprintf("container %s is not ready on node %s: %s%s", user->name,
+                  UUID_STR(&d->transfer.destination), known ? "" : "the image is fetched: ",
+                  known && r->reason.text ? r->reason.text : user->committed->image);
+    because(entry, now, known ? r->reason.code : REASON_WAITING_FOR_IMAGE, text);
     return false;
 }
 
@@ -323,7 +367,8 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
     const struct report *source = report_of(entry, &d->transfer.source);
 
     if (!uuid_eq(&d->primary, &d->transfer.destination)) {
-        struct dataset *changed = dataset_copy(d); /* cancelled or retargeted: nobody was told to stop */
+        struct dataset *changed =
+            dataset_copy(d); /* cancelled or retargeted: nobody was told to stop */
         changed->transfer = (struct transfer){0};
         propose_dataset(e, entry, changed);
         return;
@@ -331,7 +376,8 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
     if (!can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
         return;
     if (!source || source->copied != d->transfer.id) {
-        because(entry, now, REASON_COPYING, NULL);
+        becausef(entry, now, REASON_COPYING, "the data are being copied to node %s",
+                 UUID_STR(&d->primary));
         return;
     }
     const struct lease *l = lease_on(e, &d->id, &d->transfer.source);
@@ -344,7 +390,7 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
     struct dataset *changed = dataset_copy(d);
     changed->transfer.phase = TRANSFER_RELEASE;
     propose_dataset(e, entry, changed);
-    because(entry, now, REASON_RELEASING, NULL);
+    becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&d->transfer.source));
 }
 
 static void reconcile_release(struct engine *e, struct dataset_entry *entry, struct now now)
@@ -355,7 +401,8 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
     const struct report *destination = report_of(entry, &t->destination);
 
     if (!uuid_eq(&d->primary, &t->destination)) {
-        struct dataset *changed = dataset_copy(d); /* cancelled: the source owns again, at a new epoch */
+        struct dataset *changed =
+            dataset_copy(d); /* cancelled: the source owns again, at a new epoch */
         changed->owner = t->source;
         changed->recalled = true;
         if (!FAULT(SAME_EPOCH))
@@ -379,18 +426,21 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
         changed->owner = t->destination;
         changed->epoch = changed->number = next_number(e);
         free(changed->base);
-        changed->base = source->volume.mark.snapshot[0] ? xstrdup(source->volume.mark.snapshot) : NULL;
+        changed->base =
+            source->volume.mark.snapshot[0] ? xstrdup(source->volume.mark.snapshot) : NULL;
         changed->transfer = (struct transfer){0};
         propose_dataset(e, entry, changed);
-        because(entry, now, REASON_PROMOTING, NULL);
+        becausef(entry, now, REASON_PROMOTING, "node %s makes the received data its volume",
+                 UUID_STR(&d->primary));
         return;
     }
     if (!released && !node_ready(e, &t->source))
-        because_node(entry, now, REASON_OWNER_DISCONNECTED, "source", &t->source);
+        because_absent(e, entry, now, REASON_OWNER_DISCONNECTED, "source", &t->source);
     else if (released && !node_ready(e, &t->destination))
-        because_node(entry, now, REASON_DESTINATION_DISCONNECTED, "destination", &t->destination);
+        because_absent(e, entry, now, REASON_DESTINATION_DISCONNECTED, "destination",
+                       &t->destination);
     else
-        because(entry, now, REASON_RELEASING, NULL);
+        becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&d->transfer.source));
 }
 
 /* A node holds it at an epoch that this store never gave out: the store is older than what happened. Whatever would be
@@ -420,7 +470,8 @@ static void reconcile(struct engine *e, struct dataset_entry *entry, struct now 
         return;
 
     if (e->commit_retry_us > now.mono_us) {
-        because(entry, now, REASON_STORE_FAILED, NULL); /* engine_tick() comes back to it */
+        because(entry, now, REASON_STORE_FAILED,
+                e->commit_error); /* engine_tick() comes back to it */
         return;
     }
     if (d->deleted)
@@ -437,6 +488,19 @@ static void reconcile(struct engine *e, struct dataset_entry *entry, struct now 
         reconcile_release(e, entry, now);
 }
 
+/* While writing is tried again after a failure, the failure is still the news. */
+static void reconcile_or_blame_store(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    uint64_t since =
+        entry->reason.code == REASON_STORE_FAILED ? entry->reason.since_us : now.wall_us;
+
+    reconcile(e, entry, now);
+    if (!e->commit_failures || !entry->pending)
+        return;
+    because(entry, now, REASON_STORE_FAILED, e->commit_error);
+    entry->reason.since_us = since;
+}
+
 void run_queue(struct engine *e, struct now now)
 {
     while (e->queue_first) {
@@ -446,9 +510,9 @@ void run_queue(struct engine *e, struct now now)
             e->queue_last = &e->queue_first;
         entry->queued = false;
         if (entry->committed && !entry->pending)
-            reconcile(e, entry, now);
+            reconcile_or_blame_store(e, entry, now);
         if (entry->committed && entry->pending && entry->reason.code == REASON_NONE)
-            because(entry, now, REASON_RECORDING, NULL);
+            because(entry, now, REASON_RECORDING, "a change is being written to the store");
         if (entry->committed)
             update_dataset_orders(e, entry);
         dataset_entry_gc(e, entry);

@@ -156,6 +156,7 @@ void engine_session_closed(struct engine *e, struct now now, uint64_t session)
     n->session = 0;
     n->complete = false;
     n->closed_mono_us = now.mono_us;
+    n->closed_wall_us = now.wall_us;
     queue_datasets_of(e, &n->id);
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);

@@ -105,7 +105,8 @@ static bool is_listed_id(const struct engine *e, struct now now, const struct uu
 }
 
 static void each_report(const struct engine *e, struct now now, const struct dataset_entry *d,
-                        void (*fn)(void *, const struct uuid *, const struct report *), void *cookie)
+                        void (*fn)(void *, const struct uuid *, const struct report *),
+                        void *cookie)
 {
     for (size_t i = 0; i < d->n_reports; i++) {
         if (is_listed_id(e, now, &d->reports[i].node))
@@ -131,11 +132,10 @@ void engine_each_report_all(const struct engine *e, struct now now,
         each_report(e, now, d, fn, cookie);
 }
 
-static void each_container_report(const struct engine *e, struct now now,
-                                  const struct container_entry *c,
-                                  void (*fn)(void *, const struct uuid *,
-                                             const struct container_report *),
-                                  void *cookie)
+static void
+each_container_report(const struct engine *e, struct now now, const struct container_entry *c,
+                      void (*fn)(void *, const struct uuid *, const struct container_report *),
+                      void *cookie)
 {
     for (size_t i = 0; i < c->n_reports; i++) {
         if (is_listed_id(e, now, &c->reports[i].node))
@@ -172,17 +172,20 @@ static bool is_waiting_for_node(enum reason_code code)
            code == REASON_RELEASING || code == REASON_PROMOTING || code == REASON_DELETING;
 }
 
-/* A reason that says more than "I am at it". */
-static bool is_telling(const struct reason *r)
+/* How much a node's reason tells: nothing more than "I am at it", what failed between two nodes, or what is wrong on
+ * this one (which may be why the other could not send). */
+static int telling(const struct reason *r)
 {
-    return r->code != REASON_NONE && !is_waiting_for_node(r->code);
+    if (r->code == REASON_NONE || is_waiting_for_node(r->code))
+        return 0;
+    return r->code == REASON_TRANSFER_FAILED || r->code == REASON_PEER_UNREACHABLE ? 1 : 2;
 }
 
 void engine_dataset_reason(const struct engine *e, struct now now, const struct uuid *id,
                            struct reason *ret_reason)
 {
     const struct dataset_entry *entry = dataset_entry_find(e, id);
-    const struct reason *best = NULL;
+    const struct dataset_report *best = NULL;
 
     (void)now;
     *ret_reason = (struct reason){0};
@@ -190,16 +193,39 @@ void engine_dataset_reason(const struct engine *e, struct now now, const struct 
         return;
     if (is_waiting_for_node(entry->reason.code)) {
         for (size_t i = 0; i < entry->n_reports; i++) {
-            const struct reason *r = &entry->reports[i].report.reason;
-            if (!dataset_has_holder(entry->committed, &entry->reports[i].node) ||
-                r->code == REASON_NONE)
-                continue;
-            if (!best || (is_telling(r) && !is_telling(best)))
+            const struct dataset_report *r = &entry->reports[i];
+            if (dataset_has_holder(entry->committed, &r->node) &&
+                telling(&r->report.reason) > (best ? telling(&best->report.reason) : 0))
                 best = r;
         }
     }
-    /* "Copying" by the source is no news; an error from either side is. */
-    reason_copy(ret_reason, best && is_telling(best) ? best : &entry->reason);
+    if (!best) {
+        reason_copy(ret_reason, &entry->reason);
+        return;
+    }
+    const struct reason *r = &best->report.reason;
+    CLEANUP_FREE char *text = xasprintf("node %s: %s", UUID_STR(&best->node),
+                                        r->text ? r->text : reason_code_name(r->code));
+    reason_copy(ret_reason, r);
+    reason_set(ret_reason, r->code, r->since_us, r->retry_us, text);
+}
+
+/* What a container waits for whose dataset is not there: the dataset's own reason. */
+static void wait_for_dataset(const struct engine *e, struct now now, const struct container *c,
+                             uint64_t since_us, struct reason *ret_reason)
+{
+    struct reason why;
+    CLEANUP_FREE char *text = NULL;
+
+    engine_dataset_reason(e, now, &c->dataset, &why);
+    if (why.code == REASON_NONE)
+        text = xasprintf("dataset %s is not mounted on node %s yet", UUID_STR(&c->dataset),
+                         UUID_STR(&c->node));
+    else
+        text = xasprintf("dataset %s: %s: %s", UUID_STR(&c->dataset), reason_code_name(why.code),
+                         why.text ? why.text : "");
+    reason_set(ret_reason, REASON_WAITING_FOR_DATASET, since_us, why.retry_us, text);
+    reason_done(&why);
 }
 
 void engine_container_reason(const struct engine *e, struct now now, const char *name,
@@ -213,20 +239,27 @@ void engine_container_reason(const struct engine *e, struct now now, const char 
     const struct container *c = entry->committed;
     const struct container_report *r = container_report_of(entry, &c->node);
     const struct node_entry *n = node_entry_find(e, &c->node);
-    if (!n || !node_is_listed(n, now)) {
+    if (!n || !n->session) {
         CLEANUP_FREE char *text = xasprintf("node %s is not connected", UUID_STR(&c->node));
-        reason_set(ret_reason, REASON_NODE_DISCONNECTED, entry->since_us, 0, text);
+        uint64_t since = n && n->closed_wall_us ? n->closed_wall_us : entry->since_us;
+        reason_set(ret_reason, REASON_NODE_DISCONNECTED, since, 0, text);
         return;
     }
     if (r && r->run == CONTAINER_RUNNING && r->reason.code == REASON_NONE)
         return;
-    if (r && r->reason.code != REASON_NONE) {
+    if (r && r->reason.code == REASON_WAITING_FOR_DATASET && c->has_volume) {
+        wait_for_dataset(e, now, c, r->reason.since_us, ret_reason);
+    } else if (r && r->reason.code != REASON_NONE) {
         reason_copy(ret_reason, &r->reason);
-        return;
+    } else if (!node_ready(e, &c->node) && n->complete) {
+        CLEANUP_FREE char *text = xasprintf(
+            "node %s obeys another store, or a later state of this one", UUID_STR(&c->node));
+        reason_set(ret_reason, REASON_STORE_UNKNOWN, entry->since_us, 0, text);
+    } else if (c->has_volume) {
+        wait_for_dataset(e, now, c, entry->since_us, ret_reason);
+    } else { /* ordered, but the node has not answered yet */
+        CLEANUP_FREE char *text =
+            xasprintf("node %s has not said yet whether it has %s", UUID_STR(&c->node), c->image);
+        reason_set(ret_reason, REASON_WAITING_FOR_IMAGE, entry->since_us, 0, text);
     }
-    if (c->has_volume)
-        reason_set(ret_reason, REASON_WAITING_FOR_DATASET, entry->since_us, 0,
-                   UUID_STR(&c->dataset));
-    else /* ordered, but the node has not answered yet */
-        reason_set(ret_reason, REASON_WAITING_FOR_IMAGE, entry->since_us, 0, c->image);
 }

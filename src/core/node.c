@@ -294,10 +294,13 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
     n->complete = false;
     n->welcome = *welcome;
     n->want_revision = welcome->revision;
+    bool was_refused = n->refused;
     /* Rule 0: another store, or an older one, gives no orders. */
     n->refused = !uuid_is_nil(&n->memory.store) &&
                  (!uuid_eq(&n->memory.store, &welcome->store) ||
                   welcome->revision < n->memory.seen_revision);
+    if (!was_refused)
+        n->refused_us = now.wall_us;
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
         d->order_stale = true;
         d->reported = false;

@@ -125,6 +125,27 @@ static void act_on(struct node *n, struct now now, struct node_dataset *d,
     start_dataset_step(n, now, d, &decision->step);
 }
 
+/* The dataset waits until a container is stopped: says which, and what is in the way of that. */
+static bool blame_container(const struct node *n, struct now now, struct node_dataset *d)
+{
+    for (struct node_container *c = n->containers; c; c = c->hh.next) {
+        bool failed = c->reason.code == REASON_STOP_FAILED;
+        if (c->state.run == CONTAINER_ABSENT || !uses(c, &d->id))
+            continue;
+        enum reason_code code = failed ? REASON_STOP_FAILED : REASON_STOPPING;
+        const char *why = failed ? c->reason.text : "it is being stopped";
+        if (!n->containers_known && n->engine_reason.code != REASON_NONE) {
+            code = n->engine_reason.code;
+            why = n->engine_reason.text;
+        }
+        CLEANUP_FREE char *text =
+            xasprintf("container %s uses the dataset: %s", c->name, why ? why : "");
+        reason_set(&d->reason, code, now.wall_us, 0, text);
+        return true;
+    }
+    return false;
+}
+
 void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
 {
     if (d->step) {
@@ -135,8 +156,13 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
     if (!n->volumes_known) {
         d->stop_containers = false;
         if (d->has_order && n->storage_reason.code != REASON_NONE)
-            set_reason(n, now, d, n->storage_reason.code, n->storage_reason.text);
+            reason_set(&d->reason, n->storage_reason.code, now.wall_us, n->storage_reason.retry_us,
+                       n->storage_reason.text);
         return;
+    }
+    if (d->look_us && now.mono_us >= d->look_us) {
+        d->look_us = 0;
+        d->look_again = true;
     }
     if (!d->observed || d->look_again) {
         if (d->backoff.next_us > now.mono_us)
@@ -164,7 +190,14 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
     }
     backoff_reset(&d->backoff);
     d->wake_us = decision.wake_us;
-    set_reason(n, now, d, decision.reason, decision.text);
+    if (decision.reason != REASON_DATA_MISSING)
+        d->look_us = 0;
+    else if (!d->look_us)
+        d->look_us = now.mono_us + MISSING_LOOK_US;
+    if (d->look_us)
+        d->wake_us = d->look_us;
+    if (!decision.stop_containers || !blame_container(n, now, d))
+        set_reason(n, now, d, decision.reason, decision.text);
     announce(n, d);
 }
 
@@ -281,9 +314,44 @@ static bool is_usable(struct node *n, const struct uuid *dataset)
     return plan_dataset_is_usable(&d->order, &d->volume);
 }
 
+#define CRASH_LOOP_RESTARTS 3
+
+/* Runs, but has died often: once it has run for long, that is forgotten. */
+static void watch_crash_loop(struct now now, struct node_container *c)
+{
+    uint64_t stable_us = c->started_us + CONTAINER_STABLE_US;
+
+    if (now.mono_us < stable_us) {
+        c->wake_us = stable_us;
+        return;
+    }
+    c->restarts = 0;
+    backoff_reset(&c->backoff);
+    reason_done(&c->reason);
+}
+
+/* Neither to start nor to stop it: why. */
+static void container_waits(struct now now, struct node_container *c,
+                            const struct decision *decision)
+{
+    if (decision->reason == REASON_CONTAINER_EXITED) {
+        CLEANUP_FREE char *text = xasprintf("container %s exited with status %d, and its restart "
+                                            "policy does not start it again",
+                                            c->name, c->state.exit_code);
+        reason_set(&c->reason, decision->reason, now.wall_us, 0, text);
+    } else if (decision->reason != REASON_NONE) {
+        reason_set(&c->reason, decision->reason, now.wall_us, 0, decision->text);
+    } else if (c->state.run == CONTAINER_RUNNING && c->reason.code == REASON_CRASH_LOOP) {
+        watch_crash_loop(now, c);
+    } else {
+        reason_done(&c->reason);
+    }
+}
+
 static bool must_stop(struct node *n, const struct container *config)
 {
-    struct node_dataset *d = config && config->has_volume ? node_dataset_find(n, &config->dataset) : NULL;
+    struct node_dataset *d =
+        config && config->has_volume ? node_dataset_find(n, &config->dataset) : NULL;
 
     return d && d->stop_containers;
 }
@@ -306,7 +374,8 @@ void node_decide_container(struct node *n, struct now now, struct node_container
         .volume_usable = !config || !config->has_volume || is_usable(n, &config->dataset),
         .image_ready = c->image_ready,
         .pull = c->pull,
-        .revive = c->revive || (c->state.run == CONTAINER_EXITED && !uuid_eq(&c->state.era, &n->era)),
+        .revive =
+            c->revive || (c->state.run == CONTAINER_EXITED && !uuid_eq(&c->state.era, &n->era)),
         .restarts = c->restarts,
     };
     struct decision decision = plan_container(&v);
@@ -316,11 +385,7 @@ void node_decide_container(struct node *n, struct now now, struct node_container
         return;
     }
     if (!decision.act) {
-        bool running = v.state && v.state->run == CONTAINER_RUNNING;
-        if (decision.reason != REASON_NONE)
-            reason_set(&c->reason, decision.reason, now.wall_us, 0, decision.text);
-        else if (!running || c->restarts < 3)
-            reason_done(&c->reason);
+        container_waits(now, c, &decision);
         return;
     }
     /* A stop waits only for the back-off of an earlier stop, not for that of starts. */
@@ -371,7 +436,8 @@ static void container_outcome(struct node *n, struct now now, struct node_contai
             c->pull = true; /* the image is missing: fetch it next */
             return;
         }
-        container_failed(n, now, c, reason_of_container_error(kind, o->error->code), o->error->text);
+        container_failed(n, now, c, reason_of_container_error(kind, o->error->code),
+                         o->error->text);
         return;
     }
     if (kind == STEP_IMAGE) {
@@ -391,7 +457,8 @@ static void container_outcome(struct node *n, struct now now, struct node_contai
     c->state.era = n->era;
     c->revive = false;
     c->image_ready = true;
-    reason_done(&c->reason);
+    if (c->reason.code != REASON_CRASH_LOOP || c->restarts < CRASH_LOOP_RESTARTS)
+        reason_done(&c->reason);
 }
 
 /* It ran and is not running any more. */
@@ -404,8 +471,8 @@ static void container_died(struct node *n, struct now now, struct node_container
         backoff_reset(&c->backoff);
     }
     c->restarts++;
-    CLEANUP_FREE char *text =
-        xasprintf("it exited with status %d, %u times in a row", c->state.exit_code, c->restarts);
+    CLEANUP_FREE char *text = xasprintf("container %s exited with status %d; %u exits in a row",
+                                        c->name, c->state.exit_code, c->restarts);
     container_failed(n, now, c, REASON_CRASH_LOOP, text);
 }
 

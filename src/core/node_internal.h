@@ -28,6 +28,7 @@ struct node_dataset {
     uint64_t gone; /* DROP or DESTROY up to this number is done */
     uint64_t bytes_sent, bytes_total;
     uint64_t wake_us; /* the decision wants to be made again then; 0 = not */
+    uint64_t look_us; /* missing data may have come back: look again then; 0 = not */
     struct reason reason;
     bool reported; /* in this session */
     struct report last;
@@ -68,6 +69,7 @@ struct node {
     bool connected; /* a session is up */
     bool synced;    /* and all its orders have come */
     bool refused;   /* and its store is not the one to obey */
+    uint64_t refused_us; /* wall clock: since when */
     bool complete;  /* our first full state was sent in it */
     struct welcome welcome;
 
@@ -87,6 +89,7 @@ struct node {
 };
 
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
+#define MISSING_LOOK_US (5 * USEC_PER_SEC)
 #define CONTAINER_STABLE_US (10 * USEC_PER_SEC) /* ran that long: its failures are forgotten */
 
 /* node.c */

@@ -18,8 +18,9 @@ static void make_report(const struct node *n, const struct node_dataset *d, stru
         r.received = r.received_snapshot[0] ? d->order.transfer : 0;
     }
     if (n->refused) {
-        reason_set(&r.reason, REASON_STORE_UNKNOWN, d->reason.since_us, 0,
-                   "the control service answers from another or an older store than this node obeys");
+        reason_set(
+            &r.reason, REASON_STORE_UNKNOWN, n->refused_us, 0,
+            "the control service answers from another or an older store than this node obeys");
     } else {
         reason_copy(&r.reason, &d->reason);
     }
@@ -71,7 +72,7 @@ static void report_dataset(struct node *n, struct node_dataset *d)
         d->reported = false;
         return;
     }
-    if (!d->observed)
+    if (!d->observed && d->reason.code == REASON_NONE)
         return; /* not looked yet: nothing can be said */
     make_report(n, d, &r);
     if (d->reported && report_same(&r, &d->last)) {

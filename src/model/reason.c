@@ -8,46 +8,98 @@ static const struct {
     const char *advice;
 } table[REASON_CODE_MAX] = {
     [REASON_NONE] = {"none", "Nothing to do."},
-    [REASON_NODE_DISCONNECTED] = {"node-disconnected",
-                                  "Check that the node is up, that flocker-agent runs there and reaches port 4524 of the control service."},
+    [REASON_NODE_DISCONNECTED] =
+        {"node-disconnected",
+         "Check that the node is up, that flocker-agent runs there (its log says why it is "
+         "refused, if it is) and reaches port 4524 of the control service."},
     [REASON_OWNER_DISCONNECTED] = {"owner-disconnected",
-                                   "Bring the node that owns the dataset back; a silent node may still be writing, so nobody else gets the data."},
+                                   "Bring the node named in the text back; a silent node may still "
+                                   "be writing, so nobody else gets the data."},
     [REASON_DESTINATION_DISCONNECTED] = {"destination-disconnected",
-                                         "Bring the destination node back, or set primary to another node."},
-    [REASON_LEASE_HELD] = {"lease-held", "Release the lease (DELETE /v1/configuration/leases/<dataset>) or wait until it expires."},
-    [REASON_IN_USE_BY_CONTAINER] = {"in-use-by-container", "Delete the container that uses the dataset, or move it."},
+                                         "Bring the node named in the text back, or move the "
+                                         "dataset to another node (flockerctl move)."},
+    [REASON_LEASE_HELD] = {"lease-held",
+                           "Release the lease (DELETE /v1/configuration/leases/<dataset_id>), or "
+                           "wait until it expires."},
+    [REASON_IN_USE_BY_CONTAINER] = {"in-use-by-container",
+                                    "Delete the container named in the text (flockerctl "
+                                    "destroy-container); then the dataset is destroyed."},
     [REASON_CREATING] = {"creating", "Wait; the volume is being made."},
     [REASON_MOUNTING] = {"mounting", "Wait; the volume is being mounted."},
-    [REASON_COPYING] = {"copying", "Wait; the data are being copied while the source stays in use."},
-    [REASON_RELEASING] = {"releasing", "Wait; the source stops writing and ships the last changes."},
+    [REASON_COPYING] = {"copying",
+                        "Wait; the data are being copied while the source stays in use."},
+    [REASON_RELEASING] = {"releasing",
+                          "Wait; the source stops writing and ships the last changes."},
     [REASON_PROMOTING] = {"promoting", "Wait; the received data become the volume."},
-    [REASON_VOLUME_BUSY] = {"volume-busy", "Stop the process named in the text; Flocker goes on by itself."},
-    [REASON_DATA_MISSING] = {"data-missing",
-                             "The data are not where they were last. Bring the storage back; Flocker never replaces lost data by an empty volume. Delete the dataset to give it up."},
-    [REASON_NO_SPACE] = {"no-space", "Free space in the pool, or enlarge it."},
-    [REASON_STORAGE_ERROR] = {"storage-error", "Look at the text and at the agent's log on that node."},
-    [REASON_STORAGE_MISSING] = {"storage-missing", "Make the pool or path named in agent.yml available on that node."},
-    [REASON_TRANSFER_FAILED] = {"transfer-failed", "Flocker tries again by itself; look at the text and at the agents' logs."},
-    [REASON_PEER_UNREACHABLE] = {"peer-unreachable", "Check that the agents reach each other on port 4525."},
-    [REASON_BACKEND_MISMATCH] = {"backend-mismatch", "Give both nodes the same backend in agent.yml, or choose another node."},
-    [REASON_CANNOT_MOVE] = {"cannot-move", "Choose a node that shares this storage."},
-    [REASON_WAITING_FOR_DATASET] = {"waiting-for-dataset", "See the reason of the dataset."},
+    [REASON_VOLUME_BUSY] = {"volume-busy",
+                            "Stop the process named in the text; Flocker goes on by itself."},
+    [REASON_DATA_MISSING] =
+        {"data-missing", "The data are not where they were last. Bring the storage back; Flocker "
+                         "looks again every few seconds and never replaces lost data by an empty "
+                         "volume. To give the data up, destroy the dataset (flockerctl destroy)."},
+    [REASON_NO_SPACE] = {"no-space", "Free space in the storage of the node named in the text, or "
+                                     "enlarge it; it is tried again."},
+    [REASON_STORAGE_ERROR] =
+        {"storage-error",
+         "Look at the text and at the log of flocker-agent on that node; it is tried again."},
+    [REASON_STORAGE_MISSING] = {"storage-missing",
+                                "Make the pool or root path that agent.yml names available on the "
+                                "node named in the text; the agent takes it by itself."},
+    [REASON_TRANSFER_FAILED] =
+        {"transfer-failed",
+         "Look at the text and at the logs of flocker-agent on both nodes; it is tried again."},
+    [REASON_PEER_UNREACHABLE] = {"peer-unreachable",
+                                 "Check that flocker-agent runs on the destination and that the "
+                                 "owner's node reaches port 4525 there; it is tried again."},
+    [REASON_BACKEND_MISMATCH] = {"backend-mismatch",
+                                 "Move the dataset to a node with the same backend (flockerctl "
+                                 "move), or correct the backend in agent.yml."},
+    [REASON_CANNOT_MOVE] = {"cannot-move",
+                            "Move the dataset to a node that shares this storage (flockerctl "
+                            "move), or give the node the same storage in agent.yml."},
+    [REASON_WAITING_FOR_DATASET] = {"waiting-for-dataset",
+                                    "Ask for the dataset's own reason with flockerctl why; the "
+                                    "container starts when the dataset is there."},
     [REASON_WAITING_FOR_IMAGE] = {"waiting-for-image", "Wait; the image is being fetched."},
-    [REASON_IMAGE_MISSING] = {"image-missing", "Correct the image's name, or load the image on that node."},
-    [REASON_IMAGE_PULL_FAILED] = {"image-pull-failed", "Check the registry, its credentials and the image's name."},
-    [REASON_PORT_IN_USE] = {"port-in-use", "Stop what uses the port on that node, or choose another external port."},
-    [REASON_START_FAILED] = {"start-failed", "Look at the text; correct the container's configuration."},
-    [REASON_STOP_FAILED] = {"stop-failed", "Look at the text and at the container engine's log on that node."},
-    [REASON_CONTAINER_EXITED] = {"container-exited", "The restart policy does not start it again; look at its log, delete and create it anew."},
-    [REASON_CRASH_LOOP] = {"crash-loop", "Look at the container's log; it is started again after a growing delay."},
-    [REASON_NAME_TAKEN] = {"name-taken", "Remove or rename the foreign container of that name on the node."},
-    [REASON_ENGINE_UNAVAILABLE] = {"engine-unavailable", "Start the Docker daemon on that node."},
-    [REASON_STORE_UNKNOWN] = {"store-unknown",
-                              "The control service answers from another or an older store than before. If that is meant, run `flocker-agent --adopt` on the node."},
+    [REASON_IMAGE_MISSING] = {"image-missing",
+                              "Load the image on that node (docker load), or create the container "
+                              "anew with the right image name; it is tried again."},
+    [REASON_IMAGE_PULL_FAILED] =
+        {"image-pull-failed",
+         "Check the name of the image, that the node reaches the registry, and that root is logged "
+         "in to it there (docker login); it is tried again."},
+    [REASON_PORT_IN_USE] = {"port-in-use",
+                            "Stop what uses the port on that node, or create the container anew "
+                            "with another external port; it is tried again."},
+    [REASON_START_FAILED] = {"start-failed",
+                             "Look at the text; create the container anew with a corrected "
+                             "configuration, or mend the node. It is tried again."},
+    [REASON_STOP_FAILED] =
+        {"stop-failed",
+         "Look at the text and at the log of the Docker daemon on that node; it is tried again."},
+    [REASON_CONTAINER_EXITED] = {"container-exited",
+                                 "Look at its output (docker logs flocker--NAME on the node); to "
+                                 "start it again, delete it and create it anew."},
+    [REASON_CRASH_LOOP] = {"crash-loop", "Look at its output (docker logs flocker--NAME on the "
+                                         "node); it is started again after a growing delay."},
+    [REASON_NAME_TAKEN] = {"name-taken",
+                           "Remove or rename (docker rm, docker rename) the foreign container on "
+                           "the node that has the name in the text; it is tried again."},
+    [REASON_ENGINE_UNAVAILABLE] =
+        {"engine-unavailable",
+         "Start the Docker daemon on that node, or correct docker: socket in agent.yml there."},
+    [REASON_STORE_UNKNOWN] =
+        {"store-unknown",
+         "The control service answers from another or an older store than the node obeyed before. "
+         "Bring the right store back (--data-path of flocker-control). If the new one is meant: "
+         "stop flocker-agent on the node, run flocker-agent --adopt there, start it again."},
     [REASON_DELETING] = {"deleting", "Wait; the data are being destroyed."},
-    [REASON_WAITING_FOR_HOLDERS] = {"waiting-for-holders", "Bring the nodes named in the text back; they still hold data of the dataset."},
+    [REASON_WAITING_FOR_HOLDERS] = {"waiting-for-holders",
+                                    "Bring the nodes named in the text back; they may still hold "
+                                    "data of the dataset, which must be destroyed there too."},
     [REASON_RECORDING] = {"recording", "Wait; a change is being written to the store."},
-    [REASON_STORE_FAILED] = {"store-failed", "Make room on the disk of the control service's data path, or make it writable; it is tried again."},
+    [REASON_STORE_FAILED] = {"store-failed", "Make room on the disk of the control service's data "
+                                             "path, or make it writable; it is tried again."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
 };
 

@@ -36,7 +36,7 @@ enum reason_code {
     REASON_CRASH_LOOP,
     REASON_NAME_TAKEN, /* a container of that name exists that is not ours */
     REASON_ENGINE_UNAVAILABLE, /* Docker does not answer */
-    REASON_STORE_UNKNOWN,      /* the control service has another or an older store: flockerctl adopt */
+    REASON_STORE_UNKNOWN,      /* the control service has another or an older store: flocker-agent --adopt */
     REASON_DELETING,
     REASON_WAITING_FOR_HOLDERS, /* the delete is done when every listed node has confirmed */
     REASON_STOPPING,

@@ -78,6 +78,7 @@ void sim_connect(struct sim *s, unsigned node)
                               .host = xasprintf("10.0.0.%u", node),
                               .mover_port = 4525,
                               .storage = s->storage,
+                              .shared_by = s->storage == STORAGE_ATTACHABLE ? s->store : UUID_NIL,
                               .backend = xstrdup("sim"),
                               .store = n->memory.store,
                               .seen_revision = n->memory.seen_revision};

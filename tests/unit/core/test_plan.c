@@ -1,0 +1,325 @@
+/* What a node does next, case by case. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "core/plan.h"
+
+#define WAIT STEP_MAX /* expected: no step */
+
+struct dataset_case {
+    const char *name;
+    /* told */
+    enum role role;
+    uint64_t epoch;
+    bool born;
+    const char *base;
+    uint64_t transfer, number;
+    bool not_live, in_use;
+    /* seen */
+    bool present, mounted, partial, attached;
+    enum mark_state mark;
+    uint64_t mark_epoch, mark_transfer;
+    const char *mark_snapshot;
+    const char *snapshots[3];
+    uint64_t announced, final_sent;
+    enum storage_kind storage;
+    /* expected */
+    enum step_kind step;
+    const char *snapshot;
+    enum reason_code reason;
+    bool stop_containers;
+};
+
+#define OWNED(e) .present = true, .mark = MARK_OWNED, .mark_epoch = (e)
+#define RELEASED(e, t)                                                                             \
+    .present = true, .mark = MARK_RELEASED, .mark_epoch = (e), .mark_transfer = (t),               \
+    .mark_snapshot = "t9-final"
+
+static const struct dataset_case cases[] = {
+    /* Becoming an owner: only on a live order. */
+    {"new", .role = ROLE_OWNER, .epoch = 5, .step = STEP_CREATE},
+    {"new, not live", .role = ROLE_OWNER, .epoch = 5, .not_live = true, .step = WAIT, .reason = REASON_MOUNTING},
+    {"made, birth not recorded", .role = ROLE_OWNER, .epoch = 5, OWNED(5), .step = WAIT, .reason = REASON_CREATING},
+    {"born", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .step = STEP_MOUNT},
+    {"born, not live", .role = ROLE_OWNER, .epoch = 5, .born = true, .not_live = true, OWNED(5), .step = WAIT,
+     .reason = REASON_MOUNTING},
+    {"mounted", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .step = WAIT},
+    {"mounted, not live: stays", .role = ROLE_OWNER, .epoch = 5, .born = true, .not_live = true, OWNED(5),
+     .mounted = true, .step = WAIT},
+    {"leftovers", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .partial = true,
+     .step = STEP_PRUNE},
+    {"old snapshots", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .snapshots = {"t4-1"},
+     .step = STEP_PRUNE},
+    /* Lost data are never replaced. */
+    {"lost, with the mark", .role = ROLE_OWNER, .epoch = 5, .born = true, .mark = MARK_OWNED, .mark_epoch = 5,
+     .step = WAIT, .reason = REASON_DATA_MISSING},
+    {"lost, without mark", .role = ROLE_OWNER, .epoch = 5, .born = true, .step = WAIT, .reason = REASON_DATA_MISSING},
+    {"lost before birth", .role = ROLE_OWNER, .epoch = 5, .mark = MARK_OWNED, .mark_epoch = 5, .step = STEP_CREATE},
+    {"base missing", .role = ROLE_OWNER, .epoch = 5, .born = true, .base = "t4-final", .step = WAIT,
+     .reason = REASON_DATA_MISSING},
+    /* Taking over. */
+    {"promote", .role = ROLE_OWNER, .epoch = 5, .born = true, .base = "t4-final", .snapshots = {"t4-1", "t4-final"},
+     .step = STEP_PROMOTE, .snapshot = "t4-final"},
+    {"promote, not live", .role = ROLE_OWNER, .epoch = 5, .born = true, .base = "t4-final", .not_live = true,
+     .snapshots = {"t4-final"}, .step = WAIT, .reason = REASON_MOUNTING},
+    {"promote, cut before", .role = ROLE_OWNER, .epoch = 5, .born = true, .base = "t4-final", .mark = MARK_PROMOTING,
+     .mark_epoch = 5, .snapshots = {"t4-final"}, .step = STEP_PROMOTE, .snapshot = "t4-final"},
+    {"promote over an older volume that is mounted", .role = ROLE_OWNER, .epoch = 5, .born = true, .base = "t4-final",
+     RELEASED(3, 2), .mounted = true, .snapshots = {"t4-final"}, .step = STEP_UNMOUNT},
+    {"owner again after a recall", .role = ROLE_OWNER, .epoch = 5, .born = true, RELEASED(3, 2), .step = STEP_CLAIM},
+    {"owner again, never released", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(3), .mounted = true,
+     .step = STEP_CLAIM},
+    /* An order older than what this node knows: from another or older store. */
+    {"released at that epoch", .role = ROLE_OWNER, .epoch = 5, .born = true, RELEASED(5, 9), .step = WAIT,
+     .reason = REASON_STORE_UNKNOWN},
+    {"owned later", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(6), .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    {"promoting later", .role = ROLE_OWNER, .epoch = 5, .born = true, .mark = MARK_PROMOTING, .mark_epoch = 7,
+     .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    /* Source: increments. */
+    {"first snapshot", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5), .mounted = true,
+     .step = STEP_SNAPSHOT, .snapshot = "t9-1"},
+    {"a fresh one after a restart", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5), .mounted = true,
+     .snapshots = {"t9-1"}, .step = STEP_SNAPSHOT, .snapshot = "t9-2"},
+    {"prune what the newest makes useless", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5),
+     .mounted = true, .snapshots = {"t9-1", "t9-2"}, .step = STEP_PRUNE, .snapshot = "t9-2"},
+    {"source mounts first", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5), .step = STEP_MOUNT},
+    {"attachable: nothing to copy", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5),
+     .mounted = true, .storage = STORAGE_ATTACHABLE, .step = WAIT},
+    /* Release. */
+    {"release", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, OWNED(5), .mounted = true, .step = STEP_RELEASE,
+     .snapshot = "t9-final"},
+    {"release, in use", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, OWNED(5), .mounted = true, .in_use = true,
+     .step = WAIT, .reason = REASON_STOPPING, .stop_containers = true},
+    {"release needs no live order", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, .not_live = true, OWNED(5),
+     .mounted = true, .step = STEP_RELEASE, .snapshot = "t9-final"},
+    {"ship the final one", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(5, 9), .snapshots = {"t9-final"},
+     .step = STEP_SEND, .snapshot = "t9-final"},
+    {"shipped", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(5, 9), .final_sent = 9, .step = WAIT,
+     .reason = REASON_RELEASING},
+    {"detached", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(5, 9), .storage = STORAGE_ATTACHABLE,
+     .step = WAIT, .reason = REASON_RELEASING},
+    {"nothing to release", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, .step = WAIT, .reason = REASON_DATA_MISSING},
+    {"released for another transfer", .role = ROLE_RELEASE, .epoch = 5, .transfer = 8, RELEASED(5, 9), .step = WAIT,
+     .reason = REASON_DATA_MISSING},
+    {"owned at another epoch", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, OWNED(4), .step = WAIT,
+     .reason = REASON_DATA_MISSING},
+    /* Not an owner. */
+    {"receive", .role = ROLE_RECEIVE, .transfer = 9, .announced = 9, .step = WAIT},
+    {"receive, still mounted", .role = ROLE_RECEIVE, .transfer = 9, RELEASED(5, 7), .mounted = true, .step = STEP_UNMOUNT},
+    {"keep", .role = ROLE_KEEP, RELEASED(5, 9), .step = WAIT},
+    {"keep, mounted and in use", .role = ROLE_KEEP, RELEASED(5, 9), .mounted = true, .in_use = true, .step = WAIT,
+     .reason = REASON_STOPPING, .stop_containers = true},
+    {"the mover takes no old transfer", .role = ROLE_RECEIVE, .transfer = 9, .announced = 8, .step = STEP_FORBID},
+    {"nor one nobody asks for", .role = ROLE_NONE, .announced = 8, .step = STEP_FORBID},
+    {"no order, no step", .role = ROLE_NONE, OWNED(5), .mounted = true, .step = WAIT},
+    /* Removing. */
+    {"drop", .role = ROLE_DROP, .number = 9, RELEASED(5, 9), .step = STEP_DROP},
+    {"drop, not live", .role = ROLE_DROP, .number = 9, .not_live = true, RELEASED(5, 9), .step = WAIT,
+     .reason = REASON_DELETING},
+    {"dropped", .role = ROLE_DROP, .number = 9, .mark = MARK_RELEASED, .mark_epoch = 5, .step = WAIT},
+    {"drop, but newer data came", .role = ROLE_DROP, .number = 9, OWNED(10), .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    {"drop, but a newer transfer came", .role = ROLE_DROP, .number = 9, .snapshots = {"t10-1"}, .step = WAIT,
+     .reason = REASON_STORE_UNKNOWN},
+    {"destroy", .role = ROLE_DESTROY, .number = 9, OWNED(5), .mounted = true, .step = STEP_DESTROY},
+    {"destroy, in use", .role = ROLE_DESTROY, .number = 9, OWNED(5), .mounted = true, .in_use = true, .step = WAIT,
+     .reason = REASON_STOPPING, .stop_containers = true},
+    {"attachable: drop what is attached", .role = ROLE_DROP, .number = 9, .present = true, .attached = true,
+     .storage = STORAGE_ATTACHABLE, .step = STEP_DROP},
+    {"attachable: detached is dropped", .role = ROLE_DROP, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
+     .step = WAIT},
+    {"attachable: but not destroyed", .role = ROLE_DESTROY, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
+     .step = STEP_DESTROY},
+};
+
+static void check_dataset(const struct dataset_case *c)
+{
+    struct order o = {.role = c->role,
+                      .epoch = c->epoch,
+                      .born = c->born,
+                      .base = (char *)c->base,
+                      .transfer = c->transfer,
+                      .number = c->number,
+                      .peer_host = (char *)"192.0.2.1",
+                      .peer_port = 4525};
+    char snapshots[3][SNAPSHOT_NAME_SIZE] = {{0}};
+    struct volume_state v = {.present = c->present,
+                             .attached = c->attached,
+                             .mounted = c->mounted,
+                             .partial = c->partial,
+                             .mark = {.state = c->mark, .epoch = c->mark_epoch, .transfer = c->mark_transfer},
+                             .snapshots = snapshots};
+    struct copy_progress copy = {.final_sent = c->final_sent};
+
+    for (; v.n_snapshots < 3 && c->snapshots[v.n_snapshots]; v.n_snapshots++)
+        strncpy(snapshots[v.n_snapshots], c->snapshots[v.n_snapshots], SNAPSHOT_NAME_SIZE - 1);
+    if (c->mark_snapshot)
+        strncpy(v.mark.snapshot, c->mark_snapshot, SNAPSHOT_NAME_SIZE - 1);
+    struct dataset_view view = {.order = c->role == ROLE_NONE ? NULL : &o,
+                                .volume = &v,
+                                .storage = c->storage,
+                                .live = !c->not_live,
+                                .in_use = c->in_use,
+                                .announced = c->announced,
+                                .copy = &copy,
+                                .mono_us = 1};
+    struct decision d = plan_dataset(&view);
+    bool same = d.act == (c->step != WAIT) && (!d.act || d.step.kind == c->step) &&
+                (d.act || d.reason == c->reason) && d.stop_containers == c->stop_containers &&
+                (!c->snapshot || streq(d.step.snapshot, c->snapshot));
+    if (!same)
+        fail_msg("%s: %s %s, reason %s%s", c->name, d.act ? step_name(d.step.kind) : "no step", d.step.snapshot,
+                 reason_code_name(d.reason), d.stop_containers ? ", stops containers" : "");
+}
+
+static void test_datasets(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+        check_dataset(&cases[i]);
+}
+
+struct container_case {
+    const char *name;
+    bool no_order, prepare;
+    enum restart_policy policy;
+    uint32_t retries;
+    enum container_run run;
+    uint64_t created; /* of what is here; the order's is 5 */
+    int exit_code;
+    bool unknown, not_synced, must_stop, no_volume, image_ready, pull, revive;
+    unsigned restarts;
+    enum step_kind step;
+    enum reason_code reason;
+};
+
+static const struct container_case container_cases[] = {
+    {"start", .step = STEP_START},
+    {"fetch", .pull = true, .step = STEP_IMAGE},
+    {"engine unknown", .unknown = true, .step = WAIT, .reason = REASON_ENGINE_UNAVAILABLE},
+    {"no volume yet", .no_volume = true, .step = WAIT, .reason = REASON_WAITING_FOR_DATASET},
+    {"runs", .run = CONTAINER_RUNNING, .created = 5, .step = WAIT},
+    {"an earlier one of that name", .run = CONTAINER_RUNNING, .created = 4, .step = STEP_STOP},
+    {"not ours to keep", .no_order = true, .run = CONTAINER_RUNNING, .created = 5, .step = STEP_STOP},
+    {"unless the orders are not all known", .no_order = true, .not_synced = true, .run = CONTAINER_RUNNING, .created = 5,
+     .step = WAIT},
+    {"but a dataset that leaves is", .no_order = true, .not_synced = true, .must_stop = true, .run = CONTAINER_RUNNING,
+     .created = 5, .step = STEP_STOP},
+    {"its dataset leaves", .must_stop = true, .run = CONTAINER_RUNNING, .created = 5, .step = STEP_STOP},
+    {"its dataset left", .must_stop = true, .step = WAIT, .reason = REASON_WAITING_FOR_DATASET},
+    {"made, not started", .run = CONTAINER_CREATED, .created = 5, .step = STEP_START},
+    /* policies */
+    {"never", .run = CONTAINER_EXITED, .created = 5, .step = WAIT, .reason = REASON_CONTAINER_EXITED},
+    {"never, but the host died", .run = CONTAINER_EXITED, .created = 5, .revive = true, .step = STEP_START},
+    {"always", .policy = RESTART_ALWAYS, .run = CONTAINER_EXITED, .created = 5, .restarts = 1000, .step = STEP_START},
+    {"on-failure, failed", .policy = RESTART_ON_FAILURE, .run = CONTAINER_EXITED, .created = 5, .exit_code = 1,
+     .restarts = 1000, .step = STEP_START},
+    {"on-failure, well", .policy = RESTART_ON_FAILURE, .run = CONTAINER_EXITED, .created = 5, .step = WAIT,
+     .reason = REASON_CONTAINER_EXITED},
+    {"on-failure, last try", .policy = RESTART_ON_FAILURE, .retries = 3, .run = CONTAINER_EXITED, .created = 5,
+     .exit_code = 1, .restarts = 3, .step = STEP_START},
+    {"on-failure, too often", .policy = RESTART_ON_FAILURE, .retries = 3, .run = CONTAINER_EXITED, .created = 5,
+     .exit_code = 1, .restarts = 4, .step = WAIT, .reason = REASON_CONTAINER_EXITED},
+    /* getting ready */
+    {"prepare", .prepare = true, .step = STEP_IMAGE},
+    {"prepared", .prepare = true, .image_ready = true, .step = WAIT},
+    {"prepare, and stop what runs", .prepare = true, .run = CONTAINER_RUNNING, .created = 5, .step = STEP_STOP},
+};
+
+static void check_container(const struct container_case *c)
+{
+    struct container config = {.name = (char *)"c",
+                               .created = 5,
+                               .restart_policy = c->policy,
+                               .maximum_retry_count = c->retries,
+                               .has_volume = true};
+    struct container_order o = {c->prepare ? CONTAINER_PREPARE : CONTAINER_RUN, &config};
+    struct container_state s = {.run = c->run, .created = c->created, .exit_code = c->exit_code};
+    struct container_view v = {.order = c->no_order ? NULL : &o,
+                               .state = c->run == CONTAINER_ABSENT ? NULL : &s,
+                               .known = !c->unknown,
+                               .synced = !c->not_synced,
+                               .live = true,
+                               .must_stop = c->must_stop,
+                               .volume_usable = !c->no_volume,
+                               .image_ready = c->image_ready,
+                               .pull = c->pull,
+                               .revive = c->revive,
+                               .restarts = c->restarts};
+    struct decision d = plan_container(&v);
+    bool same = d.act == (c->step != WAIT) && (!d.act || d.step.kind == c->step) && (d.act || d.reason == c->reason);
+
+    if (!same)
+        fail_msg("%s: %s, reason %s", c->name, d.act ? step_name(d.step.kind) : "no step", reason_code_name(d.reason));
+}
+
+static void test_containers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(container_cases); i++)
+        check_container(&container_cases[i]);
+}
+
+static void test_increments_end(void **state)
+{
+    struct copy_progress p = {.transfer = 9, .round = 1};
+
+    (void)state;
+    plan_copy_sent(&p, 60 * USEC_PER_SEC, 100);
+    assert_int_equal(p.copied, 0);
+    plan_copy_sent(&p, 6 * USEC_PER_SEC, 200);
+    assert_int_equal(p.copied, 0); /* shrinks: go on */
+    plan_copy_sent(&p, COPY_SMALL_US, 300);
+    assert_int_equal(p.copied, 9);
+    assert_int_equal(p.again_us, 300 + COPY_AGAIN_US);
+    plan_copy_sent(&p, COPY_SMALL_US, 400);
+    assert_int_equal(p.again_us, 400 + 2 * COPY_AGAIN_US);
+    for (int i = 0; i < 20; i++)
+        plan_copy_sent(&p, COPY_SMALL_US, 500);
+    assert_true(p.again_us >= 500 + COPY_AGAIN_MAX_US && p.again_us < 500 + 2 * COPY_AGAIN_MAX_US);
+
+    struct copy_progress stuck = {.transfer = 9, .round = 1}; /* written as fast as copied */
+    plan_copy_sent(&stuck, 10 * USEC_PER_SEC, 1);
+    plan_copy_sent(&stuck, 9 * USEC_PER_SEC, 2);
+    assert_int_equal(stuck.copied, 9);
+
+    struct copy_progress slow = {.transfer = 9, .round = 1};
+    unsigned rounds = 0;
+    for (uint64_t took = 1000 * USEC_PER_SEC; !slow.copied && rounds < 100; took = took * 7 / 10, rounds++)
+        plan_copy_sent(&slow, took, 1);
+    assert_int_equal(rounds, COPY_MAX_ROUNDS);
+}
+
+static void test_newest_received(void **state)
+{
+    char names[][SNAPSHOT_NAME_SIZE] = {"t9-10", "t9-9", "t10-1", "t9-x", "other", "t9-", "t-1"};
+    struct volume_state v = {.snapshots = names, .n_snapshots = ARRAY_SIZE(names)};
+    char got[SNAPSHOT_NAME_SIZE];
+
+    (void)state;
+    plan_received(&v, 9, got);
+    assert_string_equal(got, "t9-10");
+    plan_received(&v, 10, got);
+    assert_string_equal(got, "t10-1");
+    plan_received(&v, 11, got);
+    assert_string_equal(got, "");
+    memcpy(names[1], "t9-final", sizeof("t9-final"));
+    plan_received(&v, 9, got);
+    assert_string_equal(got, "t9-final");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_datasets),
+        cmocka_unit_test(test_containers),
+        cmocka_unit_test(test_increments_end),
+        cmocka_unit_test(test_newest_received),
+    };
+
+    return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
+}
