@@ -119,6 +119,8 @@ class Configured:
     def write(self, text):
         with Stopped(self.cluster, self.host), open(self.path, "w", encoding="utf-8") as f:
             f.write(text)
+            self.cluster.shell(self.host, "umount /flocker/*-* 2>/dev/null || true; "
+                                          "umount /var/lib/flocker/btrfs-pool 2>/dev/null || true")
 
     def __enter__(self):
         with open(self.path, encoding="utf-8") as f:
@@ -301,7 +303,7 @@ def test_transfer_failed(cluster, dataset):
     """Somebody else answers where the destination's mover should be."""
     d = dataset("h1")
     with Filtered(cluster, "h1", "nat", "OUTPUT", "-p", "tcp", "-d", cluster.address("h2"), "--dport", "4525", "-j",
-                  "DNAT", "--to-destination", cluster.address("control") + ":4524"):
+                  "DNAT", "--to-destination", cluster.variables["FLOCKER_CONTROL_SERVICE"] + ":4524"):
         cluster.api.move_dataset(d.key, cluster.node("h2"))
         d.is_blocked_by("transfer-failed", cluster.address("h2"))
         d.keeps("transfer-failed", 1)
@@ -346,8 +348,8 @@ http.server.ThreadingHTTPServer(('127.0.0.1', 5000), Handler).serve_forever()
 def test_images(cluster, container):
     """waiting-for-image, image-missing; loading the image ends it."""
     name = "127.0.0.1:5000/lab/later:1"
-    registry = cluster.shell("h1", "touch /tmp/registry-waits; setsid /usr/bin/python3 -c \"$0\" >/dev/null 2>&1 "
-                             "</dev/null & echo $!".replace("$0", REGISTRY)).strip()
+    registry = cluster.run("h1", "sh", "-ec", "touch /tmp/registry-waits; setsid /usr/bin/python3 -c \"$0\" >/tmp/registry "
+                           "2>&1 </dev/null & echo $!", REGISTRY).strip()
     try:
         cluster.shell("h1", "for i in $(seq 100); do ss -ltn | grep -q :5000 && exit; sleep 0.1; done; exit 1")
         c = container("h1", "picture", image=name)
