@@ -340,10 +340,12 @@ static void committed_lease(struct engine *e, struct change *c)
     (void)uuid_parse(c->key, &id);
     struct lease_entry *entry = lease_entry_find(e, &id);
     free(entry->committed);
-    if (--entry->pending == 0)
+    if (--entry->pending == 0) {
         entry->committed = entry->head;
-    else
+        entry->committed_expires_mono_us = entry->expires_mono_us;
+    } else {
         entry->committed = steal(&c->lease);
+    }
     struct dataset_entry *d = dataset_entry_find(e, &id);
     if (d)
         queue_dataset(e, d);
@@ -425,6 +427,7 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
             if (entry->head != entry->committed)
                 free(entry->head);
             entry->head = entry->committed;
+            entry->expires_mono_us = entry->committed_expires_mono_us;
             entry->pending = 0;
             lease_entry_gc(e, entry);
         }
@@ -540,4 +543,5 @@ void engine_restore_lease(struct engine *e, struct now now, const struct lease *
     if (l->expires && l->expires_wall_us > now.wall_us)
         left = l->expires_wall_us - now.wall_us;
     entry->expires_mono_us = l->expires ? now.mono_us + left : USEC_NEVER;
+    entry->committed_expires_mono_us = entry->expires_mono_us;
 }

@@ -24,9 +24,9 @@ static bool tag_matches(const struct engine *e, const struct command *c)
 }
 
 /* A new dataset whose node is there gets its owner in the same commit. */
-static void grant_at_birth(struct engine *e, struct dataset *d)
+static void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d)
 {
-    if (!node_ready(e, &d->primary))
+    if (!node_ready(e, &d->primary) || stranger_with_data(entry, d))
         return;
     d->owner = d->primary;
     d->epoch = d->number = next_number(e);
@@ -39,7 +39,7 @@ static enum result_code dataset_create(struct engine *e, struct command *c, stru
 
     if (entry->head)
         return RESULT_DATASET_EXISTS;
-    grant_at_birth(e, c->dataset);
+    grant_at_birth(e, entry, c->dataset);
     propose_dataset(e, entry, steal(&c->dataset));
     r->dataset = dataset_copy(entry->head);
     return RESULT_CREATED;

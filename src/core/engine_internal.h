@@ -64,7 +64,8 @@ struct lease_entry {
     struct uuid dataset;
     struct lease *committed, *head;
     unsigned pending;
-    uint64_t expires_mono_us; /* of head */
+    uint64_t expires_mono_us;           /* of head */
+    uint64_t committed_expires_mono_us; /* of committed */
     UT_hash_handle hh;
 };
 
@@ -72,6 +73,7 @@ struct node_entry {
     struct uuid id;
     struct hello hello; /* of the last session */
     uint64_t session;   /* 0 = none */
+    bool refuses;       /* it obeys another store, or knows a later state of this one */
     bool complete;      /* the session's first full state has come */
     bool sending;       /* first contact: orders are being sent */
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
@@ -155,6 +157,9 @@ bool node_ready(const struct engine *e, const struct uuid *node);
 const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node);
 const struct container_report *container_report_of(const struct container_entry *entry,
                                                    const struct uuid *node);
+/* A node that owns data under the id of a dataset that nobody owns yet, and is not on its list: left from before the
+ * store was replaced, or forgotten by it. NULL: none. */
+const struct uuid *stranger_with_data(const struct dataset_entry *entry, const struct dataset *d);
 const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
                                               bool committed);
 bool report_is_mounted_at(const struct report *r, uint64_t epoch);

@@ -27,9 +27,7 @@ bool node_ready(const struct engine *e, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
 
-    return n && n->session && n->complete &&
-           (uuid_is_nil(&n->hello.store) || uuid_eq(&n->hello.store, &e->store)) &&
-           n->hello.seen_revision <= e->head_revision;
+    return n && n->session && n->complete && !n->refuses;
 }
 
 const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node)
@@ -217,6 +215,13 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
         because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->primary);
         return;
     }
+    const struct uuid *stranger = stranger_with_data(entry, d);
+    if (stranger) {
+        becausef(entry, now, REASON_STORE_UNKNOWN,
+                 "node %s holds data under this id that the store does not know of",
+                 UUID_STR(stranger));
+        return;
+    }
     struct dataset *changed = dataset_copy(d);
     changed->owner = d->primary;
     changed->epoch = changed->number = next_number(e);
@@ -226,6 +231,18 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
     propose_dataset(e, entry, changed);
     becausef(entry, now, REASON_CREATING, "node %s makes the volume",
              UUID_STR(&entry->head->primary));
+}
+
+const struct uuid *stranger_with_data(const struct dataset_entry *entry, const struct dataset *d)
+{
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        const struct volume_state *v = &entry->reports[i].report.volume;
+        if ((v->mounted || v->mark.state == MARK_OWNED) &&
+            !uuid_eq(&entry->reports[i].node, &d->primary) &&
+            !dataset_has_holder(d, &entry->reports[i].node))
+            return &entry->reports[i].node;
+    }
+    return NULL;
 }
 
 /* Granted, but nothing was ever written: nobody mounts it before `born` is committed. So it can be taken back

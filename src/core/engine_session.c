@@ -129,6 +129,8 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     hello_copy(&n->hello, hello);
     n->session = session;
     n->complete = false;
+    n->refuses = !uuid_is_nil(&hello->store) &&
+                 (!uuid_eq(&hello->store, &e->store) || hello->seen_revision > e->revision);
     remember_era(e, hello);
     struct effect *f = effect_push(e, EFFECT_WELCOME);
     f->session = session;
@@ -174,6 +176,11 @@ static void copy_report(struct report *to, const struct report *from)
  * has seen may be given out again. */
 static void learn_numbers(struct engine *e, const struct volume_mark *mark)
 {
+    /* No store gives out more than that after a backup: the mark is damaged, and must not use up the numbers. */
+    const uint64_t top = e->head_revision + (1ull << 32);
+
+    if (mark->epoch > top || mark->transfer > top)
+        return;
     if (mark->epoch > e->head_revision)
         e->head_revision = mark->epoch;
     if (mark->transfer > e->head_revision)

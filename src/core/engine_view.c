@@ -58,9 +58,9 @@ void engine_each_lease(const struct engine *e, struct now now,
         uint64_t left = 0;
         if (!l->committed)
             continue;
-        if (l->committed->expires && l->expires_mono_us != USEC_NEVER &&
-            l->expires_mono_us > now.mono_us)
-            left = l->expires_mono_us - now.mono_us;
+        if (l->committed->expires && l->committed_expires_mono_us != USEC_NEVER &&
+            l->committed_expires_mono_us > now.mono_us)
+            left = l->committed_expires_mono_us - now.mono_us;
         fn(cookie, l->committed, left);
     }
 }

@@ -148,6 +148,7 @@ struct node *node_new(const struct node_config *config)
     n->storage = config->storage;
     n->random = config->random;
     n->memory = config->memory;
+    n->resync_every_us = config->resync_us ? config->resync_us : NODE_RESYNC_US;
     n->effects_last = &n->effects_first;
     return n;
 }
@@ -202,7 +203,7 @@ static void look_around(struct node *n, struct now now)
     if (!n->list_volumes_step && (!n->volumes_known || resync) &&
         now.mono_us >= n->volumes_backoff.next_us) {
         n->list_volumes_step = node_push_step(n, STEP_LIST_VOLUMES)->id;
-        n->resync_us = now.mono_us + NODE_RESYNC_US;
+        n->resync_us = now.mono_us + n->resync_every_us;
     }
     if (!n->list_containers_step && (!n->containers_known || n->list_containers_again) &&
         now.mono_us >= n->containers_backoff.next_us) {
@@ -245,7 +246,7 @@ void node_advance(struct node *n, struct now now)
 void node_start(struct node *n, struct now now)
 {
     n->started = true;
-    n->resync_us = now.mono_us + NODE_RESYNC_US;
+    n->resync_us = now.mono_us + n->resync_every_us;
     node_advance(n, now);
 }
 
@@ -450,6 +451,9 @@ void node_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
         if (d->step != step || d->step_kind != STEP_SEND)
             continue;
+        if (bytes > d->bytes_sent) /* an earlier failure is not the news any more */
+            reason_set(&d->reason, d->order.role == ROLE_RELEASE ? REASON_RELEASING : REASON_COPYING,
+                       now.wall_us, 0, NULL);
         d->bytes_sent = bytes;
         d->bytes_total = total;
         node_report_all(n, now);

@@ -107,6 +107,7 @@ struct node_config {
     enum storage_kind storage;
     struct random random;
     struct node_memory memory; /* as last persisted */
+    uint64_t resync_us;        /* how often everything is looked at again, as a safety net; 0 = every 5 minutes */
 };
 
 struct node *node_new(const struct node_config *config);

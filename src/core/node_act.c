@@ -28,6 +28,14 @@ static bool dataset_in_use(const struct node *n, const struct uuid *dataset)
     return false;
 }
 
+/* Only then it matters whether containers use it; looking costs a pass over all of them. */
+static bool may_be_taken_away(const struct node_dataset *d)
+{
+    bool owner = d->has_order && (d->order.role == ROLE_OWNER || d->order.role == ROLE_SOURCE);
+
+    return !owner || d->order.base;
+}
+
 static void start_dataset_step(struct node *n, struct now now, struct node_dataset *d,
                                const struct step *wanted)
 {
@@ -165,6 +173,8 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
         d->look_again = true;
     }
     if (!d->observed || d->look_again) {
+        if (d->has_order && (d->order.role == ROLE_OWNER || d->order.role == ROLE_SOURCE))
+            d->stop_containers = false;
         if (d->backoff.next_us > now.mono_us)
             d->wake_us = d->backoff.next_us;
         else
@@ -175,7 +185,7 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
                              .volume = &d->volume,
                              .storage = n->storage,
                              .live = d->has_order && node_is_live(n, d->order.revision),
-                             .in_use = dataset_in_use(n, &d->id),
+                             .in_use = may_be_taken_away(d) && dataset_in_use(n, &d->id),
                              .announced = d->announced,
                              .copy = &d->copy,
                              .mono_us = now.mono_us};
@@ -246,8 +256,28 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
     if (kind == STEP_SEND && d->has_order && d->order.transfer == d->step_transfer) {
         if (d->order.role == ROLE_SOURCE && d->copy.transfer == d->step_transfer)
             plan_copy_sent(&d->copy, now.mono_us - d->step_started_us, now.mono_us);
-        if (d->volume.mark.state == MARK_RELEASED && d->volume.mark.transfer == d->step_transfer)
+        if (d->volume.mark.state == MARK_RELEASED && d->volume.mark.transfer == d->step_transfer) {
             d->copy.final_sent = d->step_transfer;
+            d->copy.again_us = now.mono_us + COPY_AGAIN_US;
+        }
+    }
+}
+
+/* A later list is only a hint: steps were done while it was made, so it may be older than what is known. Where the two
+ * differ, the dataset is looked at again by itself. */
+static void compare_list(struct node *n, const struct outcome *o)
+{
+    for (struct node_dataset *d = n->datasets; d; d = d->hh.next)
+        d->listed = false;
+    for (size_t i = 0; i < o->n_volumes; i++) {
+        struct node_dataset *d = node_dataset_get(n, &o->volumes[i].dataset);
+        d->listed = true;
+        if (!node_volume_same(&d->volume, &o->volumes[i]))
+            d->look_again = true;
+    }
+    for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
+        if (!d->listed && (!volume_state_is_empty(&d->volume) || d->volume.mark.state != MARK_NONE))
+            d->look_again = true;
     }
 }
 
@@ -263,20 +293,15 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     }
     backoff_reset(&n->volumes_backoff);
     reason_done(&n->storage_reason);
+    if (n->volumes_known) {
+        compare_list(n, o);
+        return;
+    }
     n->volumes_known = true;
-    /* What a step is changing right now is told by that step's outcome. */
-    for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
-        if (d->step)
-            continue;
-        volume_state_done(&d->volume);
-        d->volume.dataset = d->id;
-        d->observed = true;
-    }
-    for (size_t i = 0; i < o->n_volumes; i++) {
-        struct node_dataset *d = node_dataset_get(n, &o->volumes[i].dataset);
-        if (!d->step)
-            take_volume(d, &o->volumes[i]);
-    }
+    for (struct node_dataset *d = n->datasets; d; d = d->hh.next)
+        d->observed = true; /* as empty, unless it is listed */
+    for (size_t i = 0; i < o->n_volumes; i++)
+        take_volume(node_dataset_get(n, &o->volumes[i].dataset), &o->volumes[i]);
 }
 
 /* ---- containers ---- */

@@ -14,6 +14,7 @@ struct node_dataset {
     bool order_stale; /* of an earlier session; goes unless the new one repeats it */
     struct order order;
     bool observed;  /* `volume` is what is there */
+    bool listed;     /* by the list that is being compared */
     bool look_again; /* something changed while a step was running */
     struct volume_state volume;
     uint64_t step; /* running; 0 = none */
@@ -80,6 +81,7 @@ struct node {
     bool volumes_answered, containers_answered; /* the first look has ended, well or not */
     bool list_containers_again;
     struct backoff volumes_backoff, containers_backoff;
+    uint64_t resync_every_us;
     uint64_t resync_us; /* next full look, as a safety net */
     struct reason storage_reason, engine_reason;
 
@@ -108,4 +110,5 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
 void node_decide_container(struct node *n, struct now now, struct node_container *c);
 
 /* node_report.c */
+bool node_volume_same(const struct volume_state *a, const struct volume_state *b);
 void node_report_all(struct node *n, struct now now);

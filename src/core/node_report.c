@@ -38,7 +38,7 @@ static bool snapshots_same(const struct volume_state *a, const struct volume_sta
     return true;
 }
 
-static bool volume_same(const struct volume_state *a, const struct volume_state *b)
+bool node_volume_same(const struct volume_state *a, const struct volume_state *b)
 {
     return a->present == b->present && a->attached == b->attached &&
            a->attached_elsewhere == b->attached_elsewhere && a->mounted == b->mounted &&
@@ -54,7 +54,7 @@ static bool reason_same(const struct reason *a, const struct reason *b)
 
 static bool report_same(const struct report *a, const struct report *b)
 {
-    return volume_same(&a->volume, &b->volume) && a->gone == b->gone && a->copied == b->copied &&
+    return node_volume_same(&a->volume, &b->volume) && a->gone == b->gone && a->copied == b->copied &&
            a->received == b->received && streq(a->received_snapshot, b->received_snapshot) &&
            a->bytes_sent == b->bytes_sent && a->bytes_total == b->bytes_total &&
            reason_same(&a->reason, &b->reason);

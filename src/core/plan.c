@@ -261,9 +261,13 @@ static struct decision plan_release(const struct dataset_view *v)
     char name[SNAPSHOT_NAME_SIZE];
 
     if (mark->state == MARK_RELEASED && mark->epoch == o->epoch && mark->transfer == o->transfer) {
-        if (v->storage == STORAGE_ATTACHABLE || v->copy->final_sent == o->transfer)
+        if (v->storage == STORAGE_ATTACHABLE)
             return because(REASON_RELEASING, NULL);
-        return plan_send(v, mark->snapshot);
+        if (v->copy->final_sent != o->transfer || v->mono_us >= v->copy->again_us)
+            return plan_send(v, mark->snapshot);
+        struct decision d = because(REASON_RELEASING, NULL);
+        d.wake_us = v->copy->again_us; /* if it is lost there before the commit, it is sent again */
+        return d;
     }
     if (mark->state != MARK_OWNED || mark->epoch != o->epoch || !v->volume->present)
         return because(REASON_DATA_MISSING, "the volume to release is not there");

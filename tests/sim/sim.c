@@ -117,6 +117,10 @@ static struct event *next_event(struct sim *s)
 static void event_free(struct event *ev)
 {
     step_done(&ev->step);
+    for (size_t i = 0; i < MAX_DATASETS; i++) {
+        volume_state_done(&ev->volumes[i]);
+        container_state_done(&ev->containers[i]);
+    }
     sim_message_free(ev->message);
     free(ev);
 }
@@ -126,7 +130,11 @@ static void event_free(struct event *ev)
 static void start_agent(struct sim *s, unsigned i)
 {
     struct sim_node *n = &s->nodes[i];
-    struct node_config config = {n->era, s->storage, s->random, n->memory};
+    struct node_config config = {.era = n->era,
+                                 .storage = s->storage,
+                                 .random = s->random,
+                                 .memory = n->memory,
+                                 .resync_us = 3 * USEC_PER_SEC};
 
     if (n->brain || !n->host_up)
         return;

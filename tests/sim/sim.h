@@ -92,6 +92,10 @@ struct event {
     struct sim_message *message;
     struct step step;
     struct node_memory memory;
+    /* A list says what was there when it began; steps may have been done since. */
+    struct volume_state volumes[MAX_DATASETS];
+    struct container_state containers[MAX_DATASETS];
+    size_t n_volumes, n_containers;
     bool fails_before, fails_after;
     bool orphaned; /* the agent died in it; what it had begun is being finished now */
 };
@@ -159,5 +163,7 @@ void sim_message_free(struct sim_message *m);
 
 /* sim_disk.c */
 void sim_run_step(struct sim *s, struct event *ev);
+/* Makes the list that a list step is going to tell. */
+void sim_look(struct sim *s, struct event *ev);
 bool sim_is_mounted_anywhere_else(const struct sim *s, unsigned dataset, unsigned node);
 void sim_host_down(struct sim *s, unsigned node);

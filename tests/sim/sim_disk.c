@@ -291,42 +291,44 @@ static struct err *run_step(struct sim *s, unsigned node, const struct step *st)
     }
 }
 
-static void list_volumes(struct sim *s, unsigned node, struct outcome *o,
-                         struct volume_state states[MAX_DATASETS])
+static void list_volumes(struct sim *s, struct event *ev)
 {
     for (unsigned d = 0; d < s->n_datasets; d++) {
-        observe(s, node, d, &states[o->n_volumes]);
-        if (volume_state_is_empty(&states[o->n_volumes]) &&
-            states[o->n_volumes].mark.state == MARK_NONE)
-            volume_state_done(&states[o->n_volumes]);
+        struct volume_state *v = &ev->volumes[ev->n_volumes];
+        observe(s, ev->node, d, v);
+        if (volume_state_is_empty(v) && v->mark.state == MARK_NONE)
+            volume_state_done(v);
         else
-            o->n_volumes++;
+            ev->n_volumes++;
     }
-    o->volumes = states;
 }
 
-static void list_containers(struct sim *s, unsigned node, struct outcome *o,
-                            struct container_state states[MAX_DATASETS])
+static void list_containers(struct sim *s, struct event *ev)
 {
     for (unsigned d = 0; d < s->n_datasets; d++) {
-        struct sim_volume *v = &s->nodes[node].volumes[d];
+        struct sim_volume *v = &s->nodes[ev->node].volumes[d];
         if (!v->here)
             continue;
-        states[o->n_containers++] =
+        ev->containers[ev->n_containers++] =
             (struct container_state){.name = xasprintf("c%u", d),
                                      .run = v->running ? CONTAINER_RUNNING : CONTAINER_EXITED,
                                      .created = v->created,
                                      .era = v->container_era};
     }
-    o->containers = states;
+}
+
+void sim_look(struct sim *s, struct event *ev)
+{
+    if (ev->step.kind == STEP_LIST_VOLUMES)
+        list_volumes(s, ev);
+    else if (ev->step.kind == STEP_LIST_CONTAINERS)
+        list_containers(s, ev);
 }
 
 /* Carries the step out now and tells the agent, unless the agent that asked is gone. */
 void sim_run_step(struct sim *s, struct event *ev)
 {
     struct sim_node *n = &s->nodes[ev->node];
-    struct volume_state volumes[MAX_DATASETS] = {0};
-    struct container_state containers[MAX_DATASETS] = {0};
     struct outcome o = {.step = ev->step.id};
     CLEANUP_ERR struct err *error = NULL;
     bool alive = n->brain && n->incarnation == ev->incarnation;
@@ -348,15 +350,11 @@ void sim_run_step(struct sim *s, struct event *ev)
     if (dataset_step) {
         o.observed = true;
         observe(s, ev->node, sim_dataset_index(s, &ev->step.dataset), &o.volume);
-    } else if (ev->step.kind == STEP_LIST_VOLUMES) {
-        list_volumes(s, ev->node, &o, volumes);
-    } else if (ev->step.kind == STEP_LIST_CONTAINERS) {
-        list_containers(s, ev->node, &o, containers);
     }
+    o.volumes = ev->volumes;
+    o.n_volumes = ev->n_volumes;
+    o.containers = ev->containers;
+    o.n_containers = ev->n_containers;
     node_outcome(n->brain, sim_now(s), &o);
     volume_state_done(&o.volume);
-    for (size_t i = 0; i < MAX_DATASETS; i++) {
-        volume_state_done(&volumes[i]);
-        container_state_done(&containers[i]);
-    }
 }

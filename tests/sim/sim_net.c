@@ -124,6 +124,7 @@ static void run_later(struct sim *s, unsigned node, struct node_effect *f)
 {
     static const uint64_t longest[STEP_MAX] = {
         [STEP_SEND] = 2000000, [STEP_START] = 1000000, [STEP_STOP] = 3000000, [STEP_IMAGE] = 5000000,
+        [STEP_LIST_VOLUMES] = 1000000, [STEP_LIST_CONTAINERS] = 500000,
     };
     uint64_t most = longest[f->step.kind] ? longest[f->step.kind] : 100000;
     struct event *ev = sim_schedule(s, 500 + sim_random(s, most), EV_STEP_DONE, node);
@@ -131,6 +132,7 @@ static void run_later(struct sim *s, unsigned node, struct node_effect *f)
     ev->incarnation = s->nodes[node].incarnation;
     ev->step = f->step;
     f->step = (struct step){0};
+    sim_look(s, ev);
     ev->fails_before = sim_faults(s) && sim_chance(s, 4);
     ev->fails_after = sim_faults(s) && sim_chance(s, 4);
     node_effect_free(f);
