@@ -24,6 +24,10 @@
 #define SHORT_THREADS 64    /* storage steps */
 #define ENGINE_THREADS 32   /* container steps: a pull may take minutes */
 #define TRANSFER_THREADS 32 /* streams */
+#define FINAL_THREADS 16    /* last increments: a container waits for each */
+#define IMAGE_THREADS 16    /* pulls */
+#define LIST_THREADS 2
+#define OWN_THREADS 2       /* the agent's own affairs must not wait for anything hung */
 #define PROGRESS_US (2 * USEC_PER_SEC)
 #define PERSIST_RETRY_US USEC_PER_SEC
 
@@ -46,7 +50,9 @@ struct agent {
     int lock;
     struct tls *tls;
     SSL_CTX *control_tls, *mover_client_tls, *mover_server_tls;
-    struct workers *short_workers, *engine_workers, *transfer_workers;
+    /* Pools of their own, so that what takes long or hangs delays nothing else (design rule 3). */
+    struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers,
+        *image_workers, *list_workers, *own_workers;
     struct agent_link *link;
     struct node *node;
     struct node_memory memory;
@@ -212,7 +218,7 @@ static void start_mover(struct agent *a)
 static void start_link(struct agent *a)
 {
     struct agent_link_config link = {.loop = a->loop,
-                                     .workers = a->short_workers,
+                                     .workers = a->own_workers,
                                      .tls = a->control_tls,
                                      .host = a->config.control_host,
                                      .port = a->config.control_port,
@@ -289,14 +295,31 @@ static void report_progress(void *cookie)
         timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
 }
 
+static struct workers *workers_for(const struct agent *a, const struct step *s)
+{
+    switch (s->kind) {
+    case STEP_SEND:
+        return s->final ? a->final_workers : a->transfer_workers;
+    case STEP_LIST_VOLUMES:
+    case STEP_LIST_CONTAINERS:
+        return a->list_workers;
+    case STEP_IMAGE:
+        return a->image_workers;
+    case STEP_START:
+    case STEP_STOP:
+        return a->engine_workers;
+    default:
+        return a->short_workers;
+    }
+}
+
 static void run_step(struct agent *a, struct node_effect *f)
 {
     struct running *r = xcalloc(1, sizeof(*r));
-    struct workers *w = f->step.kind >= STEP_LIST_CONTAINERS ? a->engine_workers : a->short_workers;
+    struct workers *w = workers_for(a, &f->step);
 
     r->id = f->step.id;
     if (f->step.kind == STEP_SEND) {
-        w = a->transfer_workers;
         if (!a->sends++)
             timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
     }
@@ -311,7 +334,7 @@ static void cancel_step(struct agent *a, uint64_t id)
 
     HASH_FIND(hh, a->running, &id, sizeof(id), r);
     if (r)
-        r->job->progress.cancel = true;
+        __atomic_store_n(&r->job->progress.cancel, true, __ATOMIC_RELAXED);
 }
 
 /* ---- memory ---- */
@@ -344,7 +367,7 @@ static void persist_submit(void *cookie)
 {
     struct agent *a = cookie;
 
-    workers_submit(a->short_workers, persist_work, persist_done, a);
+    workers_submit(a->own_workers, persist_work, persist_done, a);
 }
 
 /* ---- effects ---- */
@@ -516,6 +539,10 @@ static struct err *start(struct agent *a)
     a->short_workers = workers_new(a->loop, SHORT_THREADS, "storage");
     a->engine_workers = workers_new(a->loop, ENGINE_THREADS, "containers");
     a->transfer_workers = workers_new(a->loop, TRANSFER_THREADS, "transfers");
+    a->final_workers = workers_new(a->loop, FINAL_THREADS, "last-increments");
+    a->image_workers = workers_new(a->loop, IMAGE_THREADS, "images");
+    a->list_workers = workers_new(a->loop, LIST_THREADS, "lists");
+    a->own_workers = workers_new(a->loop, OWN_THREADS, "own");
     a->context.config = &a->config;
     a->context.state_dir = a->options.state_dir;
     a->context.mount_root = "/flocker";

@@ -15,6 +15,7 @@ struct step_job *step_job_new(struct step_context *context, struct step *step)
     j->context = context;
     j->step = *step;
     j->store = context->store;
+    memcpy(j->host, context->host, sizeof(j->host));
     *step = (struct step){0};
     return j;
 }
@@ -128,7 +129,7 @@ static struct err *start_container(struct step_job *j)
                                     .cluster = j->store,
                                     .era = c->era,
                                     .volume_path = path,
-                                    .host = c->host};
+                                    .host = j->host};
     return container_engine_start_sync(c->engine, &start);
 }
 
@@ -164,9 +165,8 @@ static void pause_for_test(const struct step *s, const char *when)
 
     if (!at)
         return;
-    bool final = s->kind == STEP_SEND && strstr(s->snapshot, "-final");
     CLEANUP_FREE char *here =
-        xasprintf("%s-%s%s:", when, step_name(s->kind), final ? "-final" : "");
+        xasprintf("%s-%s%s:", when, step_name(s->kind), s->final ? "-final" : "");
 
     if (!str_has_prefix(at, here) || atomic_flag_test_and_set(&paused))
         return;

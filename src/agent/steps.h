@@ -26,6 +26,7 @@ struct step_job {
     struct mover_progress progress;
     struct storage *opened; /* LIST_VOLUMES opened it: the loop thread takes it over */
     struct uuid store;      /* as of submission */
+    char host[64];          /* likewise */
     /* The outcome; owned. */
     struct err *error;
     bool observed;

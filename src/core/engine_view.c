@@ -181,6 +181,16 @@ static int telling(const struct reason *r)
     return r->code == REASON_TRANSFER_FAILED || r->code == REASON_PEER_UNREACHABLE ? 1 : 2;
 }
 
+/* Is it this node's turn? What a bystander, or one that went away, said last is no news. */
+static bool is_involved(const struct engine *e, const struct dataset *d, const struct uuid *node)
+{
+    if (!node_ready(e, node))
+        return false;
+    if (d->tombstone)
+        return dataset_has_holder(d, node);
+    return uuid_eq(&d->owner, node) || (d->transfer.id && uuid_eq(&d->transfer.destination, node));
+}
+
 void engine_dataset_reason(const struct engine *e, struct now now, const struct uuid *id,
                            struct reason *ret_reason)
 {
@@ -194,7 +204,7 @@ void engine_dataset_reason(const struct engine *e, struct now now, const struct 
     if (is_waiting_for_node(entry->reason.code)) {
         for (size_t i = 0; i < entry->n_reports; i++) {
             const struct dataset_report *r = &entry->reports[i];
-            if (dataset_has_holder(entry->committed, &r->node) &&
+            if (is_involved(e, entry->committed, &r->node) &&
                 telling(&r->report.reason) > (best ? telling(&best->report.reason) : 0))
                 best = r;
         }

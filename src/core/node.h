@@ -51,6 +51,7 @@ struct step {
     struct container *container; /* IMAGE, START; owned */
     char *name;                  /* STOP; owned */
     bool pull;                   /* IMAGE: it is known to be missing */
+    bool final;                  /* SEND: the last one; its container is stopped */
 };
 
 void step_done(struct step *s);

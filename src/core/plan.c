@@ -169,6 +169,14 @@ static struct decision plan_send(const struct dataset_view *v, const char *snaps
     return d;
 }
 
+static struct decision plan_final(const struct dataset_view *v)
+{
+    struct decision d = plan_send(v, v->volume->mark.snapshot);
+
+    d.step.final = true;
+    return d;
+}
+
 /* Increments while the source writes. */
 static struct decision plan_copy(const struct dataset_view *v)
 {
@@ -264,7 +272,7 @@ static struct decision plan_release(const struct dataset_view *v)
         if (v->storage == STORAGE_ATTACHABLE)
             return because(REASON_RELEASING, NULL);
         if (v->copy->final_sent != o->transfer || v->mono_us >= v->copy->again_us)
-            return plan_send(v, mark->snapshot);
+            return plan_final(v);
         struct decision d = because(REASON_RELEASING, NULL);
         d.wake_us = v->copy->again_us; /* if it is lost there before the commit, it is sent again */
         return d;

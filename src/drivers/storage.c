@@ -459,6 +459,14 @@ static struct err *prune(struct storage *s, const struct volume_state *v, const 
     return NULL;
 }
 
+struct err *storage_snapshot_delete(struct storage *s, const struct uuid *dataset, const char *name)
+{
+    TRY(need_local(s, "delete snapshots"));
+    TRY(need_name(name));
+    return err_wrap(s->driver->snapshot_delete(s->cookie, dataset, name), "dataset %s",
+                    UUID_STR(dataset));
+}
+
 struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep)
 {
     struct volume_state v = {0};

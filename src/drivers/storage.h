@@ -66,6 +66,9 @@ struct err *storage_release(struct storage *s, const struct uuid *dataset, uint6
                             uint64_t transfer, const char *snapshot) MUST_USE;
 /* Local: deletes all snapshots except `keep` (may be NULL) and unfinished receives; the volume stays. */
 struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep) MUST_USE;
+/* Local, used by the mover: deletes one snapshot. No effect when it is not there. */
+struct err *storage_snapshot_delete(struct storage *s, const struct uuid *dataset,
+                                    const char *name) MUST_USE;
 /* This node is not an owner any more: unmounts (as above), then local: removes volume, snapshots and partial
  * receives; attachable: detaches. The mark is removed last. */
 struct err *storage_drop(struct storage *s, const struct uuid *dataset) MUST_USE;

@@ -228,6 +228,22 @@ static struct err *take_stream(struct mover *m, struct mover_conn *c,
 }
 
 /* Everything after the claim. */
+/* A move may wait for days for its release, and takes an increment every few minutes meanwhile: only the newest and its
+ * base are kept. What cannot be deleted now is tried again at the next. */
+static void delete_older(struct mover *m, const struct mover_hello *hello,
+                         const struct mover_offer *had, const char *base)
+{
+    for (size_t i = 0; i < had->n_snapshots; i++) {
+        const char *name = had->snapshots[i].name;
+        if (streq(name, base) || streq(name, hello->snapshot))
+            continue;
+        struct err *e = storage_snapshot_delete(m->config.storage, &hello->dataset, name);
+        if (e)
+            log_debug("mover: %s", e->text);
+        (void)err_free(e);
+    }
+}
+
 static struct err *serve_claimed(struct stream *s, struct mover_conn *c,
                                  const struct mover_hello *hello)
 {
@@ -257,7 +273,9 @@ static struct err *serve_claimed(struct stream *s, struct mover_conn *c,
     TRY(mover_begin_decode(c->input, h.length, &begin));
     TRY(take_stream(m, c, hello, &begin));
     m->config.received(m->config.cookie, &hello->dataset, hello->transfer, hello->snapshot);
-    return mover_conn_write(c, MOVER_ACK, NULL, 0);
+    TRY(mover_conn_write(c, MOVER_ACK, NULL, 0));
+    delete_older(m, hello, &offer, begin.base);
+    return NULL;
 }
 
 static struct err *serve(struct stream *s, struct mover_conn *c)
