@@ -630,6 +630,7 @@ int agent_main(int argc, char **argv)
 
     the_agent = a;
     a->options = (struct options){"/etc/flocker/agent.yml", "/var/lib/flocker", false};
+    mem_setup_service();
     switch (cli_parse(&spec, &a->options, argc, argv, &first)) {
     case CLI_EXIT_OK:
         return 0;

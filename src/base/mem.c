@@ -1,6 +1,7 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -107,4 +108,17 @@ void mem_closep(int *fd)
     if (*fd >= 0)
         (void)close(*fd); /* never retried: on Linux the descriptor is gone either way */
     errno = saved;
+}
+
+void mem_setup_service(void)
+{
+    /* By default each thread may get an arena, which keeps what it ever had. Setting a threshold also keeps the
+     * allocator from raising it after the first large block. */
+    (void)mallopt(M_ARENA_MAX, 2);
+    (void)mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+}
+
+void mem_give_back(void)
+{
+    (void)malloc_trim(0);
 }

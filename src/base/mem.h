@@ -32,6 +32,12 @@ char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2) __attribute__((malloc, r
 /* Makes room for one more element in a growing array; returns the (possibly moved) array. */
 void *mem_grow(void *array, size_t used, size_t *capacity, size_t element_size);
 
+/* For programs that run for long beside others' work: few arenas for however many threads, freed memory goes back. Call
+ * once, before the first thread. */
+void mem_setup_service(void);
+/* Gives back what a burst of work left free in all arenas; some milliseconds at worst. */
+void mem_give_back(void);
+
 void mem_freep(void *p);  /* for CLEANUP_FREE: frees *(void **)p */
 void mem_closep(int *fd); /* for CLEANUP_CLOSE: closes *fd when >= 0 */
 

@@ -351,6 +351,7 @@ int control_main(int argc, char **argv)
                         .agent_port = 4524};
     int first, status;
 
+    mem_setup_service();
     switch (cli_parse(&spec, &o, argc, argv, &first)) {
     case CLI_EXIT_OK:
         return 0;

@@ -1,6 +1,7 @@
 #include "net/workers.h"
 
 #include "base/log.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -180,6 +181,7 @@ static void workers_collect(void *cookie)
     struct job_list finished = STAILQ_HEAD_INITIALIZER(finished);
     struct worker *t;
     struct job *job;
+    bool calm = false;
 
     pthread_mutex_lock(&w->lock);
     w->posted = false;
@@ -189,9 +191,13 @@ static void workers_collect(void *cookie)
         pthread_mutex_unlock(&w->lock);
         pthread_join(t->thread, NULL);
         free(t);
+        calm = true;
         pthread_mutex_lock(&w->lock);
     }
+    calm = calm && w->threads == 0;
     pthread_mutex_unlock(&w->lock);
+    if (calm) /* the last thread ended after its idle time: a burst is over */
+        mem_give_back();
     while ((job = STAILQ_FIRST(&finished))) {
         STAILQ_REMOVE_HEAD(&finished, link);
         w->pending--;
