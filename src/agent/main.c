@@ -5,7 +5,7 @@
 #include "agent/steps.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "cli/options.h"
+#include "base/options.h"
 #include "drivers/driver.h"
 #include "net/tls.h"
 

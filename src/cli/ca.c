@@ -2,7 +2,7 @@
 #include "base/random.h"
 #include "base/str.h"
 #include "cli/ca_x509.h"
-#include "cli/options.h"
+#include "base/options.h"
 #include "cli/pair_file.h"
 #include "cli/programs.h"
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cli/api.h"
-#include "cli/options.h"
+#include "base/options.h"
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -2,7 +2,7 @@
 #include "agent/agent.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "cli/options.h"
+#include "base/options.h"
 #include "cli/programs.h"
 #include "control/control.h"
 

@@ -1,5 +1,5 @@
 /* flocker-node-era: prints the era of this node (contract section 5.4) without newline. */
-#include "cli/options.h"
+#include "base/options.h"
 #include "cli/programs.h"
 
 #include "base/uuid.h"

@@ -1,7 +1,7 @@
 /* flocker-control: the loop that runs the engine between its store, the REST API and the agents. */
 #include "base/log.h"
 #include "base/str.h"
-#include "cli/options.h"
+#include "base/options.h"
 #include "control/control.h"
 #include "control/rest.h"
 #include "control/sessions.h"

@@ -8,7 +8,7 @@
 
 #include "base/str.h"
 #include "cli/ca_x509.h"
-#include "cli/options.h"
+#include "base/options.h"
 #include "cli/pair_file.h"
 
 #include <fcntl.h>
