@@ -27,6 +27,7 @@ struct dataset_case {
     const char *mark_snapshot;
     const char *snapshots[3];
     uint64_t announced, final_sent;
+    bool long_ago; /* the final one was sent */
     enum storage_kind storage;
     /* expected */
     enum step_kind step;
@@ -101,6 +102,8 @@ static const struct dataset_case cases[] = {
      .step = STEP_SEND, .snapshot = "t9-final"},
     {"shipped", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(5, 9), .final_sent = 9, .step = WAIT,
      .reason = REASON_RELEASING},
+    {"shipped, and no answer for long", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(5, 9), .final_sent = 9,
+     .long_ago = true, .step = STEP_SEND, .snapshot = "t9-final"},
     {"detached", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(5, 9), .storage = STORAGE_ATTACHABLE,
      .step = WAIT, .reason = REASON_RELEASING},
     {"nothing to release", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, .step = WAIT, .reason = REASON_DATA_MISSING},
@@ -155,7 +158,7 @@ static void check_dataset(const struct dataset_case *c)
                              .partial = c->partial,
                              .mark = {.state = c->mark, .epoch = c->mark_epoch, .transfer = c->mark_transfer},
                              .snapshots = snapshots};
-    struct copy_progress copy = {.final_sent = c->final_sent};
+    struct copy_progress copy = {.final_sent = c->final_sent, .again_us = c->long_ago ? 1 : 2};
 
     for (; v.n_snapshots < 3 && c->snapshots[v.n_snapshots]; v.n_snapshots++)
         strncpy(snapshots[v.n_snapshots], c->snapshots[v.n_snapshots], SNAPSHOT_NAME_SIZE - 1);
