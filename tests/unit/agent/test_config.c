@@ -1,0 +1,195 @@
+/* agent.yml and what the agent remembers: each mistake is named, nothing is taken half. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "agent/config.h"
+#include "agent/memory.h"
+#include "agent/yaml_json.h"
+#include "base/str.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define GOOD "version: 1\ncontrol-service: {hostname: control.example}\n"
+#define DATASET "dataset: {backend: btrfs}\n"
+
+static void test_good(void **state)
+{
+    static const char text[] = "version: 1\ncontrol-service:\n  hostname: 192.0.2.1\n  port: 7000\ndataset:\n"
+                               "  backend: btrfs\n  pool: /data\ndocker: {socket: /run/d.sock, stop-timeout: 7}\n";
+    struct agent_config c;
+
+    (void)state;
+    assert_null(agent_config_parse(text, strlen(text), &c));
+    assert_string_equal(c.control_host, "192.0.2.1");
+    assert_int_equal(c.control_port, 7000);
+    assert_string_equal(c.docker_socket, "/run/d.sock");
+    assert_int_equal(c.stop_timeout_s, 7);
+    assert_string_equal(json_string_value(json_object_get(c.dataset, "pool")), "/data");
+    agent_config_done(&c);
+    assert_null(agent_config_parse(GOOD DATASET, strlen(GOOD DATASET), &c));
+    assert_int_equal(c.control_port, 4524);
+    assert_string_equal(c.docker_socket, "/var/run/docker.sock");
+    assert_int_equal(c.stop_timeout_s, 60);
+    agent_config_done(&c);
+}
+
+static void test_mistakes_are_named(void **state)
+{
+    static const struct {
+        const char *text, *word;
+    } cases[] = {
+        {"", "mapping"},
+        {"[]", "mapping"},
+        {"{", "line 2: "},
+        {"control-service: {hostname: h}\n" DATASET, "'version' is missing"},
+        {"version: 2\ncontrol-service: {hostname: h}\n" DATASET, "'version'"},
+        {"version: '1'\ncontrol-service: {hostname: h}\n" DATASET, "'version'"},
+        {"version: 1\n" DATASET, "'control-service'"},
+        {"version: 1\ncontrol-service: h\n" DATASET, "'control-service'"},
+        {"version: 1\ncontrol-service: {}\n" DATASET, "'hostname'"},
+        {"version: 1\ncontrol-service: {hostname: 5}\n" DATASET, "'hostname'"},
+        {"version: 1\ncontrol-service: {hostname: 'a b'}\n" DATASET, "'hostname'"},
+        {"version: 1\ncontrol-service: {hostname: h, port: 0}\n" DATASET, "'port'"},
+        {"version: 1\ncontrol-service: {hostname: h, port: 65536}\n" DATASET, "'port'"},
+        {"version: 1\ncontrol-service: {hostname: h, port: '4524'}\n" DATASET, "'port'"},
+        {"version: 1\ncontrol-service: {hostname: h, prot: 1}\n" DATASET, "'prot'"},
+        {GOOD, "'dataset'"},
+        {GOOD "dataset: btrfs\n", "'dataset'"},
+        {GOOD "dataset: {}\n", "'backend'"},
+        {GOOD "dataset: {backend: 3}\n", "'backend'"},
+        {GOOD DATASET "datasets: 1\n", "'datasets'"},
+        {GOOD DATASET "docker: 1\n", "'docker'"},
+        {GOOD DATASET "docker: {socket: relative}\n", "'socket'"},
+        {GOOD DATASET "docker: {stop-timeout: 0}\n", "'stop-timeout'"},
+        {GOOD DATASET "docker: {stop-timeout: 3601}\n", "'stop-timeout'"},
+        {GOOD DATASET "docker: {sock: /x}\n", "'sock'"},
+        {GOOD DATASET DATASET, "line 4: the same key twice"},
+        {GOOD "dataset: {backend: \"\xff\"}\n", "line"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct agent_config c;
+        struct err *e = agent_config_parse(cases[i].text, strlen(cases[i].text), &c);
+        if (!e)
+            fail_msg("taken: %s", cases[i].text);
+        if (!err_is(e, ERR_INVALID) || !strstr(e->text, cases[i].word))
+            fail_msg("%s\n-> %s, expected %s", cases[i].text, e->text, cases[i].word);
+        err_free(e);
+    }
+}
+
+static void refuse_yaml(const char *text, size_t n, const char *word)
+{
+    json_t *v;
+    struct err *e = yaml_load(text, n, &v);
+
+    assert_true(err_is(e, ERR_INVALID));
+    if (!strstr(e->text, word))
+        fail_msg("%s, expected %s", e->text, word);
+    err_free(e);
+}
+
+static void test_yaml_limits(void **state)
+{
+    CLEANUP_STR struct str deep = {0}, many = {0}, large = {0};
+
+    (void)state;
+    for (int i = 0; i < YAML_MAX_DEPTH + 2; i++)
+        str_append(&deep, "[");
+    for (int i = 0; i < YAML_MAX_DEPTH + 2; i++)
+        str_append(&deep, "]");
+    refuse_yaml(deep.data, deep.len, "nested too deeply");
+    for (int i = 0; i < YAML_MAX_NODES; i++)
+        str_append(&many, "- 1\n");
+    refuse_yaml(many.data, many.len, "too many values");
+    for (size_t i = 0; i <= YAML_MAX_BYTES / 8; i++)
+        str_append(&large, "# 45678\n");
+    refuse_yaml(large.data, large.len, "larger");
+    refuse_yaml("[1, 2]: 3\n", 10, "simple value");
+    /* Aliases that blow up end at the limit of values. */
+    static const char bomb[] = "a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+                               "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+                               "e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
+    refuse_yaml(bomb, strlen(bomb), "too many values");
+}
+
+static void test_yaml_scalars(void **state)
+{
+    static const char text[] = "[1, -7, '1', 1.5, true, yes, ~, '', 99999999999999999999, -, 0x10]";
+    json_t *v;
+
+    (void)state;
+    assert_null(yaml_load(text, strlen(text), &v));
+    char *out = json_dumps(v, JSON_COMPACT);
+    assert_string_equal(out, "[1,-7,\"1\",\"1.5\",true,\"yes\",null,\"\",\"99999999999999999999\",\"-\",\"0x10\"]");
+    free(out);
+    json_decref(v);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "we");
+
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_memory(void **state)
+{
+    static const char *const damaged[] = {
+        "", "{", "[]", "{}", "{\"store\": \"x\", \"revision\": 1}",
+        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": -1}",
+        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": \"1\"}",
+        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\"}",
+        "{\"store\": 1, \"store\": 2}"};
+    char dir[] = "/tmp/flocker-memory-XXXXXX";
+    struct node_memory m = {.seen_revision = 99}, read;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    CLEANUP_FREE char *path = xasprintf("%s/store.json", dir);
+    assert_null(memory_load(dir, &m)); /* no file: nothing yet */
+    assert_true(uuid_is_nil(&m.store));
+    assert_int_equal(m.seen_revision, 0);
+    assert_true(uuid_parse("3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f", &m.store));
+    m.seen_revision = 1234567890123;
+    assert_null(memory_save(dir, &m));
+    assert_null(memory_load(dir, &read));
+    assert_true(uuid_eq(&read.store, &m.store));
+    assert_int_equal(read.seen_revision, m.seen_revision);
+    for (size_t i = 0; i < ARRAY_SIZE(damaged); i++) {
+        write_text(path, damaged[i]);
+        struct err *e = memory_load(dir, &read);
+        if (!err_is(e, ERR_CORRUPT) || !strstr(e->text, path) || !strstr(e->text, "--adopt"))
+            fail_msg("%s: %s", damaged[i], e ? e->text : "taken");
+        err_free(e);
+        struct stat st;
+        assert_int_equal(stat(path, &st), 0); /* left alone */
+        assert_int_equal(st.st_size, strlen(damaged[i]));
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+    struct err *e = memory_save(dir, &m);
+    assert_non_null(e);
+    assert_non_null(strstr(e->text, dir));
+    err_free(e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),        cmocka_unit_test(test_mistakes_are_named),
+        cmocka_unit_test(test_yaml_limits), cmocka_unit_test(test_yaml_scalars),
+        cmocka_unit_test(test_memory),
+    };
+
+    return cmocka_run_group_tests_name("agent-config", tests, NULL, NULL);
+}
