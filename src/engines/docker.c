@@ -135,8 +135,6 @@ static struct err *complete(struct container_engine *ce, const struct uuid *clus
     struct docker_container full = {0};
     bool found;
 
-    if (c->looked_up)
-        return NULL;
     TRY(inspect(ce, c->id, cluster, &full, &found));
     docker_container_done(c);
     if (found)

@@ -140,7 +140,6 @@ struct err *docker_parse_list(const char *body, size_t n, const struct uuid *clu
     json_t *v;
     json_array_foreach (j, i, v) {
         struct docker_container *c = &list[used];
-        const char *state = json_string_value(json_object_get(v, "State"));
 
         take_labels(c, json_object_get(v, "Labels"), json_object_get(v, "Names"), cluster);
         if (!c->ours)
@@ -151,10 +150,6 @@ struct err *docker_parse_list(const char *body, size_t n, const struct uuid *clu
                 docker_container_done(&list[k]);
             free(list);
             return err_new(ERR_CORRUPT, "the container engine lists a container without an id");
-        }
-        if (state && (streq(state, "running") || streq(state, "paused"))) {
-            c->run = CONTAINER_RUNNING;
-            c->looked_up = true;
         }
     }
     *ret_list = list;
@@ -208,7 +203,6 @@ struct err *docker_parse_inspect(const char *body, size_t n, const struct uuid *
     c.pid = pid > 0 ? pid : 0;
     c.exit_code = code;
     c.run = run_of_state(state, c.pid);
-    c.looked_up = true;
     take_labels(&c, json_object_get(json_object_get(j, "Config"), "Labels"),
                 json_object_get(j, "Name"), cluster);
     *ret_container = c;

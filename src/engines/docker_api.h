@@ -23,7 +23,6 @@ struct docker_container {
     char id[DOCKER_ID_MAX + 1];
     char *name;     /* as configured, when `ours`; else NULL */
     bool ours;      /* labels and name are ours and of the wanted cluster */
-    bool looked_up; /* `run`, `pid` and `exit_code` are known */
     enum container_run run;
     uint64_t created;
     struct uuid era; /* nil when the label is damaged */
@@ -35,9 +34,10 @@ void docker_container_done(struct docker_container *c);
 
 /* Answer of GET /version: the version to use. ERR_UNSUPPORTED: the ranges do not meet. */
 struct err *docker_parse_version(const char *body, size_t n, unsigned *ret_minor) MUST_USE;
-/* Answer of GET /containers/json: only those that are ours. Those that may have ended have
- * `looked_up` false and need GET /containers/<id>/json. The caller frees the elements with
- * docker_container_done() and the array. */
+/* Answer of GET /containers/json: only those that are ours, and who they are. The state in it is of no use: Docker
+ * tells of a death before it changes its list, which then says "running" of a container that is gone; only
+ * GET /containers/<id>/json waits for the truth. The caller frees the elements with docker_container_done() and the
+ * array. */
 struct err *docker_parse_list(const char *body, size_t n, const struct uuid *cluster,
                               struct docker_container **ret_list, size_t *ret_n) MUST_USE;
 /* Answer of GET /containers/<id or name>/json. */
