@@ -1,0 +1,205 @@
+/* The engine's promises to callers: tags, failed commits, leases against jumping clocks, sessions. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "core/engine.h"
+
+static uint64_t seed = 1;
+static struct now now = {10 * USEC_PER_SEC, 1000000 * (uint64_t)USEC_PER_SEC};
+
+static struct uuid id(unsigned char n)
+{
+    struct uuid u = {{0}};
+
+    u.b[15] = n;
+    return u;
+}
+
+static struct engine *make(void)
+{
+    return engine_new(id(99), 0, random_seeded(&seed));
+}
+
+/* Carries a command out up to its answer; `fail` is what the store says, or NULL. */
+static enum result_code run(struct engine *e, struct command c, const char *fail)
+{
+    enum result_code code = RESULT_MAX;
+
+    c.id = 7;
+    engine_command(e, now, &c);
+    engine_flush(e, now);
+    for (struct effect *f; (f = engine_next(e)); effect_free(f)) {
+        if (f->kind == EFFECT_COMMIT && fail)
+            engine_commit_failed(e, now, f->batch->id, fail);
+        else if (f->kind == EFFECT_COMMIT)
+            engine_committed(e, now, f->batch->id);
+        if (f->kind == EFFECT_REPLY && f->command == 7)
+            code = f->result.code;
+    }
+    return code;
+}
+
+static enum result_code create(struct engine *e, unsigned char n, const char *tag, const char *fail)
+{
+    struct dataset *d = dataset_new(id(n));
+
+    d->primary = id(1);
+    return run(e, (struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d, .tags = &tag, .n_tags = tag ? 1 : 0},
+               fail);
+}
+
+static void test_tags(void **state)
+{
+    struct engine *e = make();
+    CLEANUP_FREE char *first = engine_tag(e);
+
+    (void)state;
+    assert_int_equal(create(e, 10, first, NULL), RESULT_CREATED);
+    CLEANUP_FREE char *second = engine_tag(e);
+    assert_string_not_equal(first, second);
+    assert_int_equal(create(e, 11, first, NULL), RESULT_TAG_MISMATCH);
+    assert_int_equal(create(e, 11, second, NULL), RESULT_CREATED);
+    assert_int_equal(create(e, 11, NULL, NULL), RESULT_DATASET_EXISTS);
+    engine_free(e);
+}
+
+static void test_a_failed_commit_changes_nothing(void **state)
+{
+    struct engine *e = make();
+    struct uuid ten = id(10);
+    CLEANUP_FREE char *before = engine_tag(e);
+
+    (void)state;
+    assert_int_equal(create(e, 10, NULL, "disk full"), RESULT_STORE_FAILED);
+    assert_null(engine_dataset(e, &ten));
+    CLEANUP_FREE char *after = engine_tag(e);
+    assert_string_equal(before, after);
+    assert_int_equal(create(e, 10, NULL, NULL), RESULT_CREATED);
+    assert_non_null(engine_dataset(e, &ten));
+    struct command move = {.kind = COMMAND_DATASET_MOVE, .dataset_id = ten, .node = id(2)};
+    assert_int_equal(run(e, move, "disk full"), RESULT_STORE_FAILED);
+    struct uuid one = id(1), two = id(2);
+    assert_true(uuid_eq(&engine_dataset(e, &ten)->primary, &one));
+    assert_int_equal(run(e, move, NULL), RESULT_OK);
+    assert_true(uuid_eq(&engine_dataset(e, &ten)->primary, &two));
+    engine_free(e);
+}
+
+static void test_not_found(void **state)
+{
+    static const struct {
+        enum command_kind kind;
+        enum result_code code;
+    } cases[] = {{COMMAND_DATASET_MOVE, RESULT_DATASET_NOT_FOUND},
+                 {COMMAND_DATASET_DELETE, RESULT_DATASET_NOT_FOUND},
+                 {COMMAND_CONTAINER_MOVE, RESULT_CONTAINER_NOT_FOUND},
+                 {COMMAND_CONTAINER_DELETE, RESULT_CONTAINER_NOT_FOUND},
+                 {COMMAND_LEASE_RELEASE, RESULT_LEASE_NOT_FOUND}};
+    struct engine *e = make();
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct command c = {.kind = cases[i].kind, .dataset_id = id(50), .name = "none", .node = id(1)};
+        assert_int_equal(run(e, c, NULL), cases[i].code);
+    }
+    engine_free(e);
+}
+
+static void count_lease(void *n, const struct lease *l, uint64_t left_us)
+{
+    (void)l, (void)left_us;
+    ++*(unsigned *)n;
+}
+
+static unsigned leases(struct engine *e)
+{
+    unsigned n = 0;
+
+    engine_tick(e, now);
+    engine_flush(e, now);
+    for (struct effect *f; (f = engine_next(e)); effect_free(f)) {
+        if (f->kind == EFFECT_COMMIT)
+            engine_committed(e, now, f->batch->id);
+    }
+    engine_each_lease(e, now, count_lease, &n);
+    return n;
+}
+
+static void test_a_lease_runs_by_the_monotonic_clock(void **state)
+{
+    struct engine *e = make();
+    struct command c = {.kind = COMMAND_LEASE_ACQUIRE,
+                        .dataset_id = id(10),
+                        .node = id(1),
+                        .expires = true,
+                        .expires_in_us = 60 * (int64_t)USEC_PER_SEC};
+
+    (void)state;
+    assert_int_equal(run(e, c, NULL), RESULT_CREATED);
+    c.node = id(2);
+    assert_int_equal(run(e, c, NULL), RESULT_LEASE_HELD);
+    c.node = id(1);
+    assert_int_equal(run(e, c, NULL), RESULT_OK); /* renewed */
+    now.wall_us += 3600 * (uint64_t)USEC_PER_SEC;
+    assert_int_equal(leases(e), 1);
+    now.wall_us -= 7200 * (uint64_t)USEC_PER_SEC;
+    now.mono_us += 59 * USEC_PER_SEC;
+    assert_int_equal(leases(e), 1);
+    now.mono_us += 1 * USEC_PER_SEC;
+    assert_int_equal(leases(e), 0);
+    engine_free(e);
+}
+
+static uint64_t refused(struct engine *e)
+{
+    uint64_t session = 0;
+
+    for (struct effect *f; (f = engine_next(e)); effect_free(f)) {
+        if (f->kind == EFFECT_REFUSE) {
+            assert_true(strlen(f->text) > 10);
+            session = f->session;
+        }
+    }
+    return session;
+}
+
+static void test_sessions(void **state)
+{
+    struct engine *e = make();
+    struct hello h = {.protocol = AGENT_PROTOCOL_VERSION, .node = id(1), .era = id(61)};
+    struct hello other = h, old = h;
+
+    (void)state;
+    other.era = id(62);
+    old.protocol++;
+    engine_session_open(e, now, 1, &h);
+    assert_int_equal(refused(e), 0);
+    engine_session_open(e, now, 2, &other); /* another machine with the same certificate */
+    assert_int_equal(refused(e), 2);
+    engine_session_open(e, now, 3, &h); /* the same machine: the newer session counts */
+    assert_int_equal(refused(e), 1);
+    engine_session_open(e, now, 4, &old);
+    assert_int_equal(refused(e), 4);
+    engine_session_closed(e, now, 3);
+    engine_session_open(e, now, 5, &other); /* the first is gone */
+    assert_int_equal(refused(e), 0);
+    engine_free(e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tags),
+        cmocka_unit_test(test_a_failed_commit_changes_nothing),
+        cmocka_unit_test(test_not_found),
+        cmocka_unit_test(test_a_lease_runs_by_the_monotonic_clock),
+        cmocka_unit_test(test_sessions),
+    };
+
+    return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
+}
