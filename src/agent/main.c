@@ -61,8 +61,7 @@ struct agent {
     bool watching; /* container events */
     struct running *running;
     unsigned sends;
-    struct timer timer, progress, persist_retry, look;
-    unsigned looks; /* at the containers since the last event about one */
+    struct timer timer, progress, persist_retry;
     struct node_memory persist; /* being written */
     struct err *persist_error;
     int status;
@@ -155,30 +154,10 @@ static void on_down(void *cookie)
 
 /* ---- events from other threads ---- */
 
-/* Docker tells that a container died before its own list says so: it is asked again a moment later. */
-static const uint64_t look_after_us[] = {250 * USEC_PER_MSEC, 2 * USEC_PER_SEC, 10 * USEC_PER_SEC};
-
-static void look_later(struct agent *a)
-{
-    if (a->looks < ARRAY_SIZE(look_after_us))
-        timer_set(&a->look, now_os().mono_us + look_after_us[a->looks]);
-}
-
-static void on_look(void *cookie)
-{
-    struct agent *a = cookie;
-
-    a->looks++;
-    look_later(a);
-    node_containers_changed(a->node, now_os());
-}
-
 static void containers_changed_on_loop(void *cookie)
 {
     struct agent *a = cookie;
 
-    a->looks = 0;
-    look_later(a);
     node_containers_changed(a->node, now_os());
 }
 
@@ -557,7 +536,6 @@ static struct err *start(struct agent *a)
     timer_init(&a->timer, a->loop, on_timer, a);
     timer_init(&a->progress, a->loop, report_progress, a);
     timer_init(&a->persist_retry, a->loop, persist_submit, a);
-    timer_init(&a->look, a->loop, on_look, a);
     a->short_workers = workers_new(a->loop, SHORT_THREADS, "storage");
     a->engine_workers = workers_new(a->loop, ENGINE_THREADS, "containers");
     a->transfer_workers = workers_new(a->loop, TRANSFER_THREADS, "transfers");
