@@ -134,7 +134,7 @@ static void start_agent(struct sim *s, unsigned i)
                                  .storage = s->storage,
                                  .random = s->random,
                                  .memory = n->memory,
-                                 .resync_us = 3 * USEC_PER_SEC};
+                                 .resync_us = s->seed % 2 ? 3 * USEC_PER_SEC : 0};
 
     if (n->brain || !n->host_up)
         return;

@@ -305,10 +305,21 @@ static struct err *loopback_mark_dir(void *cookie, const struct uuid *dataset, b
     return dir_open(l->marks, UUID_STR(dataset), create, 0700, ret_fd);
 }
 
+/* A volume that is being made, under the lock; what a killed process leaves is taken over or removed by this name. */
+static char *unfinished_name(const struct uuid *dataset)
+{
+    return xasprintf("." PREFIX "%s.new", UUID_STR(dataset));
+}
+
 static struct err *loopback_forget(void *cookie, const struct uuid *dataset)
 {
     struct loopback *l = cookie;
     CLEANUP_CLOSE int dir = -1;
+    CLEANUP_CLOSE int held = -1;
+    CLEANUP_FREE char *unfinished = unfinished_name(dataset);
+
+    TRY(lock(l, LOCK_EX, &held));
+    TRY(file_remove(l->unattached, unfinished));
 
     TRY(dir_open(l->marks, UUID_STR(dataset), /* create= */ false, 0700, &dir));
     if (dir >= 0)
@@ -321,7 +332,7 @@ static struct err *loopback_forget(void *cookie, const struct uuid *dataset)
 static struct err *make_file(struct loopback *l, const struct uuid *dataset, uint64_t size)
 {
     CLEANUP_FREE char *name = xasprintf(PREFIX "%s_%" PRIu64, UUID_STR(dataset), size);
-    CLEANUP_FREE char *tmp = xasprintf(".%s.new", name);
+    CLEANUP_FREE char *tmp = unfinished_name(dataset);
     CLEANUP_CLOSE int fd =
         openat(l->unattached, tmp, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 
