@@ -334,7 +334,7 @@ static void cancel_step(struct agent *a, uint64_t id)
 
     HASH_FIND(hh, a->running, &id, sizeof(id), r);
     if (r)
-        __atomic_store_n(&r->job->progress.cancel, true, __ATOMIC_RELAXED);
+        atomic_store(&r->job->progress.cancel, true);
 }
 
 /* ---- memory ---- */

@@ -128,7 +128,7 @@ struct driver {
                            uint64_t size)MUST_USE;
     /* send, receive, identity: exactly as in storage.h. */
     struct err *(*send)(void *cookie, const struct uuid *dataset, const char *base,
-                        const char *snapshot, int fd, const volatile bool *cancel)MUST_USE;
+                        const char *snapshot, int fd, const atomic_bool *cancel)MUST_USE;
     struct err *(*receive)(void *cookie, const struct uuid *dataset, const char *base,
                            const char *snapshot, const char *identity, int fd)MUST_USE;
     struct err *(*identity)(void *cookie, const struct uuid *dataset, const char *snapshot,

@@ -480,7 +480,7 @@ struct err *storage_prune(struct storage *s, const struct uuid *dataset, const c
 }
 
 struct err *storage_send(struct storage *s, const struct uuid *dataset, const char *base,
-                         const char *snapshot, int fd, const volatile bool *cancel)
+                         const char *snapshot, int fd, const atomic_bool *cancel)
 {
     TRY(need_local(s, "send snapshots"));
     TRY(need_name(snapshot));

@@ -11,6 +11,7 @@
 #include "model/dataset.h"
 #include "model/volume.h"
 
+#include <stdatomic.h>
 #include <jansson.h>
 
 struct storage;
@@ -78,7 +79,7 @@ struct err *storage_destroy(struct storage *s, const struct uuid *dataset) MUST_
 /* Local, used by the mover. Writes the stream of `snapshot` (increment from `base`, or whole when NULL) to the
  * pipe or socket `fd`; `cancel` is polled (may be NULL). */
 struct err *storage_send(struct storage *s, const struct uuid *dataset, const char *base,
-                         const char *snapshot, int fd, const volatile bool *cancel) MUST_USE;
+                         const char *snapshot, int fd, const atomic_bool *cancel) MUST_USE;
 /* Local, used by the mover. Reads a stream from `fd` until end of file. When this returns NULL the snapshot is
  * complete, checked against the sender's identity of it, listed by storage_observe and on stable storage; in any
  * other case nothing of that name is listed. Removes leftovers of an earlier try first. A snapshot that is

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "model/container.h"
 
+#include <stdatomic.h>
 #define CONTAINER_PREFIX "flocker--"                 /* name in the engine = prefix + name */
 #define CONTAINER_LABEL_CLUSTER "io.flocker.cluster" /* store id of the control service */
 #define CONTAINER_LABEL_NAME "io.flocker.container"
@@ -34,7 +35,7 @@ struct err *container_engine_has_image_sync(struct container_engine *ce, const c
  * ERR_UNAVAILABLE: no registry or engine; ERR_NO_SPACE; ERR_TIMEOUT: nothing moved for ten minutes;
  * ERR_CANCELLED: `cancel` (may be NULL) became true. */
 struct err *container_engine_pull_sync(struct container_engine *ce, const char *image,
-                                       const volatile bool *cancel) MUST_USE;
+                                       const atomic_bool *cancel) MUST_USE;
 
 struct container_start {
     const struct container *config;

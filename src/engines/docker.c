@@ -259,7 +259,7 @@ static char *pull_path(const char *repository, const char *tag)
 }
 
 struct err *container_engine_pull_sync(struct container_engine *ce, const char *image,
-                                       const volatile bool *cancel)
+                                       const atomic_bool *cancel)
 {
     CLEANUP(docker_response_done) struct docker_response r = {0};
     CLEANUP_FREE char *repository = NULL, *tag = NULL, *path = NULL;

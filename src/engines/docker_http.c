@@ -85,7 +85,7 @@ static int on_progress(void *cookie, curl_off_t a, curl_off_t b, curl_off_t x, c
 {
     const struct call *c = cookie;
 
-    return c->request->cancel && __atomic_load_n(c->request->cancel, __ATOMIC_RELAXED);
+    return c->request->cancel && atomic_load(c->request->cancel);
 }
 
 struct err *docker_http_easy(const char *socket, const char *path, CURL **ret_easy)

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include <stdatomic.h>
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -25,7 +26,7 @@ struct docker_request {
     const char *registry_auth; /* value of X-Registry-Auth or NULL */
     long timeout_s;            /* 0 = DOCKER_TIMEOUT_S */
     bool stream;               /* `timeout_s` counts only while nothing arrives */
-    const volatile bool *cancel;
+    const atomic_bool *cancel;
     /* With `line` the body of a 200 answer goes there line by line (without the newline) and is not
      * kept. An error ends the call and is returned. */
     struct err *(*line)(void *cookie, const char *line, size_t n);

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,7 +24,7 @@ struct exec_request {
     int stdin_fd;
     int stdout_fd;       /* 0 = captured */
     uint64_t timeout_us; /* 0 = no deadline; then the group is killed: ERR_TIMEOUT */
-    const volatile bool
+    const atomic_bool
         *cancel; /* may be NULL; looked at every 50 ms; then the group is killed: ERR_CANCELLED */
     size_t output_max; /* 0 = EXEC_OUTPUT_MAX; what is above is read and dropped */
     bool any_exit;     /* an exit status other than 0 is no error but in the result */

@@ -7,6 +7,7 @@
 #include "drivers/storage.h"
 #include "model/volume.h"
 
+#include <stdatomic.h>
 #include <openssl/ssl.h>
 
 #define MOVER_PORT 4525
@@ -49,7 +50,7 @@ void mover_forbid_sync(struct mover *m, const struct uuid *dataset, uint64_t tra
 
 struct mover_progress {
     uint64_t bytes;       /* of the stream, sent so far; written atomically by the mover */
-    volatile bool cancel; /* set by the caller to end the send */
+    atomic_bool cancel; /* set by the caller to end the send */
 };
 
 /* Sends `snapshot` to the peer as an increment from the newest snapshot that both sides hold, else

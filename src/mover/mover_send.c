@@ -28,14 +28,14 @@ struct sending {
     struct mover_begin begin;
     /* the thread in storage_send(): */
     int write_fd;
-    volatile bool stop;
+    atomic_bool stop;
     pthread_t thread;
     struct err *err;
 };
 
 static bool is_cancelled(const struct sending *s)
 {
-    return s->progress && __atomic_load_n(&s->progress->cancel, __ATOMIC_RELAXED);
+    return s->progress && atomic_load(&s->progress->cancel);
 }
 
 static struct err *check(void *cookie)
@@ -273,7 +273,7 @@ static struct err *stream(struct sending *s, struct mover_end *end)
     }
     struct err *e = pump(s, fd, hash, end);
     if (e)
-        __atomic_store_n(&s->stop, true, __ATOMIC_RELAXED);
+        atomic_store(&s->stop, true);
     mem_closep(&fd);
     fd = -1;
     (void)pthread_join(s->thread, NULL);

@@ -365,7 +365,7 @@ static struct err *open_base(int dataset, const char *name, int *ret_fd)
 }
 
 static struct err *btrfs_send(void *cookie, const struct uuid *dataset, const char *base,
-                              const char *snapshot, int fd, const volatile bool *cancel)
+                              const char *snapshot, int fd, const atomic_bool *cancel)
 {
     CLEANUP_CLOSE int dir = -1, from = -1, to = -1;
 

@@ -52,6 +52,6 @@ void quota_remove(const struct pool *p, uint64_t group);
 
 /* stream.c */
 struct err *stream_send(const struct pool *p, int base, int snapshot, int fd,
-                        const volatile bool *cancel) MUST_USE;
+                        const atomic_bool *cancel) MUST_USE;
 /* Applies the stream to a new subvolume in the folder at `path`. */
 struct err *stream_receive(const char *path, int fd) MUST_USE;

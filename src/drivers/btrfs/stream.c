@@ -69,7 +69,7 @@ static struct err *write_some(int to, const char *p, size_t n)
 }
 
 /* Moves the stream on; without copying where the kernel can. */
-static struct err *pump(int from, int to, const volatile bool *cancel)
+static struct err *pump(int from, int to, const atomic_bool *cancel)
 {
     CLEANUP_FREE char *buf = NULL;
 
@@ -109,7 +109,7 @@ static struct err *subvolume_id(int fd, uint64_t *ret_id)
     return NULL;
 }
 
-static struct err *run_sender(struct sender *s, int from, int to, const volatile bool *cancel)
+static struct err *run_sender(struct sender *s, int from, int to, const atomic_bool *cancel)
 {
     sigset_t pipe_only, old;
     pthread_t t;
@@ -135,7 +135,7 @@ static struct err *run_sender(struct sender *s, int from, int to, const volatile
 }
 
 struct err *stream_send(const struct pool *p, int base, int snapshot, int fd,
-                        const volatile bool *cancel)
+                        const atomic_bool *cancel)
 {
     uint64_t id;
     __u64 parent = 0;

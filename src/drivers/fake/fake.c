@@ -384,7 +384,7 @@ static struct err *fake_identity(void *cookie, const struct uuid *dataset, const
 
 /* There are no increments: the whole archive is sent, whatever the base. */
 static struct err *fake_send(void *cookie, const struct uuid *dataset, const char *base,
-                             const char *snapshot, int fd, const volatile bool *cancel)
+                             const char *snapshot, int fd, const atomic_bool *cancel)
 {
     CLEANUP_CLOSE int tar = -1, base_tar = -1;
     const char *const argv[] = {"cat", NULL};

@@ -741,7 +741,7 @@ static void test_send_cancel(void **state)
         return;
     struct uuid id = new_mounted(A, 1);
     CLEANUP_FREE char *place = node_place(A, &id);
-    const volatile bool cancel = true;
+    const atomic_bool cancel = true;
     int p[2];
 
     make_content(place);

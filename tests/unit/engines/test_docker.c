@@ -642,7 +642,7 @@ static void wait_listening(uint16_t port)
 static void *cancel_soon(void *cookie)
 {
     fixture_sleep_ms(500);
-    __atomic_store_n((volatile bool *)cookie, true, __ATOMIC_RELAXED);
+    atomic_store((atomic_bool *)cookie, true);
     return NULL;
 }
 
@@ -651,7 +651,7 @@ static void test_pull(void **state)
     CLEANUP_FREE char *script = xasprintf("%s/registry.py", source_dir);
     const char *const open_argv[] = {"python3", script, "5000", NULL};
     const char *const closed_argv[] = {"python3", script, "5001", "bWU6c2VjcmV0", NULL};
-    volatile bool cancel = false;
+    atomic_bool cancel = false;
     bool present = false;
     pthread_t thread;
 

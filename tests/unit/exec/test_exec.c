@@ -112,13 +112,13 @@ static void test_deadline_kills_group(void **state)
 static void *set_soon(void *flag)
 {
     usleep(100000);
-    *(volatile bool *)flag = true;
+    *(atomic_bool *)flag = true;
     return NULL;
 }
 
 static void test_cancel(void **state)
 {
-    volatile bool cancel = false;
+    atomic_bool cancel = false;
     pthread_t t;
     struct exec_request q = {.argv = ARGV("sleep", "60"), .cancel = &cancel};
 

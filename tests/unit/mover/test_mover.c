@@ -534,7 +534,7 @@ static void test_cancel(void **state)
     mover_announce(b.mover, &id, 5, &a.node);
     sender_start_slow(&s, &id, 5);
     uint64_t began = now_os().mono_us;
-    __atomic_store_n(&s.progress.cancel, true, __ATOMIC_RELAXED);
+    atomic_store(&s.progress.cancel, true);
     sender_join(&s);
     assert_true(s.ended_us - began < USEC_PER_SEC);
     assert_err(s.err, ERR_CANCELLED, "cancelled");
