@@ -142,8 +142,8 @@ static void test_mark(void **state)
         "flocker-mark 1 released 3 44 ../x\n",
         "flocker-mark 1 released 3 44 -x\n",
         "flocker-mark 1 released 3 44 a b\n",
-        "flocker-mark 1 released 3 44 "
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n",
+        ("flocker-mark 1 released 3 44 "
+         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"),
         "garbage\n",
     };
     struct volume_mark m;
