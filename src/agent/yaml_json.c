@@ -117,16 +117,58 @@ static struct err *load_document(yaml_parser_t *parser, json_t **ret)
     return e;
 }
 
+static void parser_init(yaml_parser_t *parser, const char *text, size_t n)
+{
+    if (!yaml_parser_initialize(parser))
+        abort();
+    yaml_parser_set_input_string(parser, (const unsigned char *)text, n);
+}
+
+/* Event by event, before anything is built: libyaml's work for each token grows with the depth, so that a megabyte of
+ * brackets would keep it busy for minutes. Errors of syntax are left to load_document(). */
+static struct err *check_limits(yaml_parser_t *parser)
+{
+    unsigned depth = 0, nodes = 0, documents = 0;
+
+    for (;;) {
+        yaml_event_t event;
+        if (!yaml_parser_parse(parser, &event))
+            return NULL;
+        yaml_event_type_t type = event.type;
+        size_t line = event.start_mark.line + 1;
+        yaml_event_delete(&event);
+        if (type == YAML_STREAM_END_EVENT || type == YAML_NO_EVENT)
+            return NULL;
+        if (type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT) {
+            depth--;
+        } else if (type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT) {
+            nodes++;
+            if (++depth > YAML_MAX_DEPTH + 1)
+                return err_new(ERR_INVALID, "line %zu: nested too deeply", line);
+        } else if (type == YAML_SCALAR_EVENT || type == YAML_ALIAS_EVENT) {
+            nodes++;
+        }
+        if (type == YAML_DOCUMENT_START_EVENT && ++documents > 1)
+            return err_new(ERR_INVALID, "line %zu: a second document begins", line);
+        if (nodes > 2 * YAML_MAX_NODES) /* keys count here too */
+            return err_new(ERR_INVALID, "line %zu: too many values", line);
+    }
+}
+
 struct err *yaml_load(const char *text, size_t n, json_t **ret_value)
 {
     yaml_parser_t parser;
+    struct err *e;
 
     if (n > YAML_MAX_BYTES)
         return err_new(ERR_INVALID, "larger than %u bytes", YAML_MAX_BYTES);
-    if (!yaml_parser_initialize(&parser))
-        abort();
-    yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
-    struct err *e = load_document(&parser, ret_value);
+    parser_init(&parser, text, n);
+    e = check_limits(&parser);
+    yaml_parser_delete(&parser);
+    if (e)
+        return e;
+    parser_init(&parser, text, n);
+    e = load_document(&parser, ret_value);
     yaml_parser_delete(&parser);
     return e;
 }

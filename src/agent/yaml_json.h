@@ -1,6 +1,6 @@
 /* YAML text as JSON values, for configuration files. Plain integers become integers, true and false booleans, null
- * and ~ null, everything else strings. Refused: aliases, duplicate keys, keys that are not scalars, more than one
- * document, more than YAML_MAX_NODES values, more than YAML_MAX_DEPTH levels. Pure; thread-safe. */
+ * and ~ null, everything else strings. Refused: duplicate keys, keys that are not scalars, more than one document, more
+ * than YAML_MAX_NODES values (aliases count as what they stand for), more than YAML_MAX_DEPTH levels. Pure; thread-safe. */
 #pragma once
 
 #include "base/err.h"

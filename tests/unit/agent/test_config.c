@@ -106,6 +106,10 @@ static void test_yaml_limits(void **state)
     for (int i = 0; i < YAML_MAX_DEPTH + 2; i++)
         str_append(&deep, "]");
     refuse_yaml(deep.data, deep.len, "nested too deeply");
+    str_done(&deep);
+    for (size_t i = 0; i < YAML_MAX_BYTES; i++) /* would take minutes if it were read to its end */
+        str_append(&deep, "[");
+    refuse_yaml(deep.data, deep.len, "nested too deeply");
     for (int i = 0; i < YAML_MAX_NODES; i++)
         str_append(&many, "- 1\n");
     refuse_yaml(many.data, many.len, "too many values");
@@ -113,6 +117,7 @@ static void test_yaml_limits(void **state)
         str_append(&large, "# 45678\n");
     refuse_yaml(large.data, large.len, "larger");
     refuse_yaml("[1, 2]: 3\n", 10, "simple value");
+    refuse_yaml("a: 1\n---\nb: 2\n", 14, "second document");
     /* Aliases that blow up end at the limit of values. */
     static const char bomb[] = "a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
                                "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
