@@ -276,10 +276,11 @@ def test_strange_container_blocks_a_move(cluster):
             last = numbers(cluster, "h1", dataset)[-1]
             wait_until(lambda: numbers(cluster, "h1", dataset)[-1] > last, "the stranger writes on", 10)
             assert is_mounted(cluster, "h1", dataset)
-            docker(cluster, "h1", "kill", stranger)
             last = numbers(cluster, "h1", dataset)[-1]
+            docker(cluster, "h1", "kill", stranger) # from here on the move may take the volume away at any moment
             wait_settled(cluster, dataset, "h2", ["h1"], 40)
-        assert numbers(cluster, "h2", dataset) == list(range(1, last + 1))
+        written = numbers(cluster, "h2", dataset)
+        assert written == list(range(1, len(written) + 1)) and len(written) >= last
     finally:
         docker(cluster, "h1", "rm", "-f", stranger)
         delete(cluster, dataset, HOSTS)
