@@ -118,10 +118,8 @@ static struct err *create(struct sim *s, unsigned node, unsigned d, uint64_t epo
 
 static void check_lease(struct sim *s, unsigned node, unsigned d)
 {
-    /* A drop of an old mark that ends after the node became owner again takes nothing off shared storage: no step of the
-     * new ownership runs beside it. */
-    bool owner = s->stored[d] && uuid_eq(&s->stored[d]->owner, &s->nodes[node].id);
-    bool there = s->nodes[node].volumes[d].mounted || (owner && !is_shared(s));
+    bool there = s->nodes[node].volumes[d].mounted ||
+                 (s->stored[d] && uuid_eq(&s->stored[d]->owner, &s->nodes[node].id));
 
     if (there && s->datasets[d].leased && s->datasets[d].lease_node == node)
         sim_violation(s, "d%u is taken off n%u in spite of a lease", d, node);
@@ -174,7 +172,11 @@ static struct err *drop(struct sim *s, unsigned node, unsigned d, bool destroy)
 {
     struct sim_volume *v = &s->nodes[node].volumes[d];
 
-    check_lease(s, node, d);
+    /* On shared storage the drop of an old mark may end just after the node became owner again: then nothing is mounted or
+     * attached here that it could take away. Anything else is judged. */
+    bool attached = is_shared(s) && s->shared[d].attached && s->shared[d].node == node;
+    if (destroy || !is_shared(s) || v->mounted || attached)
+        check_lease(s, node, d);
     TRY(unmount(s, node, d));
     if (is_shared(s)) {
         if (s->shared[d].attached && s->shared[d].node == node)
