@@ -2,17 +2,18 @@
 #
 #   make              build into build/ (programs: build/bin)
 #   make test         the fast tests: unit and simulation
-#   make check        all tests: packages, build, unit, sanitizers, cluster; last line "N passed, N failed"
+#   make check        all tests: packages, build, unit, sanitizers, fuzzers, cluster; last line "N passed, N failed"
 #   make check-full   the same with large counts (FLOCKER_TEST_FULL=1)
 #   make demo         move a PostgreSQL between three hosts, under writes; KEEP=1 leaves the cluster up
 #   make bench        benchmarks; ONLY=a,b picks some
-#   make fuzz         every fuzz target for a while (FUZZ_SECONDS=20 each)
+#   make fuzz         every fuzz target for a while (SECONDS=20 each; ONLY=http,codec picks some)
 #   make install      PREFIX=/usr/local DESTDIR=
 #   make deps         installs the packages that are missing
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-FUZZ_SECONDS ?= 20
+SECONDS ?= 20
+comma := ,
 MESON_ARGS ?=
 
 all: build/build.ninja
@@ -49,7 +50,7 @@ bench:
 
 fuzz:
 	@scripts/install-deps --for fuzz
-	@scripts/fuzz $(FUZZ_SECONDS)
+	@scripts/fuzz $(SECONDS) $(subst $(comma), ,$(ONLY))
 
 install: all
 	@meson configure --prefix=$(PREFIX) build

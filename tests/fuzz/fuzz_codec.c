@@ -3,12 +3,6 @@
 #include "fuzz.h"
 #include "sample.h"
 
-#define RULE(condition)                                                                            \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            abort();                                                                               \
-    } while (0)
-
 static void agent(const uint8_t *data, size_t size)
 {
     CLEANUP_AGENT_MESSAGE struct agent_message m = {0};

@@ -9,11 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define RULE(condition)                                                                            \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            abort();                                                                               \
-    } while (0)
 #define MAX_MESSAGE 4096
 #define MAX_QUEUE 8192
 #define CALLS 3

@@ -1,21 +1,26 @@
 /* Runs a fuzz target without libFuzzer: its seeds, then seeds that were mutated in a reproducible
  * way.
  *
- *   smoke-NAME [ROUNDS]            default 4000
- *   smoke-NAME --write-seeds DIR   a corpus to start libFuzzer with */
+ *   smoke-NAME DIR ROUNDS          the seeds are the files in DIR and what fuzz_seed() makes
+ *   smoke-NAME --write-seeds DIR   writes the latter */
 #include "fuzz.h"
 
-#include "base/random.h"
-
+#include <dirent.h>
 #include <signal.h>
-#include <stdio.h>
 
-#define DEFAULT_ROUNDS 4000ul
-#define MAX_INPUT 65536u
+#define MAX_SEED 65536u
+#define MAX_FILE (1u << 20)
+
+struct seeds {
+    struct str *list;
+    size_t n, cap;
+};
+
+bool fuzz_seed(unsigned i, struct str *out) __attribute__((weak));
 
 static int write_seeds(const char *dir)
 {
-    for (unsigned i = 0;; i++) {
+    for (unsigned i = 0; fuzz_seed; i++) {
         CLEANUP_STR struct str seed = {0};
         CLEANUP_FREE char *path = xasprintf("%s/seed-%u", dir, i);
         if (!fuzz_seed(i, &seed))
@@ -26,6 +31,50 @@ static int write_seeds(const char *dir)
             return 1;
         }
     }
+    return 0;
+}
+
+static void add(struct seeds *s, struct str *seed)
+{
+    s->list = mem_grow(s->list, s->n, &s->cap, sizeof(*s->list));
+    s->list[s->n++] = *seed;
+    *seed = (struct str){0};
+}
+
+static bool add_file(struct seeds *s, const char *path)
+{
+    CLEANUP_FREE char *bytes = xmalloc(MAX_FILE);
+    CLEANUP_STR struct str seed = {0};
+    FILE *f = fopen(path, "re");
+
+    if (!f) {
+        perror(path);
+        return false;
+    }
+    str_append_bytes(&seed, bytes, fread(bytes, 1, MAX_FILE, f));
+    (void)fclose(f);
+    add(s, &seed);
+    return true;
+}
+
+/* Sorted by name, so that each run is the same. */
+static bool add_files(struct seeds *s, const char *dir)
+{
+    struct dirent **names;
+    int n = scandir(dir, &names, NULL, alphasort);
+    bool ok = n >= 0;
+
+    if (n < 0)
+        perror(dir);
+    for (int i = 0; i < n; i++) {
+        CLEANUP_FREE char *path = xasprintf("%s/%s", dir, names[i]->d_name);
+        if (names[i]->d_name[0] != '.')
+            ok &= add_file(s, path);
+        free(names[i]);
+    }
+    if (n >= 0)
+        free(names);
+    return ok;
 }
 
 /* A heap block of exactly this size, so that reading past the end is seen. */
@@ -63,7 +112,7 @@ static void mutate(struct str *s, const struct random *r)
         default: { /* repeat a piece at the end */
             size_t n = 1 + random_below(r, s->len - at);
             CLEANUP_FREE char *piece = xmemdup(s->data + at, n);
-            if (s->len + n <= MAX_INPUT)
+            if (s->len + n <= MAX_SEED)
                 str_append_bytes(s, piece, n);
             break;
         }
@@ -75,25 +124,33 @@ int main(int argc, char **argv)
 {
     uint64_t state = 20261122;
     struct random r = random_seeded(&state);
-    unsigned seeds = 0;
+    struct seeds seeds = {0};
 
     signal(SIGPIPE, SIG_IGN);
     if (argc == 3 && streq(argv[1], "--write-seeds"))
         return write_seeds(argv[2]);
-    unsigned long rounds = argc == 2 ? strtoul(argv[1], NULL, 10) : DEFAULT_ROUNDS;
-    for (;; seeds++) {
+    if (argc != 3 || !add_files(&seeds, argv[1]))
+        return 2;
+    for (unsigned i = 0; fuzz_seed; i++) {
         CLEANUP_STR struct str seed = {0};
-        if (!fuzz_seed(seeds, &seed))
+        if (!fuzz_seed(i, &seed))
             break;
-        feed(seed.data, seed.len);
+        add(&seeds, &seed);
     }
+    unsigned long rounds = strtoul(argv[2], NULL, 10);
+    for (size_t i = 0; i < seeds.n; i++)
+        feed(seeds.list[i].data, seeds.list[i].len);
     feed("", 0);
-    for (unsigned long i = 0; i < rounds; i++) {
+    for (unsigned long i = 0; seeds.n && i < rounds; i++) {
         CLEANUP_STR struct str s = {0};
-        fuzz_seed((unsigned)random_below(&r, seeds), &s);
+        const struct str *seed = &seeds.list[random_below(&r, seeds.n)];
+        str_append_bytes(&s, seed->data, seed->len);
         mutate(&s, &r);
         feed(s.data, s.len);
     }
-    printf("%u seeds and %lu mutations survived\n", seeds, rounds);
-    return seeds ? 0 : 1;
+    printf("%zu seeds and %lu mutations survived\n", seeds.n, rounds);
+    for (size_t i = 0; i < seeds.n; i++)
+        str_done(&seeds.list[i]);
+    free(seeds.list);
+    return seeds.n ? 0 : 1;
 }
