@@ -81,6 +81,7 @@ static void hello(void *cookie, struct hello *ret)
                           .storage = a->driver->kind,
                           .backend = (char *)a->driver->name,
                           .store = a->memory.store,
+                          .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};
     if (a->context.storage)
         ret->shared_by = storage_shared_id(a->context.storage);
@@ -361,6 +362,8 @@ static void persist_done(void *cookie)
     }
     a->memory = a->persist;
     node_persisted(a->node, now_os(), &a->persist);
+    if (node_store_refused(a->node))
+        start_link(a);
 }
 
 static void persist_submit(void *cookie)

@@ -10,7 +10,7 @@ struct err *memory_load(const char *state_dir, struct node_memory *ret)
 {
     CLEANUP_FREE char *path = xasprintf("%s/store.json", state_dir);
     json_error_t at;
-    const char *store;
+    const char *store, *generation;
     json_int_t revision;
     struct node_memory m = {0};
 
@@ -24,8 +24,9 @@ struct err *memory_load(const char *state_dir, struct node_memory *ret)
     if (!root)
         return err_new(ERR_CORRUPT, "%s is damaged: %s; `flocker-agent --adopt` makes it anew", path,
                        at.text);
-    bool ok = json_unpack(root, "{s:s, s:I}", "store", &store, "revision", &revision) == 0 &&
-              revision >= 0 && uuid_parse(store, &m.store);
+    bool ok = json_unpack(root, "{s:s, s:s, s:I}", "store", &store, "generation", &generation, "revision",
+                          &revision) == 0 &&
+              revision >= 0 && uuid_parse(store, &m.store) && uuid_parse(generation, &m.generation);
     m.seen_revision = (uint64_t)revision;
     json_decref(root);
     if (!ok)
@@ -54,8 +55,8 @@ struct err *memory_save(const char *state_dir, const struct node_memory *m)
     CLEANUP_FREE char *path = xasprintf("%s/store.json", state_dir);
     CLEANUP_FREE char *temporary = xasprintf("%s/store.json.new", state_dir);
     CLEANUP_FREE char *text =
-        xasprintf("{\"store\": \"%s\", \"revision\": %llu}\n", UUID_STR(&m->store),
-                  (unsigned long long)m->seen_revision);
+        xasprintf("{\"store\": \"%s\", \"generation\": \"%s\", \"revision\": %llu}\n", UUID_STR(&m->store),
+                  UUID_STR(&m->generation), (unsigned long long)m->seen_revision);
 
     TRY(write_file(temporary, text));
     if (rename(temporary, path) != 0)

@@ -184,7 +184,7 @@ static struct err *load(struct control *c)
     struct now now = now_os();
 
     TRY(store_load_sync(c->store, &content));
-    c->engine = engine_new(store_id(c->store), content.revision, random_os());
+    c->engine = engine_new(&content.history, content.revision, random_os());
     for (size_t i = 0; i < content.n_datasets; i++)
         engine_restore_dataset(c->engine, steal(&content.datasets[i]));
     for (size_t i = 0; i < content.n_containers; i++)

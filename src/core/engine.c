@@ -461,11 +461,11 @@ void engine_commit_failed(struct engine *e, struct now now, uint64_t batch, cons
 
 /* ---- life ---- */
 
-struct engine *engine_new(struct uuid store, uint64_t revision, struct random random)
+struct engine *engine_new(const struct history *history, uint64_t revision, struct random random)
 {
     struct engine *e = xcalloc(1, sizeof(*e));
 
-    e->store = store;
+    history_copy(&e->history, history);
     e->random = random;
     e->revision = e->head_revision = revision;
     e->config = e->head_config = revision;
@@ -489,6 +489,7 @@ struct engine *engine_free(struct engine *e)
     batch_free(e->in_flight);
     batch_free(e->next);
     free(e->commit_error);
+    history_done(&e->history);
     HASH_ITER(hh, e->datasets, d, d2)
     {
         HASH_DEL(e->datasets, d);

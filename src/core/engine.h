@@ -8,6 +8,7 @@
 #include "base/now.h"
 #include "base/random.h"
 #include "model/agent.h"
+#include "model/history.h"
 #include "model/lease.h"
 
 struct engine;
@@ -129,8 +130,9 @@ struct effect *effect_free(struct effect *f);
 
 /* ---- life ---- */
 
-/* `revision`: the highest in the store. `random` is copied. */
-struct engine *engine_new(struct uuid store, uint64_t revision, struct random random);
+/* `history`: of the store, with the generation that begins now; copied. `revision`: the highest in the store. `random` is
+ * copied. */
+struct engine *engine_new(const struct history *history, uint64_t revision, struct random random);
 struct engine *engine_free(struct engine *e);
 /* Before anything else: what the store holds. Ownership of the objects passes to the engine. Then engine_tick(). */
 void engine_restore_dataset(struct engine *e, struct dataset *d);

@@ -4,7 +4,7 @@
 
 static char *tag_text(const struct engine *e, uint64_t revision)
 {
-    return xasprintf("%s-%llu", UUID_STR(&e->store), (unsigned long long)revision);
+    return xasprintf("%s-%llu", UUID_STR(&e->history.store), (unsigned long long)revision);
 }
 
 char *engine_tag(const struct engine *e)

@@ -101,7 +101,7 @@ struct engine_batch {
 };
 
 struct engine {
-    struct uuid store;
+    struct history history;
     struct random random;
     uint64_t head_revision; /* highest number given out */
     uint64_t revision;      /* highest committed */

@@ -129,12 +129,18 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     hello_copy(&n->hello, hello);
     n->session = session;
     n->complete = false;
+    uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
     n->refuses = !uuid_is_nil(&hello->store) &&
-                 (!uuid_eq(&hello->store, &e->store) || hello->seen_revision > e->revision);
+                 (!uuid_eq(&hello->store, &e->history.store) || hello->seen_revision > known_until);
     remember_era(e, hello);
     struct effect *f = effect_push(e, EFFECT_WELCOME);
     f->session = session;
-    f->welcome = (struct welcome){AGENT_PROTOCOL_VERSION, e->store, e->revision};
+    f->welcome = (struct welcome){.protocol = AGENT_PROTOCOL_VERSION,
+                                  .store = e->history.store,
+                                  .revision = e->revision,
+                                  .generation = history_generation(&e->history),
+                                  .known = hello->generation,
+                                  .known_until = known_until};
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
 }

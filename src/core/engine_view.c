@@ -8,7 +8,7 @@ uint64_t engine_revision(const struct engine *e)
 
 struct uuid engine_store(const struct engine *e)
 {
-    return e->store;
+    return e->history.store;
 }
 
 const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id)

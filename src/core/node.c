@@ -179,17 +179,20 @@ struct node *node_free(struct node *n)
 bool node_is_live(const struct node *n, uint64_t revision)
 {
     return n->connected && n->synced && !n->refused && revision <= n->memory.seen_revision &&
-           uuid_eq(&n->memory.store, &n->welcome.store);
+           uuid_eq(&n->memory.store, &n->welcome.store) &&
+           uuid_eq(&n->memory.generation, &n->welcome.generation);
 }
 
 static void persist(struct node *n)
 {
     if (!n->connected || n->refused || n->is_persisting)
         return;
-    if (uuid_eq(&n->memory.store, &n->welcome.store) && n->memory.seen_revision >= n->want_revision)
+    if (uuid_eq(&n->memory.store, &n->welcome.store) &&
+        uuid_eq(&n->memory.generation, &n->welcome.generation) &&
+        n->memory.seen_revision >= n->want_revision)
         return;
     n->is_persisting = true;
-    n->persisting = (struct node_memory){n->welcome.store, n->want_revision};
+    n->persisting = (struct node_memory){n->welcome.store, n->welcome.generation, n->want_revision};
     node_effect_push(n, NODE_PERSIST)->memory = n->persisting;
 }
 
@@ -288,6 +291,18 @@ bool node_store_refused(const struct node *n)
 
 /* ---- the session ---- */
 
+/* Rule 0: another store, or one that does not know all that was seen of it, gives no orders. */
+static bool is_obeyed(const struct node_memory *m, const struct welcome *w)
+{
+    if (uuid_is_nil(&m->store))
+        return true;
+    if (!uuid_eq(&m->store, &w->store))
+        return false;
+    if (uuid_eq(&m->generation, &w->generation))
+        return true; /* in one life the revision only grows */
+    return uuid_eq(&m->generation, &w->known) && m->seen_revision <= w->known_until;
+}
+
 void node_session_up(struct node *n, struct now now, const struct welcome *welcome)
 {
     n->connected = true;
@@ -296,10 +311,7 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
     n->welcome = *welcome;
     n->want_revision = welcome->revision;
     bool was_refused = n->refused;
-    /* Rule 0: another store, or an older one, gives no orders. */
-    n->refused = !uuid_is_nil(&n->memory.store) &&
-                 (!uuid_eq(&n->memory.store, &welcome->store) ||
-                  welcome->revision < n->memory.seen_revision);
+    n->refused = !is_obeyed(&n->memory, welcome);
     if (!was_refused)
         n->refused_us = now.wall_us;
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
@@ -427,9 +439,12 @@ void node_orders_complete(struct node *n, struct now now)
 void node_persisted(struct node *n, struct now now, const struct node_memory *memory)
 {
     n->is_persisting = false;
-    if (!uuid_eq(&n->memory.store, &memory->store) ||
-        memory->seen_revision > n->memory.seen_revision)
-        n->memory = *memory;
+    n->memory = *memory;
+    /* It may have been begun in an earlier session, after the hello of this one was written. */
+    if (n->connected && !n->refused && !is_obeyed(&n->memory, &n->welcome)) {
+        n->refused = true;
+        n->refused_us = now.wall_us;
+    }
     node_advance(n, now);
 }
 

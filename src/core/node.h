@@ -71,7 +71,8 @@ struct outcome {
 /* What the agent keeps on disk about the store that it obeys (design section 6, rule 0). */
 struct node_memory {
     struct uuid store;      /* nil = none yet */
-    uint64_t seen_revision; /* highest revision obeyed */
+    struct uuid generation; /* the store's life (model/history.h) in which ... */
+    uint64_t seen_revision; /* ... this, the highest revision obeyed, was seen */
 };
 
 enum node_effect_kind {
@@ -126,6 +127,7 @@ void node_container_none(struct node *n, struct now now, const char *name);
 void node_orders_complete(struct node *n, struct now now);
 
 void node_outcome(struct node *n, struct now now, const struct outcome *outcome);
+/* When node_store_refused() holds afterwards, begin a new session: the hello of this one told an older memory. */
 void node_persisted(struct node *n, struct now now, const struct node_memory *memory);
 /* Something about the dataset changed from outside a step (the mover received a snapshot): look again. */
 void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset);

@@ -97,7 +97,8 @@ struct hello {
     char *backend;          /* "btrfs", ... */
     struct uuid shared_by;  /* attachable: nodes with the same value see the same storage; nil = local */
     struct uuid store;      /* store this node obeys; nil = none yet */
-    uint64_t seen_revision; /* highest revision obeyed */
+    struct uuid generation; /* the store's life (model/history.h) in which ... */
+    uint64_t seen_revision; /* ... this, the highest revision obeyed, was seen */
 };
 
 void hello_done(struct hello *h);
@@ -107,4 +108,7 @@ struct welcome {
     uint32_t protocol;
     struct uuid store;
     uint64_t revision; /* of the store, at the time of the session's start */
+    struct uuid generation; /* the store's present life */
+    struct uuid known;      /* the generation that the hello told, and ... */
+    uint64_t known_until;   /* ... up to which revision this store shares it; 0 = not at all */
 };

@@ -171,6 +171,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     TRY(take_word(w->backend, CODEC_MAX_BACKEND, REQUIRED, "hello: backend", &h->backend));
     TRY(take_uuid(w->shared_by, OPTIONAL, "hello: shared_by", &h->shared_by));
     TRY(take_uuid(w->store, OPTIONAL, "hello: store", &h->store));
+    TRY(take_uuid(w->generation, OPTIONAL, "hello: generation", &h->generation));
     h->protocol = w->protocol;
     h->storage = (enum storage_kind)kind;
     h->seen_revision = w->seen_revision;
@@ -469,14 +470,22 @@ static struct err *take_container_order(const Wire__ContainerOrder *w, struct co
     return take_container(w->config, o->config);
 }
 
+static struct err *take_welcome(const Wire__Welcome *w, struct welcome *ret)
+{
+    ret->protocol = w->protocol;
+    ret->revision = w->revision;
+    ret->known_until = w->known_until;
+    TRY(take_uuid(w->store, REQUIRED, "welcome: store", &ret->store));
+    TRY(take_uuid(w->generation, REQUIRED, "welcome: generation", &ret->generation));
+    return take_uuid(w->known, OPTIONAL, "welcome: known", &ret->known);
+}
+
 static struct err *take_control_body(const Wire__ControlMessage *w, struct control_message *m)
 {
     switch (w->body_case) {
     case WIRE__CONTROL_MESSAGE__BODY_WELCOME:
         m->kind = CONTROL_MESSAGE_WELCOME;
-        m->welcome.protocol = w->welcome->protocol;
-        m->welcome.revision = w->welcome->revision;
-        return take_uuid(w->welcome->store, REQUIRED, "welcome: store", &m->welcome.store);
+        return take_welcome(w->welcome, &m->welcome);
     case WIRE__CONTROL_MESSAGE__BODY_ORDER:
         m->kind = CONTROL_MESSAGE_ORDER;
         return take_order(w->order, &m->order);

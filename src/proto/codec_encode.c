@@ -85,6 +85,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.backend = text_out(h->backend);
     w.shared_by = uuid_out(&h->shared_by);
     w.store = uuid_out(&h->store);
+    w.generation = uuid_out(&h->generation);
     w.seen_revision = h->seen_revision;
     m->hello = &w;
     pack(&m->base, out);
@@ -344,6 +345,9 @@ static void encode_welcome(const struct welcome *welcome, Wire__ControlMessage *
     w.protocol = welcome->protocol;
     w.store = uuid_out(&welcome->store);
     w.revision = welcome->revision;
+    w.generation = uuid_out(&welcome->generation);
+    w.known = uuid_out(&welcome->known);
+    w.known_until = welcome->known_until;
     m->welcome = &w;
     pack(&m->base, out);
 }

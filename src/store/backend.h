@@ -15,6 +15,8 @@ struct store_ops {
     /* Calls `fn` for each record, datasets first, then containers, then leases; ends with its first
      * error. */
     struct err *(*read_sync)(struct store *s, store_record_fn *fn, void *cookie);
+    /* The generations, oldest first; `ret->store` too. */
+    struct err *(*read_history_sync)(struct store *s, struct history *ret);
     /* `changes` were checked against the limits and the revision. */
     struct err *(*commit_sync)(struct store *s, const struct store_change *changes, size_t n,
                                bool *ret_uncertain);

@@ -48,6 +48,7 @@ void store_content_done(struct store_content *c)
     free(c->datasets);
     free(c->containers);
     free(c->leases);
+    history_done(&c->history);
     *c = (struct store_content){0};
 }
 
@@ -116,6 +117,9 @@ struct err *store_load_sync(struct store *s, struct store_content *ret)
 {
     struct loading l = {.content = {.revision = store_revision(s)}};
     struct err *e = s->ops->read_sync(s, load_record, &l);
+
+    if (!e)
+        e = s->ops->read_history_sync(s, &l.content.history);
 
     if (e) {
         store_content_done(&l.content);

@@ -14,6 +14,7 @@
 #include "base/uuid.h"
 #include "model/container.h"
 #include "model/dataset.h"
+#include "model/history.h"
 #include "model/lease.h"
 
 #include <stdbool.h>
@@ -45,6 +46,7 @@ struct store_change {
 /* Everything in a store, decoded. */
 struct store_content {
     uint64_t revision;
+    struct history history; /* the last generation began when the store was opened */
     struct dataset **datasets;
     size_t n_datasets;
     struct container **containers;
@@ -56,7 +58,8 @@ struct store_content {
 void store_content_done(struct store_content *c); /* frees the objects too */
 
 /* Opens the store in directory `dir`; makes directory (mode 0700, not its parents) and store when
- * there is none. Blocks. ERR_BUSY: another process has it (the text gives its pid).
+ * there is none. Begins a new generation (model/history.h), durable on return; on a full disk the store opens without
+ * one, can be read, and refuses every commit (when there is space again: as uncertain, see below). Blocks. ERR_BUSY: another process has it (the text gives its pid).
  * ERR_UNSUPPORTED: written by a newer version. ERR_CORRUPT: something else lies there, or it is
  * damaged; it is left untouched. ERR_DENIED: no permission or read-only file system. ERR_NO_SPACE,
  * ERR_IO: as they say. */

@@ -183,7 +183,11 @@ static void start_control(struct sim *s)
     if (s->engine)
         return;
     s->control_incarnation++;
-    s->engine = engine_new(s->store, s->store_revision, s->random);
+    s->history.generations =
+        xrealloc(s->history.generations, s->history.n + 1, sizeof(*s->history.generations));
+    s->history.generations[s->history.n++] =
+        (struct generation){uuid_random_v4(&s->random), s->store_revision};
+    s->engine = engine_new(&s->history, s->store_revision, s->random);
     for (unsigned d = 0; d < s->n_datasets; d++) {
         if (s->stored[d])
             engine_restore_dataset(s->engine, dataset_copy(s->stored[d]));
@@ -496,6 +500,8 @@ static void dispatch(struct sim *s, struct event *ev)
         if (agent) {
             n->memory = ev->memory;
             node_persisted(n->brain, sim_now(s), &ev->memory);
+            if (node_store_refused(n->brain))
+                sim_break_session(s, ev->node);
         }
         break;
     case EV_COMMITTED:
@@ -581,7 +587,7 @@ static void set_up(struct sim *s, uint64_t seed, bool trace)
     s->n_datasets = 1 + (unsigned)sim_random(s, 3);
     s->wipes = sim_chance(s, 10);
     s->storage = sim_chance(s, 70) ? STORAGE_LOCAL : STORAGE_ATTACHABLE;
-    s->store = uuid_random_v4(&s->random);
+    s->history.store = uuid_random_v4(&s->random);
     s->end_faults_us = 40 * USEC_PER_SEC;
     s->end_us = s->end_faults_us + 200 * USEC_PER_SEC;
     for (unsigned i = 0; i < s->n_datasets; i++) {
@@ -611,6 +617,7 @@ static void tear_down(struct sim *s)
         container_free(s->stored_containers[d]);
         free(s->stored_leases[d]);
     }
+    history_done(&s->history);
     free(s->heap);
 }
 

@@ -111,7 +111,7 @@ struct sim {
 
     struct engine *engine; /* NULL: the control service is not running */
     uint64_t control_incarnation;
-    struct uuid store;
+    struct history history;
     uint64_t store_revision;
     struct dataset *stored[MAX_DATASETS];
     struct container *stored_containers[MAX_DATASETS];

@@ -78,9 +78,10 @@ void sim_connect(struct sim *s, unsigned node)
                               .host = xasprintf("10.0.0.%u", node),
                               .mover_port = 4525,
                               .storage = s->storage,
-                              .shared_by = s->storage == STORAGE_ATTACHABLE ? s->store : UUID_NIL,
+                              .shared_by = s->storage == STORAGE_ATTACHABLE ? s->history.store : UUID_NIL,
                               .backend = xstrdup("sim"),
                               .store = n->memory.store,
+                              .generation = n->memory.generation,
                               .seen_revision = n->memory.seen_revision};
     push(s, node, n->session, /* up= */ true, m);
 }

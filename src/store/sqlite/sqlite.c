@@ -21,6 +21,7 @@ struct sqlite_store {
     char *path; /* of the database file, for messages */
     sqlite3 *db;
     int lock_fd;
+    bool no_generation; /* the disk was full at the start: this life has no name, and changes nothing */
     sqlite3_stmt *put[STORE_KIND_MAX];
     sqlite3_stmt *del[STORE_KIND_MAX];
     sqlite3_stmt *set_revision;
@@ -246,6 +247,8 @@ static struct err *create_schema(struct sqlite_store *s)
                   " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
                   "CREATE TABLE container (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
                   " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
+                  "CREATE TABLE generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+                  " begin INTEGER NOT NULL) STRICT;"
                   "CREATE TABLE lease (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
                   " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
                   "COMMIT;",
@@ -369,11 +372,35 @@ static void roll_back(struct sqlite_store *s, bool *ret_uncertain)
         *ret_uncertain = true;
 }
 
+/* Durable before anybody hears of it: WAL and synchronous=FULL. */
+static struct err *begin_generation(struct sqlite_store *s)
+{
+    struct random r = random_os();
+    struct uuid id = uuid_random_v4(&r);
+    CLEANUP_FREE char *sql =
+        xasprintf("BEGIN IMMEDIATE;"
+                  "INSERT INTO generation (id, begin) SELECT '%s', value FROM meta WHERE name = 'revision';"
+                  "DELETE FROM generation WHERE number <= (SELECT max(number) FROM generation) - %u;"
+                  "COMMIT;",
+                  UUID_STR(&id), HISTORY_MAX);
+
+    struct err *e = run(s, sql, "open");
+    if (e && !sqlite3_get_autocommit(s->db))
+        (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    return e;
+}
+
 static struct err *commit_sync(struct store *base, const struct store_change *changes, size_t n,
                                bool *ret_uncertain)
 {
     struct sqlite_store *s = of(base);
 
+    if (s->no_generation) {
+        TRY(begin_generation(s));
+        *ret_uncertain = true; /* the name of the life that went before is known by now: start again */
+        return err_new(ERR_NO_SPACE, "the disk was full when the store %s was opened; now it has space: the control "
+                                     "service must start again", s->path);
+    }
     TRY(run(s, "BEGIN IMMEDIATE", "write"));
     int rc = write_changes(s, changes, n);
     if (rc != SQLITE_OK) {
@@ -422,6 +449,33 @@ static struct err *read_sync(struct store *base, store_record_fn *fn, void *cook
     return NULL;
 }
 
+static struct err *read_history_sync(struct store *base, struct history *ret)
+{
+    struct sqlite_store *s = of(base);
+    sqlite3_stmt *q = NULL;
+    struct err *e = prepare(s, "SELECT id, begin FROM generation ORDER BY number", &q);
+    int rc = SQLITE_DONE;
+    size_t cap = 0;
+
+    ret->store = base->id;
+    while (!e && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        const char *id = (const char *)sqlite3_column_text(q, 0);
+        int64_t begin = sqlite3_column_int64(q, 1);
+        struct generation g = {.begin = (uint64_t)begin};
+
+        if (!id || !uuid_parse_v4(id, &g.id) || begin < 0) {
+            e = err_new(ERR_CORRUPT, "the store %s is damaged: its generations cannot be read", s->path);
+            break;
+        }
+        ret->generations = mem_grow(ret->generations, ret->n, &cap, sizeof(*ret->generations));
+        ret->generations[ret->n++] = g;
+    }
+    if (!e && rc != SQLITE_DONE)
+        e = failure(s, rc, "read");
+    (void)sqlite3_finalize(q);
+    return e;
+}
+
 /* Opening and closing */
 
 static void close_store(struct store *base)
@@ -442,6 +496,7 @@ static void close_store(struct store *base)
 static const struct store_ops ops = {
     .name = "sqlite",
     .read_sync = read_sync,
+    .read_history_sync = read_history_sync,
     .commit_sync = commit_sync,
     .close = close_store,
 };
@@ -465,7 +520,13 @@ static struct err *open_database(struct sqlite_store *s)
     if (empty)
         TRY(create_schema(s));
     TRY(read_meta(s));
-    return prepare_all(s);
+    TRY(prepare_all(s));
+    struct err *e = begin_generation(s);
+    s->no_generation = err_is(e, ERR_NO_SPACE);
+    if (!s->no_generation)
+        return e;
+    err_free(e);
+    return NULL;
 }
 
 struct err *store_sqlite_open(const char *dir, struct store **ret)

@@ -150,8 +150,11 @@ static void write_text(const char *path, const char *text)
 static void test_memory(void **state)
 {
     static const char *const damaged[] = {
-        "", "{", "[]", "{}", "{\"store\": \"x\", \"revision\": 1}",
-        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": -1}",
+        "", "{", "[]", "{}", "{\"store\": \"x\", \"generation\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": 1}",
+        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"generation\": \"x\", \"revision\": 1}",
+        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": 1}",
+        "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", "
+        "\"generation\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": -1}",
         "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\", \"revision\": \"1\"}",
         "{\"store\": \"3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f\"}",
         "{\"store\": 1, \"store\": 2}"};
@@ -165,10 +168,12 @@ static void test_memory(void **state)
     assert_true(uuid_is_nil(&m.store));
     assert_int_equal(m.seen_revision, 0);
     assert_true(uuid_parse("3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f", &m.store));
+    assert_true(uuid_parse("8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11", &m.generation));
     m.seen_revision = 1234567890123;
     assert_null(memory_save(dir, &m));
     assert_null(memory_load(dir, &read));
     assert_true(uuid_eq(&read.store, &m.store));
+    assert_true(uuid_eq(&read.generation, &m.generation));
     assert_int_equal(read.seen_revision, m.seen_revision);
     for (size_t i = 0; i < ARRAY_SIZE(damaged); i++) {
         write_text(path, damaged[i]);

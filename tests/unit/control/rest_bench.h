@@ -123,7 +123,10 @@ static inline int setup(void **state)
     assert_non_null(mkdtemp(b->dir));
     ok(loop_new(&b->loop));
     ok(store_open(b->dir, &b->store));
-    b->engine = engine_new(store_id(b->store), store_revision(b->store), random_os());
+    struct store_content content;
+    ok(store_load_sync(b->store, &content));
+    b->engine = engine_new(&content.history, content.revision, random_os());
+    store_content_done(&content);
     b->rest = rest_new(&(struct rest_config){b->loop, b->engine, submit, b});
     ok(http_server_new(b->loop, &(struct http_server_config){0}, rest_handle, b->rest, &b->server));
     ok(http_server_listen_tcp(b->server, "127.0.0.1", 0, &b->port));

@@ -22,7 +22,10 @@ static struct uuid id(unsigned char n)
 
 static struct engine *make(void)
 {
-    return engine_new(id(99), 0, random_seeded(&seed));
+    struct generation life = {.id = id(98)};
+    struct history history = {.store = id(99), .generations = &life, .n = 1};
+
+    return engine_new(&history, 0, random_seeded(&seed));
 }
 
 /* Carries a command out up to its answer; `fail` is what the store says, or NULL. */
@@ -191,6 +194,71 @@ static void test_sessions(void **state)
     engine_free(e);
 }
 
+/* What the engine tells a node that has seen `revision` in `generation`. */
+static struct welcome welcome(struct engine *e, uint64_t session, struct uuid generation, uint64_t revision)
+{
+    struct hello h = {.protocol = AGENT_PROTOCOL_VERSION,
+                      .node = id(1),
+                      .era = id(61),
+                      .store = id(99),
+                      .generation = generation,
+                      .seen_revision = revision};
+    struct welcome w = {0};
+
+    engine_session_open(e, now, session, &h);
+    for (struct effect *f; (f = engine_next(e)); effect_free(f)) {
+        if (f->kind == EFFECT_WELCOME)
+            w = f->welcome;
+    }
+    return w;
+}
+
+/* The reason of a dataset that waits for node 1, which has just reported everything. */
+static enum reason_code waiting(struct engine *e, uint64_t session)
+{
+    struct reason r;
+
+    engine_reports_complete(e, now, session);
+    struct uuid d = id(5);
+    engine_dataset_reason(e, now, &d, &r);
+    enum reason_code code = r.code;
+    reason_done(&r);
+    return code;
+}
+
+static void test_a_restored_store_is_told_apart(void **state)
+{
+    struct generation lives[] = {{id(71), 0}, {id(72), 50}, {id(73), 60}};
+    struct history history = {.store = id(99), .generations = lives, .n = 3};
+    struct engine *e = engine_new(&history, 60, random_seeded(&seed));
+
+    (void)state;
+    struct dataset *d = dataset_new(id(5));
+    d->primary = id(1);
+    engine_restore_dataset(e, d);
+    struct welcome w = welcome(e, 1, id(71), 50);
+    assert_true(uuid_eq(&w.generation, &lives[2].id));
+    assert_true(uuid_eq(&w.known, &lives[0].id));
+    assert_int_equal(w.known_until, 50);
+    assert_int_equal(waiting(e, 1), REASON_CREATING);
+    engine_free(e);
+
+    static const struct {
+        unsigned char generation;
+        uint64_t seen, until;
+    } refused[] = {{71, 51, 50}, {72, 61, 60}, {74, 1, 0}};
+    for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+        e = engine_new(&history, 60, random_seeded(&seed));
+        d = dataset_new(id(5));
+        d->primary = id(1);
+        engine_restore_dataset(e, d);
+        w = welcome(e, 1, id(refused[i].generation), refused[i].seen);
+        assert_int_equal(w.known_until, refused[i].until);
+        assert_int_equal(waiting(e, 1), REASON_STORE_UNKNOWN);
+        engine_free(e);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -199,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_not_found),
         cmocka_unit_test(test_a_lease_runs_by_the_monotonic_clock),
         cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_a_restored_store_is_told_apart),
     };
 
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL);

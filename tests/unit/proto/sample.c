@@ -31,6 +31,7 @@ static struct hello sample_hello(void)
                           .backend = xstrdup("loopback"),
                           .shared_by = uuid_of(3),
                           .store = uuid_of(4),
+                          .generation = uuid_of(5),
                           .seen_revision = 0x8000000000000001};
 }
 
@@ -160,7 +161,12 @@ struct control_message sample_control_message(enum control_message_kind kind)
 
     switch (kind) {
     case CONTROL_MESSAGE_WELCOME:
-        m.welcome = (struct welcome){.protocol = 9, .store = uuid_of(50), .revision = UINT64_MAX};
+        m.welcome = (struct welcome){.protocol = 9,
+                                     .store = uuid_of(50),
+                                     .revision = UINT64_MAX,
+                                     .generation = uuid_of(51),
+                                     .known = uuid_of(52),
+                                     .known_until = UINT64_MAX - 1};
         break;
     case CONTROL_MESSAGE_ORDER:
         m.order = sample_order();

@@ -88,6 +88,7 @@ static void test_hello(void **state)
     assert_string_equal(a->backend, b->backend);
     assert_true(uuid_eq(&a->shared_by, &b->shared_by));
     assert_true(uuid_eq(&a->store, &b->store));
+    assert_true(uuid_eq(&a->generation, &b->generation));
     assert_true(a->seen_revision == b->seen_revision);
 }
 
@@ -238,6 +239,9 @@ static void test_small_control_messages(void **state)
             assert_int_equal(m.welcome.protocol, back.welcome.protocol);
             assert_true(uuid_eq(&m.welcome.store, &back.welcome.store));
             assert_true(m.welcome.revision == back.welcome.revision);
+            assert_true(uuid_eq(&m.welcome.generation, &back.welcome.generation));
+            assert_true(uuid_eq(&m.welcome.known, &back.welcome.known));
+            assert_true(m.welcome.known_until == back.welcome.known_until);
         }
         if (i == CONTROL_MESSAGE_ORDER_NONE)
             assert_true(uuid_eq(&m.dataset, &back.dataset));

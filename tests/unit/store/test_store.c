@@ -171,6 +171,70 @@ static void test_not_ours(void **state)
     refused(store_open(*state, &s), ERR_IO, "cannot open the store");
 }
 
+/* Each opening begins a generation; a copy that is put back does not know those of the store it replaces. */
+static void test_generations(void **state)
+{
+    CLEANUP_FREE char *copy = xasprintf("cp -a %s %s.copy", (char *)*state, (char *)*state);
+    CLEANUP_FREE char *back = xasprintf("rm -r %s && mv %s.copy %s", (char *)*state, (char *)*state, (char *)*state);
+    struct store *s = open_store(*state);
+    struct store_content first, second, restored;
+    bool uncertain;
+
+    ok(store_load_sync(s, &first));
+    assert_int_equal(first.history.n, 1);
+    assert_true(first.history.generations[0].begin == 0);
+    struct uuid id = store_id(s);
+    assert_true(uuid_eq(&first.history.store, &id));
+    for (uint64_t n = 1; n <= 5; n++)
+        ok(commit_numbered(s, n, 1, &uncertain));
+    store_close(s);
+    assert_int_equal(system(copy), 0);
+
+    s = open_store(*state);
+    ok(store_load_sync(s, &second));
+    assert_int_equal(second.history.n, 2);
+    assert_true(second.history.generations[1].begin == 5);
+    ok(commit_numbered(s, 6, 1, &uncertain));
+    struct uuid lost = history_generation(&second.history);
+    struct uuid shared = history_generation(&first.history);
+    assert_true(history_end(&second.history, &shared, 6) == 5);
+    assert_true(history_end(&second.history, &lost, 6) == 6);
+    store_close(s);
+
+    assert_int_equal(system(back), 0);
+    s = open_store(*state);
+    ok(store_load_sync(s, &restored));
+    assert_int_equal(restored.history.n, 2);
+    assert_true(history_end(&restored.history, &shared, 5) == 5);
+    assert_true(history_end(&restored.history, &lost, 5) == 0);
+    store_close(s);
+    store_content_done(&first);
+    store_content_done(&second);
+    store_content_done(&restored);
+}
+
+static void test_old_generations_go(void **state)
+{
+    CLEANUP_FREE char *many =
+        xasprintf("WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i <= %u) "
+                  "INSERT INTO generation SELECT i, printf('00000000-0000-4000-8000-%%012x', i), 0 FROM n",
+                  HISTORY_MAX);
+    struct store *s = open_store(*state);
+    struct store_content c;
+
+    store_close(s);
+    sql(*state, many);
+    s = open_store(*state);
+    ok(store_load_sync(s, &c));
+    assert_int_equal(c.history.n, HISTORY_MAX);
+    store_content_done(&c);
+    store_close(s);
+    sql(*state, "UPDATE generation SET id = 'odd' WHERE number = 99");
+    s = open_store(*state);
+    refused(store_load_sync(s, &c), ERR_CORRUPT, "generations cannot be read");
+    store_close(s);
+}
+
 static void test_newer_schema(void **state)
 {
     struct store *s = open_store(*state);
@@ -381,6 +445,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_revisions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_openers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_not_ours, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_generations, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_old_generations_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_schema, setup, teardown),
         cmocka_unit_test_setup_teardown(test_corrupt_records, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_permission, setup, teardown),

@@ -203,6 +203,12 @@ static void test_open_full(void **state)
     refused(commit_numbered(s, 2, 10, &uncertain), ERR_NO_SPACE, "");
     assert_false(uncertain);
     assert_int_equal(unlink(filler), 0);
+    /* This life could not be named: the next one may write. */
+    refused(commit_numbered(s, 2, 10, &uncertain), ERR_NO_SPACE, "must start again");
+    assert_true(uncertain);
+    store_close(s);
+    s = open_store(p->dir);
+    assert_numbered(s, 1);
     ok(commit_numbered(s, 2, 10, &uncertain));
     store_close(s);
     store_close(open_store(other)); /* the half-made one is finished */
