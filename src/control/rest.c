@@ -238,6 +238,7 @@ static void respond_result(struct pending *p, const struct command_result *resul
                      json_lease(&result->lease, (int64_t)result->lease_left_us));
         break;
     case COMMAND_CONTAINER_DELETE:
+    case COMMAND_COMPOSE:
     case COMMAND_MAX:
         respond_json(p->request, status, json_null());
         break;

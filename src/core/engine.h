@@ -18,14 +18,27 @@ struct engine;
 enum command_kind {
     COMMAND_DATASET_CREATE,
     COMMAND_DATASET_MOVE, /* change of primary */
-    COMMAND_DATASET_DELETE,
+    COMMAND_DATASET_DELETE, /* `purge`: and forget it when nothing is left; also of one that is deleted already */
     COMMAND_CONTAINER_CREATE,
     COMMAND_CONTAINER_MOVE, /* takes the dataset of its volume along */
     COMMAND_CONTAINER_DELETE,
     COMMAND_LEASE_ACQUIRE, /* or renew */
     COMMAND_LEASE_RELEASE,
+    COMMAND_COMPOSE, /* replaces all configuration, or nothing */
     COMMAND_MAX,
 };
+
+/* A whole configuration. A dataset that is not in it is *dropped*: not listed any more, unmounted, its data kept by its
+ * owner; when it is configured again under the same id its data come back. A container that is not in it, or has other
+ * settings, goes (and comes anew). All leases go. Deleted datasets are forgotten once nothing of them is left. */
+struct composition {
+    struct dataset **datasets; /* id, primary, maximum_size, metadata; owned */
+    size_t n_datasets;
+    struct container **containers; /* volumes name datasets above, on the same node; owned */
+    size_t n_containers;
+};
+
+void composition_done(struct composition *c);
 
 struct command {
     enum command_kind kind;
@@ -34,6 +47,8 @@ struct command {
     size_t n_tags;               /* 0 = unconditional */
     struct dataset *dataset;     /* DATASET_CREATE: id, primary, maximum_size, metadata; taken over */
     struct container *container; /* CONTAINER_CREATE; taken over */
+    struct composition *composition; /* COMPOSE; its content is taken over */
+    bool purge;                  /* DATASET_DELETE */
     struct uuid dataset_id;      /* DATASET_MOVE, DATASET_DELETE, LEASE_* */
     bool keep_primary;           /* DATASET_MOVE: nothing to change, only answer */
     struct uuid node;            /* DATASET_MOVE, CONTAINER_MOVE, LEASE_ACQUIRE */
@@ -70,7 +85,8 @@ struct command_result {
     struct container *container; /* likewise */
     struct lease lease;          /* lease commands */
     uint64_t lease_left_us;      /* seconds left of it, when it expires */
-    char *text;                  /* TAG_MISMATCH: the current tag; STORE_FAILED, DATASET_OF_CONTAINER: detail */
+    char *text;                  /* TAG_MISMATCH: the current tag; STORE_FAILED, DATASET_OF_CONTAINER: detail;
+                                  * COMPOSE: name of what is wrong */
 };
 
 /* ---- what must be made durable ---- */
@@ -169,6 +185,7 @@ struct uuid engine_store(const struct engine *e);
 /* The opaque configuration tag; the caller frees it. */
 char *engine_tag(const struct engine *e);
 
+/* NULL also for one that was dropped. */
 const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id);
 const struct container *engine_container(const struct engine *e, const char *name);
 const struct container *engine_container_of_dataset(const struct engine *e, const struct uuid *dataset);

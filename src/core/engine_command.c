@@ -24,7 +24,7 @@ static bool tag_matches(const struct engine *e, const struct command *c)
 }
 
 /* A new dataset whose node is there gets its owner in the same commit. */
-static void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d)
+void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d)
 {
     if (!node_ready(e, &d->primary) || stranger_with_data(entry, d))
         return;
@@ -33,14 +33,31 @@ static void grant_at_birth(struct engine *e, const struct dataset_entry *entry, 
     dataset_add_holder(d, &d->owner);
 }
 
+/* A dropped dataset comes back: what is wanted is new, what is known of its data stays. */
+struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted)
+{
+    struct dataset *d = dataset_copy(dropped);
+
+    d->dropped = false;
+    d->primary = wanted->primary;
+    d->maximum_size = wanted->maximum_size;
+    metadata_done(&d->metadata);
+    metadata_copy(&d->metadata, &wanted->metadata);
+    return d;
+}
+
 static enum result_code dataset_create(struct engine *e, struct command *c, struct command_result *r)
 {
     struct dataset_entry *entry = dataset_entry_get(e, &c->dataset->id);
 
-    if (entry->head)
+    if (is_configured(entry->head))
         return RESULT_DATASET_EXISTS;
-    grant_at_birth(e, entry, c->dataset);
-    propose_dataset(e, entry, steal(&c->dataset));
+    if (entry->head) {
+        propose_dataset(e, entry, configured_again(entry->head, c->dataset));
+    } else {
+        grant_at_birth(e, entry, c->dataset);
+        propose_dataset(e, entry, steal(&c->dataset));
+    }
     r->dataset = dataset_copy(entry->head);
     return RESULT_CREATED;
 }
@@ -49,7 +66,7 @@ static enum result_code dataset_move(struct engine *e, struct command *c, struct
 {
     struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
 
-    if (!entry || !entry->head)
+    if (!entry || !is_configured(entry->head))
         return RESULT_DATASET_NOT_FOUND;
     if (entry->head->deleted)
         return RESULT_DATASET_DELETED;
@@ -71,11 +88,12 @@ static enum result_code dataset_delete(struct engine *e, struct command *c, stru
 {
     struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
 
-    if (!entry || !entry->head)
+    if (!entry || !is_configured(entry->head))
         return RESULT_DATASET_NOT_FOUND;
-    if (!entry->head->deleted) {
+    if (!entry->head->deleted || (c->purge && !entry->head->purge)) {
         struct dataset *d = dataset_copy(entry->head);
         d->deleted = true;
+        d->purge = c->purge;
         propose_dataset(e, entry, d);
     }
     r->dataset = dataset_copy(entry->head);
@@ -97,12 +115,25 @@ static enum result_code check_volume(const struct engine *e, const struct contai
 {
     const struct dataset_entry *entry = dataset_entry_find(e, &c->dataset);
 
-    if (!entry || !entry->head || entry->head->deleted)
+    if (!entry || !is_configured(entry->head) || entry->head->deleted)
         return RESULT_DATASET_NOT_FOUND;
     if (!uuid_eq(&entry->head->primary, &c->node))
         return RESULT_DATASET_ELSEWHERE;
     if (container_using(e, &c->dataset, /* committed= */ false))
         return RESULT_DATASET_IN_USE;
+    return RESULT_OK;
+}
+
+enum result_code container_check_links(const struct container *c)
+{
+    for (size_t i = 0; i < c->n_links; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (streq(c->links[i].alias, c->links[k].alias))
+                return RESULT_LINK_ALIAS;
+            if (c->links[i].local_port == c->links[k].local_port)
+                return RESULT_LINK_PORT;
+        }
+    }
     return RESULT_OK;
 }
 
@@ -122,15 +153,7 @@ static enum result_code check_container(const struct engine *e, const struct con
         if (c->ports[i].external && external_port_used(e, c->ports[i].external))
             return RESULT_PORT_IN_USE;
     }
-    for (size_t i = 0; i < c->n_links; i++) {
-        for (size_t k = 0; k < i; k++) {
-            if (streq(c->links[i].alias, c->links[k].alias))
-                return RESULT_LINK_ALIAS;
-            if (c->links[i].local_port == c->links[k].local_port)
-                return RESULT_LINK_PORT;
-        }
-    }
-    return RESULT_OK;
+    return container_check_links(c);
 }
 
 static enum result_code container_create(struct engine *e, struct command *c,
@@ -189,7 +212,7 @@ static bool is_leaving(const struct engine *e, const struct uuid *dataset, const
     if (!entry || !entry->head)
         return false;
     const struct dataset *d = entry->head;
-    if (d->tombstone || (d->recalled && uuid_eq(&d->owner, node)))
+    if (d->tombstone || d->dropped || (d->recalled && uuid_eq(&d->owner, node)))
         return true;
     return d->transfer.id && d->transfer.phase == TRANSFER_RELEASE &&
            uuid_eq(&d->transfer.source, node);
@@ -256,6 +279,8 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
         return lease_acquire(e, now, c, r);
     case COMMAND_LEASE_RELEASE:
         return lease_release(e, now, c, r);
+    case COMMAND_COMPOSE:
+        return compose(e, c, r);
     case COMMAND_MAX:
         break;
     }
@@ -277,6 +302,8 @@ void engine_command(struct engine *e, struct now now, struct command *c)
     }
     c->dataset = dataset_free(c->dataset);
     c->container = container_free(c->container);
+    if (c->composition)
+        composition_done(c->composition);
     reply_later(e, c->id, &r);
     run_queue(e, now);
 }

@@ -144,6 +144,11 @@ static inline uint64_t next_number(const struct engine *e)
 {
     return e->head_revision + 1;
 }
+/* Is it there for users? */
+static inline bool is_configured(const struct dataset *d)
+{
+    return d && !d->dropped;
+}
 /* Answers now, or with the commit of what the result is based on. Takes `result` over. */
 void reply_later(struct engine *e, uint64_t command, struct command_result *result);
 void command_result_done(struct command_result *r);
@@ -162,6 +167,14 @@ const struct container_report *container_report_of(const struct container_entry 
 const struct uuid *stranger_with_data(const struct dataset_entry *entry, const struct dataset *d);
 const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
                                               bool committed);
+/* engine_command.c */
+void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
+struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);
+enum result_code container_check_links(const struct container *c);
+
+/* engine_compose.c */
+enum result_code compose(struct engine *e, struct command *c, struct command_result *r);
+
 bool report_is_mounted_at(const struct report *r, uint64_t epoch);
 
 /* engine_orders.c */

@@ -21,6 +21,10 @@ static void set_peer(const struct engine *e, struct order *o, const struct uuid 
 
 static void order_of_owner(const struct engine *e, const struct dataset *d, struct order *o)
 {
+    if (d->dropped && d->born && !d->recalled && !d->transfer.id) {
+        o->role = ROLE_KEEP;
+        return;
+    }
     o->role = ROLE_OWNER;
     o->epoch = d->epoch;
     o->base = xstrdup_null(d->base);

@@ -156,6 +156,17 @@ static bool strike_confirmed(struct engine *e, struct dataset_entry *entry, cons
     return changed != NULL;
 }
 
+/* Nothing of the dataset is left anywhere. */
+static void forget(struct engine *e, struct dataset_entry *entry)
+{
+    struct lease_entry *l = lease_entry_find(e, &entry->id);
+
+    propose_dataset(e, entry, NULL);
+    if (l && l->head)
+        propose_lease(e, l, NULL); /* of a node that never had it */
+    e->head_config = e->head_revision;
+}
+
 static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
@@ -183,6 +194,8 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
     }
     if (!d->n_holders) {
         because(entry, now, REASON_NONE, NULL);
+        if (d->purge)
+            forget(e, entry);
         return;
     }
     if (strike_confirmed(e, entry, /* keep= */ NULL, d->tombstone))
@@ -209,8 +222,14 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
         because(entry, now, REASON_DATA_MISSING, "the dataset has data, but no owner");
         return;
     }
-    if (strike_confirmed(e, entry, /* keep= */ &d->primary, d->number))
+    if (strike_confirmed(e, entry, /* keep= */ d->dropped ? NULL : &d->primary, d->number))
         return;
+    if (d->dropped) {
+        because(entry, now, REASON_NONE, NULL);
+        if (!d->n_holders)
+            forget(e, entry);
+        return;
+    }
     if (!node_ready(e, &d->primary)) {
         because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->primary);
         return;
@@ -254,7 +273,7 @@ static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, stru
 
     const struct lease *l = lease_on(e, &d->id, &d->owner);
 
-    if (!uuid_eq(&d->primary, &d->owner) && !l) {
+    if ((d->dropped || !uuid_eq(&d->primary, &d->owner)) && !l) {
         struct dataset *changed = dataset_copy(d);
         changed->owner = UUID_NIL;
         changed->epoch = changed->number = next_number(e);
@@ -327,6 +346,10 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
             becausef(entry, now, REASON_MOUNTING, "node %s mounts the volume", UUID_STR(&d->owner));
         else
             because_absent(e, entry, now, REASON_OWNER_DISCONNECTED, "owner", &d->owner);
+        return;
+    }
+    if (d->dropped) {
+        because(entry, now, REASON_NONE, NULL);
         return;
     }
     if (!uuid_eq(&d->primary, &d->owner)) {
@@ -460,10 +483,70 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
         becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&d->transfer.source));
 }
 
+/* Can that node not write, as far as its own last word goes? */
+static bool is_surely_idle(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node)
+{
+    const struct report *r = report_of(entry, node);
+
+    return node_ready(e, node) && (!r || (!r->volume.mounted && r->volume.mark.state != MARK_OWNED &&
+                                          r->volume.mark.state != MARK_PROMOTING));
+}
+
+/* The node that owns the dataset at an epoch beyond the record's, or NULL. Of two, the one with the latest. */
+static const struct dataset_report *later_owner(const struct engine *e, const struct dataset_entry *entry)
+{
+    const struct dataset_report *found = NULL;
+
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        const struct dataset_report *r = &entry->reports[i];
+        const struct volume_mark *mark = &r->report.volume.mark;
+        if (mark->state == MARK_OWNED && r->report.volume.present && mark->epoch > entry->committed->number &&
+            mark->epoch <= e->head_revision && node_ready(e, &r->node) &&
+            (!found || mark->epoch > found->report.volume.mark.epoch))
+            found = r;
+    }
+    return found;
+}
+
+/* The store was put back from an older copy, and the operator has told the nodes to obey it. A node that owns the dataset
+ * at a later epoch than the record has the data: to get there, everyone before it had to release them. So the record
+ * follows, unless its own owner still may write. */
+static bool follow_data(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
+    const struct dataset_report *r = later_owner(e, entry);
+
+    if (!r || d->deleted || e->commit_retry_us > now.mono_us)
+        return false;
+    for (size_t i = 0; i < d->n_holders; i++) {
+        if (!uuid_eq(&d->holders[i], &r->node) && !is_surely_idle(e, entry, &d->holders[i]))
+            return false;
+    }
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (&entry->reports[i] != r && !is_surely_idle(e, entry, &entry->reports[i].node))
+            return false;
+    }
+    struct dataset *changed = dataset_copy(d);
+    changed->owner = r->node;
+    changed->epoch = changed->number = next_number(e);
+    changed->born = true;
+    changed->recalled = true; /* until the node has taken the new epoch */
+    free(changed->base);
+    changed->base = NULL;
+    changed->transfer = (struct transfer){0};
+    dataset_add_holder(changed, &r->node);
+    propose_dataset(e, entry, changed);
+    becausef(entry, now, REASON_STORE_UNKNOWN, "node %s has later data than the store knew of; the store follows",
+             UUID_STR(&r->node));
+    return true;
+}
+
 /* A node holds it at an epoch that this store never gave out: the store is older than what happened. Whatever would be
  * decided from the old record could make a second writer or lose data, so nothing is. */
-static bool is_outdated(struct dataset_entry *entry, struct now now)
+static bool is_outdated(struct engine *e, struct dataset_entry *entry, struct now now)
 {
+    if (follow_data(e, entry, now))
+        return true;
     for (size_t i = 0; i < entry->n_reports; i++) {
         const struct volume_mark *mark = &entry->reports[i].report.volume.mark;
         if (mark->state == MARK_NONE || mark->epoch <= entry->committed->number)
@@ -483,9 +566,8 @@ static void reconcile(struct engine *e, struct dataset_entry *entry, struct now 
 {
     const struct dataset *d = entry->committed;
 
-    if (is_outdated(entry, now))
+    if (is_outdated(e, entry, now))
         return;
-
     if (e->commit_retry_us > now.mono_us) {
         because(entry, now, REASON_STORE_FAILED,
                 e->commit_error); /* engine_tick() comes back to it */

@@ -15,7 +15,7 @@ const struct dataset *engine_dataset(const struct engine *e, const struct uuid *
 {
     const struct dataset_entry *entry = dataset_entry_find(e, id);
 
-    return entry ? entry->committed : NULL;
+    return entry && is_configured(entry->committed) ? entry->committed : NULL;
 }
 
 const struct container *engine_container(const struct engine *e, const char *name)
@@ -37,7 +37,7 @@ void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct
                          void *cookie)
 {
     for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
-        if (d->committed)
+        if (is_configured(d->committed))
             fn(cookie, d->committed);
     }
 }

@@ -20,18 +20,6 @@ void order_copy(struct order *to, const struct order *from)
     metadata_copy(&to->metadata, &from->metadata);
 }
 
-static bool metadata_same(const struct metadata *a, const struct metadata *b)
-{
-    if (a->n != b->n)
-        return false;
-    for (size_t i = 0; i < a->n; i++) {
-        if (!streq(a->entries[i].key, b->entries[i].key) ||
-            !streq(a->entries[i].value, b->entries[i].value))
-            return false;
-    }
-    return true;
-}
-
 bool order_same(const struct order *a, const struct order *b)
 {
     return uuid_eq(&a->dataset, &b->dataset) && a->role == b->role && a->epoch == b->epoch &&

@@ -89,3 +89,15 @@ const char *metadata_get(const struct metadata *m, const char *key)
     }
     return NULL;
 }
+
+bool metadata_same(const struct metadata *a, const struct metadata *b)
+{
+    if (a->n != b->n)
+        return false;
+    for (size_t i = 0; i < a->n; i++) {
+        if (!streq(a->entries[i].key, b->entries[i].key) ||
+            !streq(a->entries[i].value, b->entries[i].value))
+            return false;
+    }
+    return true;
+}

@@ -46,6 +46,8 @@ struct dataset {
     /* Wanted by the user. */
     struct uuid primary;
     bool deleted;
+    bool purge;   /* deleted, and to be forgotten once nothing of it is left */
+    bool dropped; /* not configured any more, but not deleted: hidden, unmounted, its data stay until it is created again */
     uint64_t maximum_size; /* bytes; 0 = not limited */
     struct metadata metadata;
 
@@ -72,4 +74,5 @@ void dataset_remove_holder(struct dataset *d, const struct uuid *node);
 
 void metadata_copy(struct metadata *to, const struct metadata *from); /* `to` must be empty */
 void metadata_done(struct metadata *m);
+bool metadata_same(const struct metadata *a, const struct metadata *b);
 const char *metadata_get(const struct metadata *m, const char *key); /* NULL when absent */

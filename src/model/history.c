@@ -5,7 +5,8 @@
 void history_copy(struct history *to, const struct history *from)
 {
     *to = *from;
-    to->generations = from->n ? xmemdup(from->generations, from->n * sizeof(*from->generations)) : NULL;
+    to->generations =
+        from->n ? xmemdup(from->generations, from->n * sizeof(*from->generations)) : NULL;
 }
 
 void history_done(struct history *h)

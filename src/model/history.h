@@ -19,11 +19,13 @@ struct generation {
 
 struct history {
     struct uuid store;
-    struct generation *generations; /* oldest first; the last one is the present life; never empty once opened */
+    struct generation
+        *generations; /* oldest first; the last one is the present life; never empty once opened */
     size_t n;
 };
 
-void history_copy(struct history *to, const struct history *from); /* `to` is overwritten, not freed */
+void history_copy(struct history *to,
+                  const struct history *from); /* `to` is overwritten, not freed */
 void history_done(struct history *h);
 
 /* The present generation; nil when there is none. */

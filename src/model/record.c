@@ -289,6 +289,8 @@ char *record_dataset_encode(const struct dataset *d)
     set(&w, "epoch", number(d->epoch));
     set(&w, "born", json_boolean(d->born));
     set(&w, "recalled", json_boolean(d->recalled));
+    set(&w, "purge", json_boolean(d->purge));
+    set(&w, "dropped", json_boolean(d->dropped));
     set(&w, "base", text_or_null(d->base));
     set(&w, "tombstone", number(d->tombstone));
     set(&w, "number", number(d->number));
@@ -377,6 +379,8 @@ struct err *record_dataset_decode(const char *text, size_t n, struct dataset **r
     d->epoch = get_number(&r, "epoch", UINT64_MAX);
     d->born = get_bool(&r, "born");
     d->recalled = get_bool(&r, "recalled");
+    d->purge = get_bool(&r, "purge");
+    d->dropped = get_bool(&r, "dropped");
     d->base = get_text(&r, "base", true);
     d->tombstone = get_number(&r, "tombstone", UINT64_MAX);
     d->number = get_number(&r, "number", UINT64_MAX);

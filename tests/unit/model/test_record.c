@@ -44,6 +44,8 @@ static struct dataset *full_dataset(void)
     d->epoch = (uint64_t)INT64_MAX;
     d->born = true;
     d->recalled = true;
+    d->purge = true;
+    d->dropped = true;
     d->base = xstrdup("final-7");
     d->tombstone = (uint64_t)INT64_MAX + 1;
     d->number = 9007199254740993;
@@ -69,6 +71,8 @@ static void assert_dataset_equal(const struct dataset *a, const struct dataset *
     assert_true(a->epoch == b->epoch);
     assert_int_equal(a->born, b->born);
     assert_int_equal(a->recalled, b->recalled);
+    assert_int_equal(a->purge, b->purge);
+    assert_int_equal(a->dropped, b->dropped);
     assert_true(str_equal_null(a->base, b->base));
     assert_true(a->tombstone == b->tombstone);
     assert_true(a->number == b->number);
