@@ -42,14 +42,14 @@ def pytest_generate_tests(metafunc):
         backends = settings.get("backend", "btrfs")
         if isinstance(backends, str):
             backends = [backends]
-        metafunc.parametrize("cluster", [{**settings, "backend": b} for b in backends], ids=backends, indirect=True,
-                             scope="module")
+        # pytest makes a fixture anew when its parameter is another object: these are the same for all tests of a module.
+        metafunc.parametrize("cluster", backends, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
 def cluster(request):
     """The module's cluster."""
-    made = lab.Cluster(**request.param)
+    made = lab.Cluster(**{**getattr(request.module, "CLUSTER", {}), "backend": request.param})
     yield made
     made.down()
 

@@ -1,8 +1,16 @@
 """The shortest way through a cluster on every backend that runs here: a dataset is made, moved, deleted."""
 
+import pytest
+
 from lab import wait_until
 
 CLUSTER = {"nodes": 2, "backend": ["btrfs", "loopback"]}
+SEEN = {}
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_the_tests_of_a_module_share_a_cluster(cluster, turn):
+    assert SEEN.setdefault(cluster.backend, cluster) is cluster, turn
 
 
 def test_nodes_are_listed_with_their_addresses(cluster):
