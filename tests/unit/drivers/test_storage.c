@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -354,8 +355,8 @@ static void *hold_in_thread(void *arg)
 {
     if (unshare(CLONE_FILES) < 0)
         _exit(1);
-    use_open(arg);
-    *(volatile char *)arg = '\0'; /* done */
+    use_open("/tmp/flocker-test-bind/b");
+    sem_post(arg);
     for (;;)
         pause();
     return NULL;
@@ -364,15 +365,14 @@ static void *hold_in_thread(void *arg)
 /* Only a thread's own table of descriptors has it. */
 static void use_thread_files(const char *place)
 {
-    static char path[512];
+    static sem_t held;
     pthread_t t;
 
     into_private_bind(place);
-    (void)snprintf(path, sizeof(path), "/tmp/flocker-test-bind/b");
-    if (pthread_create(&t, NULL, hold_in_thread, path))
+    if (sem_init(&held, /* pshared= */ 0, 0) < 0 || pthread_create(&t, NULL, hold_in_thread, &held))
         _exit(1);
-    while (*(volatile char *)path)
-        usleep(1000);
+    while (sem_wait(&held) < 0)
+        ;
     if (umount2("/tmp/flocker-test-bind/b", MNT_DETACH) < 0)
         _exit(1);
 }
