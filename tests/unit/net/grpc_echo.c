@@ -255,6 +255,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     base = event_base_new();
     int rc = run(argc, argv);
+    (void)event_base_loop(base, EVLOOP_NONBLOCK); /* closed connections end in a turn of the loop */
     event_base_free(base);
     return rc;
 }
