@@ -10,7 +10,7 @@
 
 #define MEMORY_LIMIT_MIN 1048576
 #define CPU_SHARES_MAX 1024
-#define COMMAND_LINE_MAX 4096 /* strings, and characters of each */
+#define COMMAND_LINE_MAX VALIDATE_MAX_COMMAND_LINE
 #define PORT_MAX 65535
 
 /* What the checks of one body share. */
@@ -100,6 +100,20 @@ static size_t characters(const char *s)
     for (; *s; s++)
         n += ((unsigned char)*s & 0xc0) != 0x80;
     return n;
+}
+
+/* Texts that agents take (proto/codec.h) only on one line and no longer than `max` bytes. */
+static bool check_line(struct check *c, const char *where, const char *s, size_t max)
+{
+    for (const char *p = s; *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
+            complain(c, "\"%s\" must not have control characters", where);
+            return false;
+        }
+    }
+    if (strlen(s) > max)
+        complain(c, "\"%s\" must have at most %zu bytes", where, max);
+    return strlen(s) <= max;
 }
 
 static bool check_integer(struct check *c, const char *where, const json_t *v, json_int_t min,
@@ -295,6 +309,8 @@ static void check_image(struct check *c, const char *where, const json_t *v, voi
         complain(c, "\"%s\" must be a text", where);
         return;
     }
+    if (!check_line(c, where, json_string_value(v), VALIDATE_MAX_IMAGE))
+        return;
     k->image = image_canonical(json_string_value(v));
     if (!k->image)
         complain(c, "\"%s\" must be repository, repository:tag or repository@digest", where);
@@ -385,6 +401,8 @@ static void check_alias(struct check *c, const char *where, const json_t *v, voi
         complain(c, "\"%s\" must be one or more letters and digits", where);
         return;
     }
+    if (!check_line(c, where, s, VALIDATE_MAX_NAME))
+        return;
     l->alias = xstrdup(s);
 }
 
@@ -458,12 +476,19 @@ static void check_environment(struct check *c, const char *where, const json_t *
         complain(c, "\"%s\" must be an object of texts", where);
         return;
     }
+    if (json_object_size(v) > VALIDATE_MAX_VARIABLES) {
+        complain(c, "\"%s\" must have at most %d keys", where, VALIDATE_MAX_VARIABLES);
+        return;
+    }
     k->environment = xcalloc(json_object_size(v), sizeof(*k->environment));
     json_object_foreach ((json_t *)v, key, item) {
         if (!*key)
             complain(c, "a key of \"%s\" must not be empty", where);
         else if (!json_is_string(item))
             complain(c, "\"%s.%.100s\" must be a text", where, key);
+        else if (strlen(key) + json_string_length(item) > VALIDATE_MAX_VARIABLE)
+            complain(c, "\"%s.%.100s\" must have at most %d bytes with its name", where, key,
+                     VALIDATE_MAX_VARIABLE);
         else
             k->environment[k->n_environment++] =
                 (struct env_entry){.name = xstrdup(key), .value = xstrdup(json_string_value(item))};
@@ -557,7 +582,7 @@ static void check_mountpoint(struct check *c, const char *where, const json_t *v
 
     if (!s || *s != '/' || strchr(s, '\n'))
         complain(c, "\"%s\" must be an absolute path", where);
-    else
+    else if (check_line(c, where, s, VALIDATE_MAX_PATH))
         ((struct container *)to)->mountpoint = xstrdup(s);
 }
 

@@ -12,7 +12,13 @@
 #include <jansson.h>
 
 #define VALIDATE_MAX_ERRORS 20
-#define VALIDATE_MAX_NAME 255 /* bytes of a container's name */
+/* No text that passes may be too much for the agents (proto/codec.h): a node would get orders that it cannot read. */
+#define VALIDATE_MAX_NAME 255          /* bytes of a container's name, or of a link's alias */
+#define VALIDATE_MAX_IMAGE 1000        /* bytes; ":latest" may be added */
+#define VALIDATE_MAX_PATH 4095         /* bytes of a mountpoint; Linux' own limit */
+#define VALIDATE_MAX_VARIABLES 4096    /* of an environment */
+#define VALIDATE_MAX_VARIABLE 131000   /* bytes of one's name and value; Linux takes 131,071 with "=" */
+#define VALIDATE_MAX_COMMAND_LINE 4096 /* strings, and characters of each */
 
 /* The id is nil when the body names none. */
 json_t *validate_dataset_create(const json_t *body, struct dataset **ret)

@@ -1,7 +1,16 @@
+#include "model/validate.h"
 #include "proto/codec.h"
 #include "proto/codec_wire.h"
 
 #include <stdalign.h>
+
+_Static_assert(VALIDATE_MAX_NAME <= CODEC_MAX_NAME && VALIDATE_MAX_PATH <= CODEC_MAX_PATH &&
+                   VALIDATE_MAX_IMAGE + sizeof(":latest") <= CODEC_MAX_IMAGE &&
+                   VALIDATE_MAX_VARIABLE <= CODEC_MAX_STRING &&
+                   VALIDATE_MAX_VARIABLES <= CODEC_MAX_LIST &&
+                   VALIDATE_MAX_COMMAND_LINE <= CODEC_MAX_LIST &&
+                   4 * VALIDATE_MAX_COMMAND_LINE <= CODEC_MAX_STRING,
+               "whatever the REST API accepts, an agent must be able to read");
 
 /* protobuf-c allocates for whatever the bytes ask; this allocator stops at CODEC_MAX_MEMORY, and
  * the unpacking then fails. Each block remembers its size in front of it. */

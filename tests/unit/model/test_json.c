@@ -310,6 +310,10 @@ static void test_refused(void **state)
          "\"image\" must be", 1},
         {CONTAINER, "{\"node_uuid\":\"" A "\",\"name\":\"ab\",\"image\":5}",
          "\"image\" must be a text", 1},
+        {CONTAINER, "{\"node_uuid\":\"" A "\",\"name\":\"ab\",\"image\":\"i\\tj\"}",
+         "\"image\" must not have control characters", 1},
+        {CONTAINER, "{" C ",\"volumes\":[{\"dataset_id\":\"" D1 "\",\"mountpoint\":\"/a\\u007f\"}]}",
+         "\"volumes[0].mountpoint\" must not have control characters", 1},
         {CONTAINER, "{" C ",\"ports\":[]}", "\"ports\" must have at least 1", 1},
         {CONTAINER, "{" C ",\"ports\":[7]}", "\"ports[0]\" must be an object", 1},
         {CONTAINER, "{" C ",\"ports\":[{\"internal\":80}]}", "\"ports[0].external\" is required",
@@ -434,6 +438,45 @@ static void test_limits(void **state)
     str_done(&s);
 }
 
+/* The rest is given as a format with one text of n letters in it. */
+static bool container_fits(const char *fmt, size_t n)
+{
+    CLEANUP_FREE char *letters = xmalloc(n + 1);
+    json_t *object = NULL, *errors;
+
+    memset(letters, 'a', n);
+    letters[n] = '\0';
+    const char *gap = strchr(fmt, '#');
+    CLEANUP_FREE char *body = xasprintf("{\"node_uuid\":\"" A "\",\"name\":\"ab\",%.*s%s%s}",
+                                        (int)(gap - fmt), fmt, letters, gap + 1);
+    errors = validate(CONTAINER, body, &object);
+    json_decref(errors);
+    if (!errors)
+        json_decref(object);
+    return !errors;
+}
+
+static void test_container_limits(void **state)
+{
+    static const struct {
+        const char *fmt;
+        size_t max;
+    } cases[] = {
+        {"\"image\":\"#\"", VALIDATE_MAX_IMAGE},
+        {"\"image\":\"i\",\"links\":[{\"alias\":\"#\",\"local_port\":1,\"remote_port\":1}]",
+         VALIDATE_MAX_NAME},
+        {"\"image\":\"i\",\"volumes\":[{\"dataset_id\":\"" D1 "\",\"mountpoint\":\"/#\"}]",
+         VALIDATE_MAX_PATH - 1},
+        {"\"image\":\"i\",\"environment\":{\"A\":\"#\"}", VALIDATE_MAX_VARIABLE - 1},
+        {"\"image\":\"i\",\"command_line\":[\"#\"]", VALIDATE_MAX_COMMAND_LINE},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_true(container_fits(cases[i].fmt, cases[i].max));
+        assert_false(container_fits(cases[i].fmt, cases[i].max + 1));
+    }
+}
+
 static void test_many_errors(void **state)
 {
     struct str s = {0};
@@ -480,6 +523,7 @@ int main(void)
         cmocka_unit_test(test_accepted),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_container_limits),
         cmocka_unit_test(test_many_errors),
         cmocka_unit_test(test_lease_and_reason),
         cmocka_unit_test(test_string),
