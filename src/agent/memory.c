@@ -6,33 +6,49 @@
 #include <stdio.h>
 #include <unistd.h>
 
-struct err *memory_load(const char *state_dir, struct node_memory *ret)
+#define FILE_MAX 4096u
+
+bool memory_parse(const char *text, size_t n, struct node_memory *ret)
 {
-    CLEANUP_FREE char *path = xasprintf("%s/store.json", state_dir);
-    json_error_t at;
     const char *store, *generation;
     json_int_t revision;
+    json_error_t at;
     struct node_memory m = {0};
-
-    if (access(path, F_OK) != 0) {
-        if (errno != ENOENT)
-            return err_errno(errno, "cannot read %s", path);
-        *ret = m;
-        return NULL;
-    }
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &at);
-    if (!root)
-        return err_new(ERR_CORRUPT, "%s is damaged: %s; `flocker-agent --adopt` makes it anew", path,
-                       at.text);
+    json_t *root = memchr(text, '\0', n) ? NULL : json_loadb(text, n, JSON_REJECT_DUPLICATES, &at);
     bool ok = json_unpack(root, "{s:s, s:s, s:I}", "store", &store, "generation", &generation, "revision",
                           &revision) == 0 &&
               revision >= 0 && uuid_parse(store, &m.store) && uuid_parse(generation, &m.generation);
-    m.seen_revision = (uint64_t)revision;
+
+    if (ok) {
+        m.seen_revision = (uint64_t)revision;
+        *ret = m;
+    }
     json_decref(root);
-    if (!ok)
-        return err_new(ERR_CORRUPT, "%s is damaged; `flocker-agent --adopt` makes it anew", path);
-    *ret = m;
-    return NULL;
+    return ok;
+}
+
+char *memory_format(const struct node_memory *m)
+{
+    return xasprintf("{\"store\": \"%s\", \"generation\": \"%s\", \"revision\": %llu}\n", UUID_STR(&m->store),
+                     UUID_STR(&m->generation), (unsigned long long)m->seen_revision);
+}
+
+struct err *memory_load(const char *state_dir, struct node_memory *ret)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/store.json", state_dir);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char text[FILE_MAX];
+
+    if (fd < 0 && errno == ENOENT) {
+        *ret = (struct node_memory){0};
+        return NULL;
+    }
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+    if (n < 0)
+        return err_errno(errno, "cannot read %s", path);
+    if (memory_parse(text, (size_t)n, ret))
+        return NULL;
+    return err_new(ERR_CORRUPT, "%s is damaged; `flocker-agent --adopt` makes it anew", path);
 }
 
 static struct err *write_file(const char *path, const char *text)
@@ -54,9 +70,7 @@ struct err *memory_save(const char *state_dir, const struct node_memory *m)
 {
     CLEANUP_FREE char *path = xasprintf("%s/store.json", state_dir);
     CLEANUP_FREE char *temporary = xasprintf("%s/store.json.new", state_dir);
-    CLEANUP_FREE char *text =
-        xasprintf("{\"store\": \"%s\", \"generation\": \"%s\", \"revision\": %llu}\n", UUID_STR(&m->store),
-                  UUID_STR(&m->generation), (unsigned long long)m->seen_revision);
+    CLEANUP_FREE char *text = memory_format(m);
 
     TRY(write_file(temporary, text));
     if (rename(temporary, path) != 0)

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "cli/api_answer.h"
 #include "cli/ca_x509.h"
 #include "cli/pair_file.h"
 
@@ -176,51 +177,6 @@ static struct err *transport_err(const struct api *r, CURLcode code)
                    r->peer, detail);
 }
 
-/* The sentence in an error answer; NULL when there is none (a foreign server's or framework's
- * page). */
-static char *description_of(const json_t *answer, long status)
-{
-    const char *text = json_string_value(json_object_get(answer, "description"));
-    CLEANUP_STR struct str full = {0};
-    size_t i;
-    json_t *item;
-
-    if (json_is_string(answer))
-        return xasprintf("the control service failed (status %ld); see its log for incident %s",
-                         status, json_string_value(answer));
-    if (!text)
-        return NULL;
-    str_append(&full, text);
-    json_array_foreach (json_object_get(answer, "errors"), i, item) {
-        if (json_is_string(item))
-            str_appendf(&full, "%s %s", i ? ";" : "", json_string_value(item));
-    }
-    return str_steal(&full);
-}
-
-static struct err *status_err(const struct api *r, long status, const char *method,
-                              const char *path, const json_t *answer)
-{
-    CLEANUP_FREE char *text = description_of(answer, status);
-    enum err_code code = ERR_INTERNAL;
-
-    if (!text && (status == 404 || status == 405))
-        return err_new(ERR_UNSUPPORTED,
-                       "the control service at %s does not offer %s %s (is it an older one?)",
-                       r->peer, method, path);
-    if (status == 400)
-        code = ERR_INVALID;
-    else if (status == 404)
-        code = ERR_NOT_FOUND;
-    else if (status == 405 || status == 409 || status == 412)
-        code = ERR_CONFLICT;
-    else if (status == 502 || status == 503 || status == 504)
-        code = ERR_UNAVAILABLE;
-    if (text)
-        return err_new(code, "%s", text);
-    return err_new(code, "%s answered %s %s with status %ld", r->peer, method, path, status);
-}
-
 static struct err *perform(struct api *r, const char *method, const char *path, const json_t *body,
                            struct str *ret_text, long *ret_status)
 {
@@ -253,39 +209,11 @@ struct err *api_call(struct api *r, const char *method, const char *path, const 
                      json_t **ret_answer)
 {
     CLEANUP_STR struct str text = {0};
-    long status = 0;
-    json_error_t where;
+    struct api_answer a = {.peer = r->peer, .method = method, .path = path};
 
-    TRY(perform(r, method, path, body, &text, &status));
-    log_debug("%s %s: status %ld, %zu bytes", method, path, status, text.len);
-    json_t *answer = json_loadb(text.data ? text.data : "", text.len, JSON_DECODE_ANY, &where);
-    if (status < 200 || status > 299) {
-        struct err *e = status_err(r, status, method, path, answer);
-        json_decref(answer);
-        return e;
-    }
-    if (!answer)
-        return err_new(ERR_CORRUPT, "the answer of %s to %s %s is not JSON: %s", r->peer, method,
-                       path, where.text);
-    if (ret_answer)
-        *ret_answer = answer;
-    else
-        json_decref(answer);
-    return NULL;
-}
-
-char *api_path(const char *prefix, const char *name)
-{
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
-    CLEANUP_STR struct str path = {0};
-
-    str_append(&path, prefix);
-    for (const char *p = name; *p; p++) {
-        if (strchr(plain, *p))
-            str_append_bytes(&path, p, 1);
-        else
-            str_appendf(&path, "%%%02X", (unsigned char)*p);
-    }
-    return str_steal(&path);
+    TRY(perform(r, method, path, body, &text, &a.status));
+    log_debug("%s %s: status %ld, %zu bytes", method, path, a.status, text.len);
+    a.text = text.data ? text.data : "";
+    a.n = text.len;
+    return api_answer_read(&a, ret_answer);
 }

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "drivers/durable.h"
+#include "drivers/proc_text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -83,10 +84,9 @@ static bool is_path_only(int task, const char *fd)
     CLEANUP_FREE char *name = xasprintf("fdinfo/%s", fd);
     CLEANUP_FREE char *text = NULL;
     struct err *e = file_read(task, name, 65536, &text);
-    const char *flags = text ? strstr(text, "flags:\t") : NULL;
 
     err_free(e);
-    return flags && (strtoul(flags + 7, NULL, 8) & O_PATH);
+    return text && (proc_fdinfo_flags(text) & O_PATH);
 }
 
 static int check_link(struct scan *s, int task, int dir, const char *name, pid_t pid,
@@ -126,14 +126,14 @@ static int check_fds(struct scan *s, int task, pid_t pid)
     return 0;
 }
 
-/* One line of maps: "start-end perms offset major:minor inode path". The device in it is the
- * superblock's, which btrfs subvolumes share, so the mapped file itself is asked. */
+/* The device in a line of maps is the superblock's, which btrfs subvolumes share, so the mapped file
+ * itself is asked. */
 static int check_map(struct scan *s, int task, const char *line, pid_t pid)
 {
     unsigned major, minor;
-    char range[64], name[96];
+    char range[PROC_RANGE_SIZE], name[96];
 
-    if (sscanf(line, "%63s %*s %*s %x:%x", range, &major, &minor) != 3)
+    if (!proc_map_parse(line, range, &major, &minor))
         return 0;
     if (s->t->spot && s->t->spot->root ? major != s->t->spot->major || minor != s->t->spot->minor
                                        : makedev(major, minor) != s->t->files)
@@ -247,23 +247,18 @@ static bool is_kernel_thread(int proc)
 {
     CLEANUP_FREE char *text = NULL;
     struct err *e = file_read(proc, "stat", 4096, &text);
-    const char *after = text ? strrchr(text, ')') : NULL;
-    unsigned flags = 0;
 
     err_free(e);
-    if (!after || sscanf(after, ") %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
-        return false;
-    return flags & 0x00200000; /* PF_KTHREAD */
+    return text && (proc_stat_flags(text) & 0x00200000); /* PF_KTHREAD */
 }
 
 static uint64_t capabilities(int proc)
 {
     CLEANUP_FREE char *text = NULL;
     struct err *e = file_read(proc, "status", 65536, &text);
-    const char *caps = text ? strstr(text, "\nCapPrm:\t") : NULL;
 
     err_free(e);
-    return caps ? strtoull(caps + 9, NULL, 16) : 0;
+    return text ? proc_status_permitted(text) : 0;
 }
 
 /* true when the kernel hides the process because it may do things that we may not: so it is where

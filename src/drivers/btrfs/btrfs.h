@@ -21,6 +21,8 @@ struct pool {
 /* Finds or makes the pool, mounts it if it is a file, switches quotas on. */
 struct err *pool_open(const struct driver_config *config, struct pool **ret_pool) MUST_USE;
 void pool_close(struct pool *p);
+/* `<uuid> <path>`: the file system that was at this path. false: it is no record, or of another path. Pure. */
+bool pool_record_parse(const char *text, const char *path, struct uuid *ret_uuid);
 /* Opens <pool>/flocker/<dataset>; -1 when missing and not `create`. */
 struct err *pool_dataset(const struct pool *p, const struct uuid *dataset, bool create,
                          int *ret_fd) MUST_USE;

@@ -42,18 +42,26 @@ static struct err *fs_uuid(int fd, struct uuid *ret)
 /* ---- which pool it was: a disk that is not mounted must not be taken for a new, empty pool ----
  */
 
-/* `<uuid> <path>`: the file system that was at this path. *ret_known false: no record of this path.
- */
+bool pool_record_parse(const char *text, const char *path, struct uuid *ret_uuid)
+{
+    char id[UUID_TEXT_SIZE];
+
+    if (strlen(text) < UUID_TEXT_SIZE || text[UUID_TEXT_SIZE - 1] != ' ' ||
+        !streq(text + UUID_TEXT_SIZE, path))
+        return false;
+    memcpy(id, text, UUID_TEXT_SIZE - 1);
+    id[UUID_TEXT_SIZE - 1] = '\0';
+    return uuid_parse(id, ret_uuid);
+}
+
+/* *ret_known false: no record of this path. */
 static struct err *read_record(int state, const char *path, struct uuid *ret_uuid, bool *ret_known)
 {
     CLEANUP_FREE char *text = NULL;
 
     *ret_known = false;
     TRY(file_read(state, RECORD, PATH_MAX + 64, &text));
-    if (!text || strlen(text) < UUID_TEXT_SIZE || text[UUID_TEXT_SIZE - 1] != ' ')
-        return NULL;
-    text[UUID_TEXT_SIZE - 1] = '\0';
-    *ret_known = uuid_parse(text, ret_uuid) && streq(text + UUID_TEXT_SIZE, path);
+    *ret_known = text && pool_record_parse(text, path, ret_uuid);
     return NULL;
 }
 

@@ -15,6 +15,7 @@
 #include "base/str.h"
 #include "drivers/backends.h"
 #include "drivers/durable.h"
+#include "drivers/loopback/name.h"
 #include "drivers/loopdev.h"
 
 #include <errno.h>
@@ -30,7 +31,6 @@
 #define DEFAULT_VOLUME_SIZE 80530636800ull /* 75 GiB: contract section 1.2; the file is sparse */
 #define LOCK_STEP_US 2000u
 #define LOCK_WAIT_US (10 * (uint64_t)USEC_PER_SEC)
-#define PREFIX "block-"
 
 struct loopback {
     char *root_path, *instance;
@@ -148,24 +148,6 @@ static struct err *loopback_open(const struct driver_config *config, void **ret_
 
 /* ---- looking ---- */
 
-/* "block-<uuid>_<size>" */
-static bool parse_name(const char *name, struct uuid *ret_id, uint64_t *ret_size)
-{
-    char text[UUID_TEXT_SIZE];
-    size_t head = strlen(PREFIX) + UUID_TEXT_SIZE - 1;
-    struct uuid id;
-
-    if (!str_has_prefix(name, PREFIX) || strlen(name) < head + 2 || name[head] != '_' ||
-        strspn(name + head + 1, "0123456789") != strlen(name + head + 1))
-        return false;
-    memcpy(text, name + strlen(PREFIX), UUID_TEXT_SIZE - 1);
-    text[UUID_TEXT_SIZE - 1] = '\0';
-    if (!uuid_parse(text, &id) || !driver_size_parse(name + head + 1, ret_size))
-        return false;
-    *ret_id = id;
-    return true;
-}
-
 /* Called for each volume file; `instance` NULL: not attached. */
 typedef void seen_fn(void *cookie, const struct uuid *dataset, uint64_t size, const char *name,
                      const char *instance);
@@ -180,7 +162,7 @@ static struct err *scan_folder(int folder, const char *instance, seen_fn *seen, 
     if (!d)
         return err_errno(errno, "cannot list the volumes");
     while ((name = dir_next(d))) {
-        if (parse_name(name, &id, &size))
+        if (loopback_name_parse(name, &id, &size))
             seen(cookie, &id, size, name, instance);
     }
     return NULL;
@@ -308,7 +290,7 @@ static struct err *loopback_mark_dir(void *cookie, const struct uuid *dataset, b
 /* A volume that is being made, under the lock; what a killed process leaves is taken over or removed by this name. */
 static char *unfinished_name(const struct uuid *dataset)
 {
-    return xasprintf("." PREFIX "%s.new", UUID_STR(dataset));
+    return xasprintf("." LOOPBACK_PREFIX "%s.new", UUID_STR(dataset));
 }
 
 static struct err *loopback_forget(void *cookie, const struct uuid *dataset)
@@ -331,7 +313,7 @@ static struct err *loopback_forget(void *cookie, const struct uuid *dataset)
 
 static struct err *make_file(struct loopback *l, const struct uuid *dataset, uint64_t size)
 {
-    CLEANUP_FREE char *name = xasprintf(PREFIX "%s_%" PRIu64, UUID_STR(dataset), size);
+    CLEANUP_FREE char *name = loopback_name(dataset, size);
     CLEANUP_FREE char *tmp = unfinished_name(dataset);
     CLEANUP_CLOSE int fd =
         openat(l->unattached, tmp, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);

@@ -1,0 +1,16 @@
+/* What an answer of the control service means (api.h, api_call). Pure. */
+#pragma once
+
+#include "cli/api.h"
+
+#include <stddef.h>
+
+struct api_answer {
+    const char *peer; /* for messages, like method and path */
+    const char *method, *path;
+    long status;
+    const char *text; /* n bytes */
+    size_t n;
+};
+
+struct err *api_answer_read(const struct api_answer *a, json_t **ret_answer) MUST_USE;
