@@ -1,0 +1,140 @@
+/* What the kernel writes in /proc. The first byte chooses: i mountinfo, m a line of maps, s stat, c status,
+ * f fdinfo; z a size as in agent.yml. */
+#include "fuzz.h"
+
+#include "drivers/driver.h"
+#include "drivers/mounts.h"
+#include "drivers/proc_text.h"
+
+/* As the kernel writes them. */
+static void append_escaped(struct str *to, const char *text)
+{
+    for (; *text; text++) {
+        if (strchr(" \t\n\\#", *text))
+            str_appendf(to, "\\%03o", (unsigned char)*text);
+        else
+            str_append_bytes(to, text, 1);
+    }
+}
+
+static void append_entry(struct str *to, const struct mount_entry *m)
+{
+    str_appendf(to, "%d 1 %u:%u ", m->id, m->major, m->minor);
+    append_escaped(to, m->root);
+    str_append(to, " ");
+    append_escaped(to, m->target);
+    str_append(to, " rw shared:1 - ");
+    append_escaped(to, m->fstype);
+    str_append(to, " ");
+    append_escaped(to, m->source);
+    str_append(to, " rw\n");
+}
+
+static void check_entry(const struct mount_table *t, const struct mount_entry *m)
+{
+    struct mount_spot top = {m->major, m->minor, (char[]){"/"}};
+    struct mount_spot exact = {m->major, m->minor, m->root};
+    const struct mount_entry *below;
+
+    RULE(m->id >= 0 && *m->target == '/' && *m->root && *m->fstype);
+    RULE(mount_table_at(t, m->target) && streq(mount_table_at(t, m->target)->target, m->target));
+    below = mount_table_below(t, m->target);
+    RULE(!below || strlen(below->target) > strlen(m->target));
+    RULE(mount_entry_is_exactly(m, &exact) && mount_entry_is_of(m, &exact));
+    RULE(mount_entry_is_of(m, &top));
+}
+
+static void mountinfo(const char *text, size_t n)
+{
+    CLEANUP_MOUNTS struct mount_table t = {0}, again = {0};
+    CLEANUP_STR struct str written = {0};
+    CLEANUP_ERR struct err *e = mount_text_parse(text, n, &t);
+
+    if (e) {
+        RULE(err_is(e, ERR_CORRUPT));
+        return;
+    }
+    for (size_t i = 0; i < t.n && i < 50; i++)
+        check_entry(&t, &t.entries[i]);
+    for (size_t i = 0; i < t.n; i++)
+        append_entry(&written, &t.entries[i]);
+    if (!t.n)
+        return;
+    RULE(!mount_text_parse(written.data, written.len, &again) && t.n == again.n);
+    for (size_t i = 0; i < t.n; i++) {
+        const struct mount_entry *a = &t.entries[i], *b = &again.entries[i];
+        RULE(a->id == b->id && a->major == b->major && a->minor == b->minor);
+        RULE(streq(a->root, b->root) && streq(a->target, b->target) &&
+             streq(a->fstype, b->fstype) && streq(a->source, b->source));
+    }
+}
+
+static void map_line(const char *text)
+{
+    char range[PROC_RANGE_SIZE];
+    unsigned major, minor;
+
+    if (proc_map_parse(text, range, &major, &minor))
+        RULE(*range && !strpbrk(range, " \n") && strstr(text, range));
+}
+
+/* Whatever the process is called, what follows is found. */
+static void process_stat(const char *text)
+{
+    CLEANUP_FREE char *stat =
+        xasprintf("17 (%s) S 1 17 17 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 1 0 99 0 0\n", text);
+
+    (void)proc_stat_flags(text);
+    RULE(proc_stat_flags(stat) == 4194304);
+}
+
+static void process_status(const char *text)
+{
+    CLEANUP_FREE char *name = xstrndup(text, strcspn(text, "\n")); /* the kernel escapes them */
+    CLEANUP_FREE char *status =
+        xasprintf("Name:\t%s\nCapInh:\t0\nCapPrm:\t000001ffffffffff\nCapEff:\t0\n", name);
+
+    (void)proc_status_permitted(text);
+    RULE(proc_status_permitted(status) == 0x1ffffffffff);
+}
+
+static void size_text(const char *text)
+{
+    uint64_t size, again;
+
+    if (!driver_size_parse(text, &size))
+        return;
+    RULE(size <= INT64_MAX);
+    CLEANUP_FREE char *plain = xasprintf("%llu", (unsigned long long)size);
+    RULE(driver_size_parse(plain, &again) && again == size);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (!size)
+        return -1;
+    CLEANUP_FREE char *text = fuzz_text(data + 1, size - 1);
+
+    switch (data[0]) {
+    case 'i':
+        mountinfo((const char *)data + 1, size - 1);
+        return 0;
+    case 'm':
+        map_line(text);
+        return 0;
+    case 's':
+        process_stat(text);
+        return 0;
+    case 'c':
+        process_status(text);
+        return 0;
+    case 'f':
+        (void)proc_fdinfo_flags(text);
+        return 0;
+    case 'z':
+        size_text(text);
+        return 0;
+    default:
+        return -1;
+    }
+}
