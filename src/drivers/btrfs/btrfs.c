@@ -133,6 +133,7 @@ static struct err *btrfs_list(void *cookie, struct volume_state **ret_states, si
 
     if (!d)
         return btrfs_error(errno, "cannot read the pool %s", p->path);
+    quota_remove_stale(p); /* now and then, and this is */
     while ((name = dir_next(d))) {
         CLEANUP_CLOSE int dir = uuid_parse(name, &id) ? openat(p->top, name, FOLDER) : -1;
 
@@ -162,10 +163,10 @@ static struct err *btrfs_forget(void *cookie, const struct uuid *dataset)
     if (dir >= 0) {
         TRY(dir_remove_empty(dir, "snap"));
         TRY(dir_remove_empty(dir, "incoming"));
-        TRY(dir_remove_empty(p->top, UUID_STR(dataset)));
     }
+    /* Before the folder: as long as that is there, a killed agent comes back to this. */
     quota_remove(p, quota_group(p, dataset));
-    return NULL;
+    return dir < 0 ? NULL : dir_remove_empty(p->top, UUID_STR(dataset));
 }
 
 /* ---- volumes ---- */

@@ -49,8 +49,10 @@ struct err *quota_assign(const struct pool *p, int subvolume, uint64_t group) MU
 /* size 0: no limit. */
 struct err *quota_limit(const struct pool *p, uint64_t group, uint64_t size) MUST_USE;
 uint64_t quota_get_limit(const struct pool *p, uint64_t group); /* 0 = none */
-/* Removes the group if the kernel lets us: deleted members may live until they are cleaned. */
+/* Removes the group of a dataset whose subvolumes are all deleted. */
 void quota_remove(const struct pool *p, uint64_t group);
+/* Removes the groups that deleted subvolumes left behind. */
+void quota_remove_stale(const struct pool *p);
 
 /* stream.c */
 struct err *stream_send(const struct pool *p, int base, int snapshot, int fd,

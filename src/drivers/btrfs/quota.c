@@ -7,12 +7,15 @@
 #include "base/str.h"
 #include "drivers/durable.h"
 
+#include <btrfsutil.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/btrfs.h>
 #include <linux/btrfs_tree.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #define XXH_INLINE_ALL
@@ -111,10 +114,91 @@ uint64_t quota_get_limit(const struct pool *p, uint64_t group)
     return size == NO_LIMIT ? 0 : size;
 }
 
-void quota_remove(const struct pool *p, uint64_t group)
+/* ---- removing ---- */
+
+/* What is left of a group to remove it by: the kernel refuses while it is still needed. */
+static void remove_group(const struct pool *p, uint64_t group)
 {
     struct btrfs_ioctl_qgroup_create_args a = {.create = 0, .qgroupid = group};
 
-    if (group)
-        (void)ioctl(p->top, BTRFS_IOC_QGROUP_CREATE, &a);
+    (void)ioctl(p->top, BTRFS_IOC_QGROUP_CREATE, &a);
+}
+
+/* Looks in the quota tree for items with keys from (objectid, type, from) to (objectid, type, to). */
+static bool search(const struct pool *p, uint64_t objectid, uint32_t type, uint64_t from,
+                   uint64_t to, struct btrfs_ioctl_search_args *ret)
+{
+    *ret = (struct btrfs_ioctl_search_args){.key = {.tree_id = BTRFS_QUOTA_TREE_OBJECTID,
+                                                    .min_objectid = objectid,
+                                                    .max_objectid = objectid,
+                                                    .min_type = type,
+                                                    .max_type = type,
+                                                    .min_offset = from,
+                                                    .max_offset = to,
+                                                    .max_transid = UINT64_MAX,
+                                                    .nr_items = UINT32_MAX}};
+    return ioctl(p->top, BTRFS_IOC_TREE_SEARCH, ret) == 0 && ret->key.nr_items;
+}
+
+static bool take_member_out(const struct pool *p, uint64_t group)
+{
+    struct btrfs_ioctl_search_args found;
+    struct btrfs_ioctl_search_header first;
+
+    if (!search(p, group, BTRFS_QGROUP_RELATION_KEY, 0, LEVEL_1 - 1, &found))
+        return false;
+    memcpy(&first, found.buf, sizeof(first));
+    struct btrfs_ioctl_qgroup_assign_args a = {.assign = 0, .src = first.offset, .dst = group};
+
+    return ioctl(p->top, BTRFS_IOC_QGROUP_ASSIGN, &a) == 0;
+}
+
+void quota_remove(const struct pool *p, uint64_t group)
+{
+    if (!group)
+        return;
+    /* The volume is deleted, but the groups of its subvolumes stay members, some for ever: see below. */
+    while (take_member_out(p, group))
+        ;
+    remove_group(p, group);
+}
+
+static bool subvolume_is_gone(const struct pool *p, uint64_t id)
+{
+    struct btrfs_util_subvolume_info info;
+
+    return btrfs_util_subvolume_info_fd(p->top, id, &info) == BTRFS_UTIL_ERROR_SUBVOLUME_NOT_FOUND;
+}
+
+/* The kernel removes the group of a deleted subvolume with it, unless the group was still charged for extents that a
+ * snapshot uses. So each promoted volume leaves one behind. One that was changed in the transaction under
+ * way may belong to a subvolume that is just being made. */
+static void remove_if_stale(const struct pool *p, uint64_t group,
+                            const struct btrfs_qgroup_info_item *item, uint64_t generation)
+{
+    if (group >= BTRFS_FIRST_FREE_OBJECTID && group < LEVEL_1 && !item->rfer && !item->excl &&
+        le64toh(item->generation) < generation && subvolume_is_gone(p, group))
+        remove_group(p, group);
+}
+
+void quota_remove_stale(const struct pool *p)
+{
+    struct btrfs_ioctl_fs_info_args fs = {.flags = BTRFS_FS_INFO_FLAG_GENERATION};
+    struct btrfs_ioctl_search_args found;
+    struct btrfs_ioctl_search_header h = {0};
+    struct btrfs_qgroup_info_item item;
+
+    if (!p->quotas || ioctl(p->top, BTRFS_IOC_FS_INFO, &fs) < 0 ||
+        !(fs.flags & BTRFS_FS_INFO_FLAG_GENERATION))
+        return;
+    while (search(p, 0, BTRFS_QGROUP_INFO_KEY, h.offset + 1, LEVEL_1 - 1, &found)) {
+        const char *at = found.buf;
+
+        for (uint32_t i = 0; i < found.key.nr_items; i++) {
+            memcpy(&h, at, sizeof(h));
+            memcpy(&item, at + sizeof(h), sizeof(item));
+            at += sizeof(h) + h.len;
+            remove_if_stale(p, h.offset, &item, fs.generation);
+        }
+    }
 }

@@ -209,6 +209,48 @@ static void test_full_and_read_only(void **state)
         ok(storage_destroy(nodes[i].storage, &id));
 }
 
+static char *groups(int node, const char *level)
+{
+    return shell_out("btrfs qgroup show %s/%d/state/btrfs-pool 2>/dev/null | awk '{print $1}' | "
+                     "grep '^%s/' | grep -v '^0/5$' | tr '\\n' ' '",
+                     node_dir, node, level);
+}
+
+/* A dataset that comes by a move and goes leaves no quota group: neither its own, nor those of its subvolumes. */
+static void test_quota_groups_go(void **state)
+{
+    struct uuid id = node_new_dataset();
+    CLEANUP_FREE char *place = node_place(A, &id);
+    CLEANUP_FREE char *none = groups(1, "0");
+
+    ok(storage_create(A->storage, &id, 64 << 20, NULL, 1));
+    ok(storage_mount(A->storage, &id, 1));
+    shell("head -c 5M /dev/urandom >%s/f", place);
+    ok(storage_release(A->storage, &id, 1, 9, "s"));
+    ok(copy(A, B, &id, NULL, "s"));
+    ok(storage_promote(B->storage, &id, "s", 64 << 20, 2));
+    ok(storage_prune(B->storage, &id, NULL));
+    shell("btrfs subvolume sync %s/1/state/btrfs-pool", node_dir);
+    CLEANUP_FREE char *one = groups(1, "1");
+    assert_true(str_has_prefix(one, "1/"));
+    for (int i = 0; i < NODES; i++) {
+        ok(storage_destroy(nodes[i].storage, &id));
+        CLEANUP_FREE char *own = groups(i, "1");
+        assert_string_equal(own, "");
+        shell("btrfs subvolume sync %s/%d/state/btrfs-pool", node_dir, i);
+        shell("sync -f %s/%d/state/btrfs-pool", node_dir, i);
+        struct volume_state *v = NULL;
+        size_t n;
+
+        ok(storage_list(nodes[i].storage, &v, &n));
+        for (size_t j = 0; j < n; j++)
+            volume_state_done(&v[j]);
+        free(v);
+    }
+    CLEANUP_FREE char *left = groups(1, "0");
+    assert_string_equal(left, none);
+}
+
 static int run(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +258,7 @@ static int run(void)
         cmocka_unit_test(test_empty_file_and_size),
         cmocka_unit_test(test_lost_pool),
         cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_quota_groups_go),
         cmocka_unit_test(test_durable),
         cmocka_unit_test(test_writable_base_is_refused),
         cmocka_unit_test(test_full_and_read_only),
