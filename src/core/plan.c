@@ -106,7 +106,7 @@ bool plan_dataset_is_usable(const struct order *order, const struct volume_state
 bool plan_is_not_here(const struct volume_state *volume, enum storage_kind storage)
 {
     return storage == STORAGE_LOCAL ? volume_state_is_empty(volume)
-                                    : !volume->attached && !volume->mounted;
+                                    : !volume->attached && !volume->mounted && !volume->partial;
 }
 
 bool plan_is_gone(const struct order *order, const struct volume_state *volume,

@@ -119,9 +119,15 @@ static struct err *write_owned(struct storage *s, const struct uuid *dataset, ui
 static struct err *complete_state(struct storage *s, struct volume_state *v,
                                   const struct mount_table *t)
 {
+    CLEANUP_CLOSE int dir = -1;
+
     v->mounted = place_is_mounted(s, v, t);
-    TRY(read_mark(s, &v->dataset, &v->mark));
-    if (v->mark.state == MARK_PROMOTING)
+    TRY(s->driver->mark_dir(s->cookie, &v->dataset, /* create= */ false, &dir));
+    TRY(mark_read(dir, &v->mark));
+    /* Or an empty folder: something was killed before the first mark or after the last. It goes with the next drop, so it
+     * must be seen, or nobody would order that. */
+    if (v->mark.state == MARK_PROMOTING ||
+        (dir >= 0 && v->mark.state == MARK_NONE && !v->attached && !v->n_snapshots))
         v->partial = true;
     return NULL;
 }

@@ -42,7 +42,7 @@ struct volume_state {
     bool attached; /* attachable: attached to this node. local: always equal to present */
     bool attached_elsewhere; /* attachable only */
     bool mounted;            /* at its place, /flocker/<dataset_id>, from the right device */
-    bool partial;            /* leftovers of an unfinished receive or promotion exist */
+    bool partial;            /* leftovers of something unfinished exist: a receive, promotion, creation, removal */
     uint64_t size;           /* bytes of the limit or device; 0 = unlimited or unknown */
     struct volume_mark mark;
     char (*snapshots)[SNAPSHOT_NAME_SIZE]; /* complete, durable, read-only; oldest first */

@@ -101,6 +101,28 @@ static struct err *read_id(struct loopback *l)
     return file_replace(l->root, "id", UUID_STR(&l->id), UUID_TEXT_SIZE - 1);
 }
 
+/* A volume that is being made, under the lock; what a killed process leaves is taken over or removed by this name. */
+static char *unfinished_name(const struct uuid *dataset)
+{
+    return xasprintf("." LOOPBACK_PREFIX "%s.new", UUID_STR(dataset));
+}
+
+static struct err *remove_unfinished(struct loopback *l)
+{
+    CLEANUP_CLOSE int held = -1;
+    CLEANUP_DIR DIR *d = dir_stream(l->unattached);
+    const char *name;
+
+    if (!d)
+        return err_errno(errno, "cannot list the volumes");
+    TRY(lock(l, LOCK_EX, &held));
+    while ((name = dir_next(d))) {
+        if (str_has_prefix(name, "." LOOPBACK_PREFIX))
+            TRY(file_remove(l->unattached, name));
+    }
+    return NULL;
+}
+
 static struct err *open_folders(struct loopback *l)
 {
     CLEANUP_CLOSE int marks = -1;
@@ -112,6 +134,7 @@ static struct err *open_folders(struct loopback *l)
     TRY(dir_open(l->attached, l->instance, /* create= */ true, 0700, &l->mine));
     TRY(dir_open(l->root, "marks", /* create= */ true, 0700, &marks));
     TRY(dir_open(marks, l->instance, /* create= */ true, 0700, &l->marks));
+    TRY(remove_unfinished(l));
     return read_id(l);
 }
 
@@ -285,12 +308,6 @@ static struct err *loopback_mark_dir(void *cookie, const struct uuid *dataset, b
     struct loopback *l = cookie;
 
     return dir_open(l->marks, UUID_STR(dataset), create, 0700, ret_fd);
-}
-
-/* A volume that is being made, under the lock; what a killed process leaves is taken over or removed by this name. */
-static char *unfinished_name(const struct uuid *dataset)
-{
-    return xasprintf("." LOOPBACK_PREFIX "%s.new", UUID_STR(dataset));
 }
 
 static struct err *loopback_forget(void *cookie, const struct uuid *dataset)

@@ -127,6 +127,7 @@ static const struct dataset_case cases[] = {
     {"dropped", .role = ROLE_DROP, .number = 9, .step = WAIT},
     {"dropped but for the mark", .role = ROLE_DROP, .number = 9, .mark = MARK_RELEASED, .mark_epoch = 5,
      .step = STEP_DROP},
+    {"dropped but for an empty folder", .role = ROLE_DROP, .number = 9, .partial = true, .step = STEP_DROP},
     {"drop, but newer data came", .role = ROLE_DROP, .number = 9, OWNED(10), .step = WAIT, .reason = REASON_STORE_UNKNOWN},
     {"drop, but a newer transfer came", .role = ROLE_DROP, .number = 9, .snapshots = {"t10-1"}, .step = WAIT,
      .reason = REASON_STORE_UNKNOWN},
@@ -137,6 +138,8 @@ static const struct dataset_case cases[] = {
      .storage = STORAGE_ATTACHABLE, .step = STEP_DROP},
     {"attachable: detached is dropped", .role = ROLE_DROP, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
      .step = WAIT},
+    {"attachable: dropped but for an empty folder", .role = ROLE_DROP, .number = 9, .present = true, .partial = true,
+     .storage = STORAGE_ATTACHABLE, .step = STEP_DROP},
     {"attachable: but not destroyed", .role = ROLE_DESTROY, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
      .step = STEP_DESTROY},
 };

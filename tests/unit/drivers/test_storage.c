@@ -273,6 +273,30 @@ static void test_foreign_mount_in_the_way(void **state)
     destroy_everywhere(&id);
 }
 
+/* Killed before the first mark or after the last: the empty folder still shows, and goes with the next drop. */
+static void test_folder_without_anything(void **state)
+{
+    struct uuid id = node_new_dataset();
+    struct volume_state v = {0};
+
+    ok(storage_create(A->storage, &id, 0, NULL, 5));
+    CLEANUP_FREE char *mark =
+        shell_out("find %s -path '*%s*/mark' -print -quit", node_dir, UUID_STR(&id));
+
+    mark[strcspn(mark, "\n")] = '\0';
+    ok(storage_destroy(A->storage, &id));
+    *strrchr(mark, '/') = '\0';
+    shell("mkdir %s && touch %s/.mark.new", mark, mark);
+    for (int i = 0; i < 2; i++) {
+        ok(storage_observe(A->storage, &id, &v));
+        assert_int_equal(v.partial, i == 0);
+        assert_int_equal(volume_state_is_empty(&v), i != 0);
+        volume_state_done(&v);
+        ok(storage_drop(A->storage, &id));
+    }
+    shell("test ! -e %s", mark);
+}
+
 static void test_damaged_mark(void **state)
 {
     struct uuid id = node_new_dataset(), other = node_new_dataset();
@@ -681,8 +705,9 @@ static void assert_nothing_received(struct node *n, const struct uuid *id)
     struct volume_state v = look(n, id);
 
     assert_int_equal(v.n_snapshots, 0);
-    assert_false(v.partial);
     volume_state_done(&v);
+    shell("test -z \"$(find %s/%d -path '*%s/incoming/*' -o -path '*%s/work/*')\"", node_dir,
+          (int)(n - nodes), UUID_STR(id), UUID_STR(id));
 }
 
 static void test_bad_streams(void **state)
@@ -1044,6 +1069,7 @@ static int run(void)
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_reboot),
         cmocka_unit_test(test_foreign_mount_in_the_way),
+        cmocka_unit_test(test_folder_without_anything),
         cmocka_unit_test(test_damaged_mark),
         cmocka_unit_test(test_busy_open),
         cmocka_unit_test(test_busy_cwd),
