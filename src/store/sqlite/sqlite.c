@@ -2,17 +2,21 @@
 #include "base/random.h"
 #include "base/str.h"
 #include "store/backend.h"
+#include "store/sqlite/log_check.h"
+#include "store/sqlite/mark.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define APPLICATION_ID 0x464c4b52 /* "FLKR", in the file's header */
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2 /* 1: without checksum, maybe without generations */
 #define FILE_NAME "store.sqlite"
 #define LOCK_NAME "lock"
 
@@ -22,9 +26,13 @@ struct sqlite_store {
     sqlite3 *db;
     int lock_fd;
     bool no_generation; /* the disk was full at the start: this life has no name, and changes nothing */
+    int mark_fd;
+    uint64_t rows;        /* sum of row_sum() of all records, as it must be */
+    uint64_t generations; /* the same of the generations */
+    sqlite3_stmt *get[STORE_KIND_MAX];
     sqlite3_stmt *put[STORE_KIND_MAX];
     sqlite3_stmt *del[STORE_KIND_MAX];
-    sqlite3_stmt *set_revision;
+    sqlite3_stmt *set_meta;
 };
 
 static struct sqlite_store *of(struct store *s)
@@ -76,7 +84,7 @@ static const char *advice_of(enum err_code code)
     case ERR_NO_SPACE:
         return "; free space on that file system";
     case ERR_CORRUPT:
-        return "; the file is damaged: restore it from a backup";
+        return "; the file is damaged: restore it from a backup (flocker-control(8), \"THE STORE\")";
     case ERR_BUSY:
         return "; another program has the file open: end it";
     case ERR_DENIED:
@@ -96,6 +104,22 @@ static struct err *failure(const struct sqlite_store *s, int rc, const char *doi
 
     return err_new(code, "cannot %s the store %s: %s%s%s%s", doing, s->path, sqlite3_errmsg(s->db),
                    errnum ? ": " : "", errnum ? strerrordesc_np(errnum) : "", advice_of(code));
+}
+
+/* What is stored is damaged; `fmt` says what is wrong with it. */
+static struct err *damaged(const struct sqlite_store *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static struct err *damaged(const struct sqlite_store *s, const char *fmt, ...)
+{
+    CLEANUP_FREE char *what = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    if (vasprintf(&what, fmt, ap) < 0)
+        what = NULL;
+    va_end(ap);
+    return err_new(ERR_CORRUPT, "the store %s is damaged: %s%s", s->path, what ? what : "unknown",
+                   advice_of(ERR_CORRUPT));
 }
 
 static struct err *run(struct sqlite_store *s, const char *sql, const char *doing)
@@ -123,12 +147,28 @@ static struct err *query_number(struct sqlite_store *s, const char *sql, int64_t
         if (rc == SQLITE_ROW)
             *ret = sqlite3_column_int64(q, 0);
         else if (rc == SQLITE_DONE)
-            e = err_new(ERR_CORRUPT, "the store %s is damaged: \"%s\" finds nothing", s->path, sql);
+            e = damaged(s, "\"%s\" finds nothing", sql);
         else
             e = failure(s, rc, "read");
     }
     (void)sqlite3_finalize(q);
     return e;
+}
+
+/* Checksums. The store keeps one number over all that is in it: the sum of those of its records, and that of its id and
+ * revision. A change of a record changes the sum by what it takes away and what it adds. */
+
+static uint64_t row_sum(enum store_kind kind, const char *key, uint64_t revision, const char *value,
+                        size_t n)
+{
+    uint64_t sum = XXH3_64bits_withSeed(key, strlen(key), (XXH64_hash_t)kind);
+
+    return XXH3_64bits_withSeed(value, n, sum ^ revision * 0x9e3779b97f4a7c15);
+}
+
+static uint64_t meta_sum(const struct uuid *id, uint64_t revision)
+{
+    return XXH3_64bits_withSeed(id->b, sizeof(id->b), revision);
 }
 
 /* Directory and lock */
@@ -203,9 +243,11 @@ static uint32_t big_endian(const unsigned char *p)
 }
 
 /* Makes the file, or looks at its header before SQLite may change a byte of something that is not
- * ours. An application id of 0 is decided later: the header may still be in the log. */
+ * ours. An application id of 0 is decided later: the header may still be in the log. So is rubbish
+ * with a rollback journal beside it: its creation was cut short, and SQLite takes that back. */
 static struct err *check_file(const char *dir, const char *path)
 {
+    CLEANUP_FREE char *journal = xasprintf("%s-journal", path);
     unsigned char header[100];
     CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     struct stat st;
@@ -219,9 +261,12 @@ static struct err *check_file(const char *dir, const char *path)
     ssize_t n = S_ISREG(st.st_mode) ? pread(fd, header, sizeof(header), 0) : 0;
     if (n < 0)
         return err_errno(errno, "cannot read %s", path);
-    if (n < (ssize_t)sizeof(header) || memcmp(header, "SQLite format 3", 16) != 0)
+    if (n < (ssize_t)sizeof(header) || memcmp(header, "SQLite format 3", 16) != 0) {
+        if (S_ISREG(st.st_mode) && access(journal, F_OK) == 0)
+            return NULL;
         return err_new(ERR_CORRUPT,
                        "%s is not a Flocker store; move it away or name another directory", path);
+    }
     uint32_t application = big_endian(header + 68);
     if (application != 0 && application != APPLICATION_ID)
         return err_new(ERR_CORRUPT,
@@ -242,7 +287,7 @@ static struct err *create_schema(struct sqlite_store *s)
                   "PRAGMA application_id=%d;"
                   "PRAGMA user_version=%d;"
                   "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;"
-                  "INSERT INTO meta VALUES ('store_id', '%s'), ('revision', 0);"
+                  "INSERT INTO meta VALUES ('store_id', '%s'), ('revision', 0), ('checksum', %" PRId64 ");"
                   "CREATE TABLE dataset (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
                   " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
                   "CREATE TABLE container (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
@@ -252,23 +297,23 @@ static struct err *create_schema(struct sqlite_store *s)
                   "CREATE TABLE lease (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
                   " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
                   "COMMIT;",
-                  APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id));
+                  APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)meta_sum(&id, 0));
 
     TRY(run(s, sql, "create"));
     /* So that the file's own header says whose it is. */
     return run(s, "PRAGMA wal_checkpoint(TRUNCATE)", "create");
 }
 
-/* Whether the file is empty (a new store, or one whose creation was cut short). */
-static struct err *check_schema(struct sqlite_store *s, bool *ret_empty)
+/* *ret_version is 0 when the file is empty (a new store, or one whose creation was cut short). */
+static struct err *check_schema(struct sqlite_store *s, int64_t *ret_version)
 {
     int64_t application, version, objects;
 
     TRY(query_number(s, "PRAGMA application_id", &application));
     TRY(query_number(s, "PRAGMA user_version", &version));
     TRY(query_number(s, "SELECT count(*) FROM sqlite_schema", &objects));
-    *ret_empty = application == 0 && version == 0 && objects == 0;
-    if (*ret_empty)
+    *ret_version = version;
+    if (application == 0 && version == 0 && objects == 0)
         return NULL;
     if (application != APPLICATION_ID)
         return err_new(
@@ -280,10 +325,27 @@ static struct err *check_schema(struct sqlite_store *s, bool *ret_empty)
             "the store %s was written by a newer version of Flocker (schema %lld, this one "
             "knows %d); install that version again",
             s->path, (long long)version, SCHEMA_VERSION);
-    if (version != SCHEMA_VERSION)
-        return err_new(ERR_CORRUPT, "the store %s is damaged: schema version %lld", s->path,
-                       (long long)version);
+    if (version < 1)
+        return damaged(s, "its schema version is %" PRId64, version);
     return NULL;
+}
+
+/* Reads the whole file: SQLite's own checks of its pages and indexes. */
+static struct err *check_pages(struct sqlite_store *s)
+{
+    sqlite3_stmt *q = NULL;
+    struct err *e = prepare(s, "PRAGMA integrity_check(1)", &q);
+
+    if (!e) {
+        int rc = sqlite3_step(q);
+        const char *said = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(q, 0) : NULL;
+        if (!said)
+            e = failure(s, rc == SQLITE_ROW ? SQLITE_NOMEM : rc, "check");
+        else if (!streq(said, "ok"))
+            e = damaged(s, "%.*s", (int)strcspn(said, "\n"), said);
+    }
+    (void)sqlite3_finalize(q);
+    return e;
 }
 
 static struct err *read_meta(struct sqlite_store *s)
@@ -294,8 +356,7 @@ static struct err *read_meta(struct sqlite_store *s)
 
     TRY(query_number(s, "SELECT value FROM meta WHERE name = 'revision'", &revision));
     if (revision < 0)
-        return err_new(ERR_CORRUPT, "the store %s is damaged: revision %lld", s->path,
-                       (long long)revision);
+        return damaged(s, "its revision is %" PRId64, revision);
     atomic_store(&s->base.revision, (uint64_t)revision);
     e = prepare(s, "SELECT value FROM meta WHERE name = 'store_id'", &q);
     if (!e) {
@@ -304,7 +365,7 @@ static struct err *read_meta(struct sqlite_store *s)
         if (rc != SQLITE_ROW && rc != SQLITE_DONE)
             e = failure(s, rc, "read");
         else if (!id || !uuid_parse_v4(id, &s->base.id))
-            e = err_new(ERR_CORRUPT, "the store %s is damaged: its id is no UUID", s->path);
+            e = damaged(s, "its id is no UUID");
     }
     (void)sqlite3_finalize(q);
     return e;
@@ -320,11 +381,17 @@ static struct err *prepare_all(struct sqlite_store *s)
                       " revision = excluded.revision, value = excluded.value",
                       table);
         CLEANUP_FREE char *del = xasprintf("DELETE FROM %s WHERE key = ?1", table);
+        CLEANUP_FREE char *get =
+            xasprintf("SELECT revision, value FROM %s WHERE key = ?1", table);
 
+        TRY(prepare(s, get, &s->get[k]));
         TRY(prepare(s, put, &s->put[k]));
         TRY(prepare(s, del, &s->del[k]));
     }
-    return prepare(s, "UPDATE meta SET value = ?1 WHERE name = 'revision'", &s->set_revision);
+    return prepare(s,
+                   "UPDATE meta SET value = CASE name WHEN 'revision' THEN ?1 ELSE ?2 END"
+                   " WHERE name IN ('revision', 'checksum')",
+                   &s->set_meta);
 }
 
 /* Transactions */
@@ -340,16 +407,53 @@ static int step(sqlite3_stmt *q)
     return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+/* Takes what is stored under the change's key out of the sum. */
+static int forget_row(struct sqlite_store *s, const struct store_change *c)
+{
+    sqlite3_stmt *q = s->get[c->kind];
+    int rc = sqlite3_bind_text(q, 1, c->key, -1, SQLITE_STATIC);
+
+    if (rc == SQLITE_OK && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        const char *value = (const char *)sqlite3_column_text(q, 1);
+        size_t n = (size_t)sqlite3_column_bytes(q, 1);
+
+        if (value) {
+            s->rows -= row_sum(c->kind, c->key, (uint64_t)sqlite3_column_int64(q, 0), value, n);
+            rc = SQLITE_DONE;
+        } else {
+            rc = SQLITE_NOMEM;
+        }
+    }
+    (void)sqlite3_reset(q);
+    (void)sqlite3_clear_bindings(q);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
 static int write_change(struct sqlite_store *s, const struct store_change *c)
 {
     sqlite3_stmt *q = c->value ? s->put[c->kind] : s->del[c->kind];
-    int rc = sqlite3_bind_text(q, 1, c->key, -1, SQLITE_STATIC);
+    int rc = forget_row(s, c);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_text(q, 1, c->key, -1, SQLITE_STATIC);
 
     if (rc == SQLITE_OK && c->value)
         rc = sqlite3_bind_int64(q, 2, (int64_t)c->revision);
     if (rc == SQLITE_OK && c->value)
         rc = sqlite3_bind_text(q, 3, c->value, -1, SQLITE_STATIC);
+    if (rc == SQLITE_OK && c->value)
+        s->rows += row_sum(c->kind, c->key, c->revision, c->value, strlen(c->value));
     return rc == SQLITE_OK ? step(q) : rc;
+}
+
+static int write_meta(struct sqlite_store *s, uint64_t revision, uint64_t generations)
+{
+    uint64_t sum = s->rows + generations + meta_sum(&s->base.id, revision);
+    int rc = sqlite3_bind_int64(s->set_meta, 1, (int64_t)revision);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(s->set_meta, 2, (int64_t)sum);
+    return rc == SQLITE_OK ? step(s->set_meta) : rc;
 }
 
 static int write_changes(struct sqlite_store *s, const struct store_change *changes, size_t n)
@@ -358,9 +462,7 @@ static int write_changes(struct sqlite_store *s, const struct store_change *chan
 
     for (size_t i = 0; i < n && rc == SQLITE_OK; i++)
         rc = write_change(s, &changes[i]);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(s->set_revision, 1, (int64_t)changes[n - 1].revision);
-    return rc == SQLITE_OK ? step(s->set_revision) : rc;
+    return rc == SQLITE_OK ? write_meta(s, changes[n - 1].revision, s->generations) : rc;
 }
 
 /* Takes back an open transaction. When even that fails, the connection's memory can no longer be
@@ -372,20 +474,55 @@ static void roll_back(struct sqlite_store *s, bool *ret_uncertain)
         *ret_uncertain = true;
 }
 
-/* Durable before anybody hears of it: WAL and synchronous=FULL. */
-static struct err *begin_generation(struct sqlite_store *s)
+static struct err *sum_generations(struct sqlite_store *s, uint64_t *ret)
+{
+    sqlite3_stmt *q = NULL;
+    struct err *e = prepare(s, "SELECT id, begin FROM generation", &q);
+    int rc = SQLITE_DONE;
+
+    *ret = 0;
+    while (!e && (rc = sqlite3_step(q)) == SQLITE_ROW) {
+        const char *id = (const char *)sqlite3_column_text(q, 0);
+
+        if (!id) {
+            e = failure(s, SQLITE_NOMEM, "read");
+            break;
+        }
+        *ret += row_sum(STORE_KIND_MAX, id, (uint64_t)sqlite3_column_int64(q, 1), "", 0);
+    }
+    if (!e && rc != SQLITE_DONE)
+        e = failure(s, rc, "read");
+    (void)sqlite3_finalize(q);
+    return e;
+}
+
+static struct err *insert_generation(struct sqlite_store *s, uint64_t *ret_sum)
 {
     struct random r = random_os();
     struct uuid id = uuid_random_v4(&r);
-    CLEANUP_FREE char *sql =
+    CLEANUP_FREE char *insert =
         xasprintf("BEGIN IMMEDIATE;"
-                  "INSERT INTO generation (id, begin) SELECT '%s', value FROM meta WHERE name = 'revision';"
-                  "DELETE FROM generation WHERE number <= (SELECT max(number) FROM generation) - %u;"
-                  "COMMIT;",
-                  UUID_STR(&id), HISTORY_MAX);
+                  "INSERT INTO generation (id, begin) VALUES ('%s', %" PRIu64 ");"
+                  "DELETE FROM generation WHERE number <= (SELECT max(number) FROM generation) - %u;",
+                  UUID_STR(&id), s->base.revision, HISTORY_MAX);
 
-    struct err *e = run(s, sql, "open");
-    if (e && !sqlite3_get_autocommit(s->db))
+    TRY(run(s, insert, "open"));
+    TRY(sum_generations(s, ret_sum));
+    int rc = write_meta(s, s->base.revision, *ret_sum);
+    if (rc != SQLITE_OK)
+        return failure(s, rc, "open");
+    return run(s, "COMMIT", "open");
+}
+
+/* Durable before anybody hears of it: WAL and synchronous=FULL. */
+static struct err *begin_generation(struct sqlite_store *s)
+{
+    uint64_t sum;
+    struct err *e = insert_generation(s, &sum);
+
+    if (!e)
+        s->generations = sum;
+    else if (!sqlite3_get_autocommit(s->db))
         (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
     return e;
 }
@@ -394,6 +531,7 @@ static struct err *commit_sync(struct store *base, const struct store_change *ch
                                bool *ret_uncertain)
 {
     struct sqlite_store *s = of(base);
+    uint64_t rows = s->rows;
 
     if (s->no_generation) {
         TRY(begin_generation(s));
@@ -405,13 +543,17 @@ static struct err *commit_sync(struct store *base, const struct store_change *ch
     int rc = write_changes(s, changes, n);
     if (rc != SQLITE_OK) {
         struct err *e = failure(s, rc, "write");
+        s->rows = rows;
         roll_back(s, ret_uncertain);
         return e;
     }
     rc = sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
+        mark_set(s->mark_fd, &(struct mark){base->id, changes[n - 1].revision});
         return NULL;
+    }
     struct err *e = failure(s, rc, "commit to");
+    s->rows = rows;
     /* A full disk is noticed while the log is written, before its last word, the commit mark, is
      * whole. Any other failure may have come at the flush, when the mark may have reached the disk
      * or not. */
@@ -420,11 +562,12 @@ static struct err *commit_sync(struct store *base, const struct store_change *ch
     return e;
 }
 
-static struct err *read_table(struct sqlite_store *s, enum store_kind kind, store_record_fn *fn,
-                              void *cookie)
+/* Adds the records up into *sum; `fn` may be NULL. */
+static struct err *read_table(struct sqlite_store *s, enum store_kind kind, uint64_t *sum,
+                              store_record_fn *fn, void *cookie)
 {
     CLEANUP_FREE char *sql =
-        xasprintf("SELECT key, value FROM %s ORDER BY id", store_kind_name(kind));
+        xasprintf("SELECT key, value, revision FROM %s ORDER BY id", store_kind_name(kind));
     sqlite3_stmt *q = NULL;
     struct err *e = prepare(s, sql, &q);
     int rc = SQLITE_DONE;
@@ -434,7 +577,12 @@ static struct err *read_table(struct sqlite_store *s, enum store_kind kind, stor
         const char *value = (const char *)sqlite3_column_text(q, 1);
         size_t n = (size_t)sqlite3_column_bytes(q, 1);
 
-        e = key && value ? fn(cookie, kind, key, value, n) : failure(s, SQLITE_NOMEM, "read");
+        if (!key || !value) {
+            e = failure(s, SQLITE_NOMEM, "read");
+            break;
+        }
+        *sum += row_sum(kind, key, (uint64_t)sqlite3_column_int64(q, 2), value, n);
+        e = fn ? fn(cookie, kind, key, value, n) : NULL;
     }
     if (!e && rc != SQLITE_DONE)
         e = failure(s, rc, "read");
@@ -444,9 +592,47 @@ static struct err *read_table(struct sqlite_store *s, enum store_kind kind, stor
 
 static struct err *read_sync(struct store *base, store_record_fn *fn, void *cookie)
 {
+    struct sqlite_store *s = of(base);
+    uint64_t sum = 0;
+
     for (int k = 0; k < STORE_KIND_MAX; k++)
-        TRY(read_table(of(base), (enum store_kind)k, fn, cookie));
+        TRY(read_table(s, (enum store_kind)k, &sum, fn, cookie));
+    if (sum != s->rows)
+        return damaged(s, "its records do not add up to their checksum (a record was damaged, or "
+                          "changed by another program)");
     return NULL;
+}
+
+/* From schema 1: the checksum, and the generations. */
+static struct err *upgrade(struct sqlite_store *s)
+{
+    uint64_t sum = 0, generations;
+
+    TRY(run(s, "BEGIN IMMEDIATE", "upgrade"));
+    for (int k = 0; k < STORE_KIND_MAX; k++)
+        TRY(read_table(s, (enum store_kind)k, &sum, NULL, NULL));
+    TRY(run(s,
+            "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+            " begin INTEGER NOT NULL) STRICT",
+            "upgrade"));
+    TRY(sum_generations(s, &generations));
+    sum += generations + meta_sum(&s->base.id, s->base.revision);
+    CLEANUP_FREE char *sql = xasprintf("INSERT INTO meta VALUES ('checksum', %" PRId64 ");"
+                                       "PRAGMA user_version=%d;"
+                                       "COMMIT",
+                                       (int64_t)sum, SCHEMA_VERSION);
+    return run(s, sql, "upgrade");
+}
+
+/* Adds all up before anything is written to the store. */
+static struct err *check_sum(struct sqlite_store *s)
+{
+    int64_t sum;
+
+    TRY(query_number(s, "SELECT value FROM meta WHERE name = 'checksum'", &sum));
+    TRY(sum_generations(s, &s->generations));
+    s->rows = (uint64_t)sum - s->generations - meta_sum(&s->base.id, s->base.revision);
+    return read_sync(&s->base, NULL, NULL);
 }
 
 static struct err *read_history_sync(struct store *base, struct history *ret)
@@ -483,11 +669,13 @@ static void close_store(struct store *base)
     struct sqlite_store *s = of(base);
 
     for (int k = 0; k < STORE_KIND_MAX; k++) {
+        (void)sqlite3_finalize(s->get[k]);
         (void)sqlite3_finalize(s->put[k]);
         (void)sqlite3_finalize(s->del[k]);
     }
-    (void)sqlite3_finalize(s->set_revision);
+    (void)sqlite3_finalize(s->set_meta);
     (void)sqlite3_close(s->db); /* checkpoints; when it cannot, the log stays and is replayed */
+    mem_closep(&s->mark_fd);
     mem_closep(&s->lock_fd);
     free(s->path);
     free(s);
@@ -501,32 +689,89 @@ static const struct store_ops ops = {
     .close = close_store,
 };
 
-static struct err *open_database(struct sqlite_store *s)
+/* What was acknowledged must be there. */
+static struct err *check_mark(const struct sqlite_store *s, const struct mark *m)
 {
-    bool empty;
-    int64_t wal;
+    CLEANUP_FREE char *advice =
+        xasprintf("; restore the store from a backup, or, when you put a backup there yourself, "
+                  "remove the file " MARK_NAME " beside it (flocker-control(8), \"THE STORE\")");
+
+    if (!uuid_eq(&m->store, &s->base.id))
+        return err_new(ERR_CORRUPT, "%s is not the store that was here before (%s)%s", s->path,
+                       UUID_STR(&m->store), advice);
+    if (m->revision > s->base.revision)
+        return err_new(ERR_CORRUPT,
+                       "the store %s lost changes: it ends at revision %" PRIu64 ", but %" PRIu64
+                       " was acknowledged%s",
+                       s->path, s->base.revision, m->revision, advice);
+    return NULL;
+}
+
+static struct err *open_database(struct sqlite_store *s, const struct mark *m)
+{
+    int64_t version, wal;
     int rc = sqlite3_open_v2(
         s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 
     if (rc != SQLITE_OK)
         return failure(s, rc, "open");
     (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    /* A store that is refused is left as it is. */
+    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     TRY(run(s, "PRAGMA locking_mode=EXCLUSIVE", "open"));
-    TRY(check_schema(s, &empty));
+    TRY(check_schema(s, &version));
+    if (version == 0 && s->mark_fd >= 0)
+        return err_new(ERR_CORRUPT,
+                       "the store %s is empty or gone, but store %s with revision %" PRIu64
+                       " was there; restore it from a backup, or remove the file " MARK_NAME
+                       " beside it to begin anew (flocker-control(8), \"THE STORE\")",
+                       s->path, UUID_STR(&m->store), m->revision);
+    TRY(check_pages(s));
     TRY(run(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "open"));
     TRY(query_number(s, "SELECT journal_mode = 'wal' FROM pragma_journal_mode", &wal));
     if (!wal)
         return err_new(ERR_UNSUPPORTED, "the store %s cannot use a write-ahead log here", s->path);
-    if (empty)
+    if (version == 0)
         TRY(create_schema(s));
     TRY(read_meta(s));
+    if (s->mark_fd >= 0)
+        TRY(check_mark(s, m));
+    if (version == 1)
+        TRY(upgrade(s));
+    TRY(check_sum(s));
     TRY(prepare_all(s));
     struct err *e = begin_generation(s);
     s->no_generation = err_is(e, ERR_NO_SPACE);
-    if (!s->no_generation)
+    if (e && !s->no_generation)
         return e;
     err_free(e);
+    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     return NULL;
+}
+
+/* Brings the mark up to the store, or makes it. */
+static struct err *renew_mark(struct sqlite_store *s, const char *dir)
+{
+    struct mark m = {s->base.id, s->base.revision};
+
+    if (s->mark_fd < 0)
+        return mark_make(dir, &m, &s->mark_fd);
+    mark_set(s->mark_fd, &m);
+    return NULL;
+}
+
+static struct err *open_directory(struct sqlite_store *s, const char *dir)
+{
+    CLEANUP_FREE char *log = xasprintf("%s-wal", s->path);
+    struct mark m = {0};
+
+    TRY(make_directory(dir));
+    TRY(take_lock(dir, &s->lock_fd));
+    TRY(mark_open(dir, &m, &s->mark_fd));
+    TRY(check_file(dir, s->path));
+    TRY(log_check(log));
+    TRY(open_database(s, &m));
+    return renew_mark(s, dir);
 }
 
 struct err *store_sqlite_open(const char *dir, struct store **ret)
@@ -535,15 +780,9 @@ struct err *store_sqlite_open(const char *dir, struct store **ret)
     struct err *e;
 
     s->base.ops = &ops;
-    s->lock_fd = -1;
+    s->lock_fd = s->mark_fd = -1;
     s->path = xasprintf("%s/" FILE_NAME, dir);
-    e = make_directory(dir);
-    if (!e)
-        e = take_lock(dir, &s->lock_fd);
-    if (!e)
-        e = check_file(dir, s->path);
-    if (!e)
-        e = open_database(s);
+    e = open_directory(s, dir);
     if (e) {
         close_store(&s->base);
         return e;

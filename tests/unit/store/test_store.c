@@ -213,6 +213,10 @@ static void test_generations(void **state)
     store_content_done(&restored);
 }
 
+/* Makes it a store of schema 1, which had none: it is made anew when the store is opened. */
+static const char without_checksum[] =
+    "DELETE FROM meta WHERE name = 'checksum'; PRAGMA user_version=1";
+
 static void test_old_generations_go(void **state)
 {
     CLEANUP_FREE char *many =
@@ -224,12 +228,15 @@ static void test_old_generations_go(void **state)
 
     store_close(s);
     sql(*state, many);
+    sql(*state, without_checksum);
     s = open_store(*state);
     ok(store_load_sync(s, &c));
     assert_int_equal(c.history.n, HISTORY_MAX);
     store_content_done(&c);
     store_close(s);
     sql(*state, "UPDATE generation SET id = 'odd' WHERE number = 99");
+    refused(store_open(*state, &s), ERR_CORRUPT, "do not add up to their checksum");
+    sql(*state, without_checksum);
     s = open_store(*state);
     refused(store_load_sync(s, &c), ERR_CORRUPT, "generations cannot be read");
     store_close(s);
@@ -240,31 +247,35 @@ static void test_newer_schema(void **state)
     struct store *s = open_store(*state);
 
     store_close(s);
+    sql(*state, "PRAGMA user_version=3");
+    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 3");
     sql(*state, "PRAGMA user_version=2");
-    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 2");
-    sql(*state, "PRAGMA user_version=1");
     store_close(open_store(*state));
 }
 
 static void test_corrupt_records(void **state)
 {
+    CLEANUP_FREE char *other = dataset_value(numbered(1), 3, 1);
+    struct store_change odd = {2, STORE_CONTAINER, "odd", "{\"format\":1}"};
+    struct store_change gone = {3, STORE_CONTAINER, "odd", NULL};
+    struct store_change wrong = {4, STORE_DATASET, A, other};
     struct store *s = open_store(*state);
     struct store_content c;
     bool uncertain;
 
     ok(commit_numbered(s, 1, 1, &uncertain));
-    store_close(s);
-    sql(*state, "INSERT INTO container (key, revision, value) VALUES ('odd', 1, '{\"format\":1}')");
-    s = open_store(*state);
+    ok(store_commit_sync(s, &odd, 1, &uncertain));
     refused(store_load_sync(s, &c), ERR_CORRUPT,
             "container \"odd\": container record: field \"name\"");
+    ok(store_commit_sync(s, &gone, 1, &uncertain));
+    ok(store_commit_sync(s, &wrong, 1, &uncertain));
     store_close(s);
-    sql(*state, "DELETE FROM container;"
-                "UPDATE dataset SET key = '00000000-0000-4000-8000-0000000000ff'");
     s = open_store(*state);
     refused(store_load_sync(s, &c), ERR_CORRUPT,
             "is that of \"00000000-0000-4000-8000-000000000001\"");
     store_close(s);
+    sql(*state, "UPDATE dataset SET revision = revision + 1 WHERE key = '" A "'");
+    refused(store_open(*state, &s), ERR_CORRUPT, "do not add up to their checksum");
     sql(*state, "DELETE FROM meta WHERE name = 'store_id'");
     refused(store_open(*state, &s), ERR_CORRUPT, "its id is no UUID");
 }
