@@ -87,6 +87,8 @@ static void dataset_entry_free(struct dataset_entry *entry)
     for (size_t i = 0; i < entry->n_reports; i++)
         report_done(&entry->reports[i].report);
     reason_done(&entry->reason);
+    free(entry->near.links);
+    free(entry->users);
     free(entry->sent);
     free(entry->reports);
     free(entry);
@@ -94,8 +96,10 @@ static void dataset_entry_free(struct dataset_entry *entry)
 
 void dataset_entry_gc(struct engine *e, struct dataset_entry *entry)
 {
-    if (entry->committed || entry->head || entry->pending || entry->n_reports || entry->queued)
+    if (entry->committed || entry->head || entry->pending || entry->n_reports || entry->queued ||
+        entry->n_users)
         return;
+    index_dataset(e, entry);
     HASH_DEL(e->datasets, entry);
     dataset_entry_free(entry);
 }
@@ -127,6 +131,7 @@ static void container_entry_free(struct container_entry *entry)
     container_free(entry->committed);
     for (size_t i = 0; i < entry->n_reports; i++)
         container_report_done(&entry->reports[i].report);
+    free(entry->near.links);
     free(entry->sent);
     free(entry->reports);
     free(entry->name);
@@ -137,6 +142,7 @@ void container_entry_gc(struct engine *e, struct container_entry *entry)
 {
     if (entry->committed || entry->head || entry->pending || entry->n_reports)
         return;
+    index_container(e, entry);
     HASH_DEL(e->containers, entry);
     container_entry_free(entry);
 }
@@ -173,6 +179,7 @@ static void lease_entry_gc(struct engine *e, struct lease_entry *entry)
 {
     if (entry->committed || entry->head || entry->pending)
         return;
+    index_lease(e, entry);
     HASH_DEL(e->leases, entry);
     lease_entry_free(entry);
 }
@@ -232,6 +239,7 @@ void propose_container(struct engine *e, struct container_entry *entry, struct c
         container_free(entry->head);
     entry->head = value;
     entry->pending++;
+    index_container(e, entry);
 }
 
 void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *value)
@@ -246,6 +254,7 @@ void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *va
         free(entry->head);
     entry->head = value;
     entry->pending++;
+    index_lease(e, entry);
 }
 
 void reply_later(struct engine *e, uint64_t command, struct command_result *result)
@@ -303,6 +312,7 @@ static void committed_dataset(struct engine *e, struct change *c)
         entry->committed = entry->head;
     else
         entry->committed = steal(&c->dataset);
+    index_dataset(e, entry);
     queue_dataset(e, entry);
     const struct container_entry *user = container_using(e, &id, /* committed= */ true);
     if (user)
@@ -321,6 +331,7 @@ static void committed_container(struct engine *e, struct now now, struct change 
         entry->committed = entry->head;
     else
         entry->committed = steal(&c->container);
+    index_container(e, entry);
     if (entry->committed && entry->committed->has_volume)
         datasets[1] = entry->committed->dataset;
     entry->since_us = now.wall_us;
@@ -346,6 +357,7 @@ static void committed_lease(struct engine *e, struct change *c)
     } else {
         entry->committed = steal(&c->lease);
     }
+    index_lease(e, entry);
     struct dataset_entry *d = dataset_entry_find(e, &id);
     if (d)
         queue_dataset(e, d);
@@ -419,6 +431,7 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
                 container_free(entry->head);
             entry->head = entry->committed;
             entry->pending = 0;
+            index_container(e, entry);
             container_entry_gc(e, entry);
         } else {
             struct lease_entry *entry = lease_entry_find(e, &id);
@@ -429,6 +442,7 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
             entry->head = entry->committed;
             entry->expires_mono_us = entry->committed_expires_mono_us;
             entry->pending = 0;
+            index_lease(e, entry);
             lease_entry_gc(e, entry);
         }
     }
@@ -469,6 +483,7 @@ struct engine *engine_new(const struct history *history, uint64_t revision, stru
     e->random = random;
     e->revision = e->head_revision = revision;
     e->config = e->head_config = revision;
+    e->grace_us = USEC_NEVER;
     e->queue_last = &e->queue_first;
     e->effects_last = &e->effects_first;
     return e;
@@ -490,6 +505,7 @@ struct engine *engine_free(struct engine *e)
     batch_free(e->next);
     free(e->commit_error);
     history_done(&e->history);
+    index_free(e);
     HASH_ITER(hh, e->datasets, d, d2)
     {
         HASH_DEL(e->datasets, d);
@@ -525,6 +541,7 @@ void engine_restore_dataset(struct engine *e, struct dataset *d)
     struct dataset_entry *entry = dataset_entry_get(e, &d->id);
 
     entry->committed = entry->head = d;
+    index_dataset(e, entry);
     queue_dataset(e, entry);
 }
 
@@ -533,6 +550,7 @@ void engine_restore_container(struct engine *e, struct container *c)
     struct container_entry *entry = container_entry_get(e, c->name);
 
     entry->committed = entry->head = c;
+    index_container(e, entry);
 }
 
 void engine_restore_lease(struct engine *e, struct now now, const struct lease *l)
@@ -545,4 +563,5 @@ void engine_restore_lease(struct engine *e, struct now now, const struct lease *
         left = l->expires_wall_us - now.wall_us;
     entry->expires_mono_us = l->expires ? now.mono_us + left : USEC_NEVER;
     entry->committed_expires_mono_us = entry->expires_mono_us;
+    index_lease(e, entry);
 }

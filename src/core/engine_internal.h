@@ -7,6 +7,31 @@
 
 #include <uthash.h>
 
+/* The nodes that an entry concerns, and the entries that concern a node: each knows its place in the other's list. */
+enum near_kind { NEAR_DATASETS, NEAR_CONTAINERS, NEAR_KINDS };
+
+struct near_link {
+    struct node_near *node;
+    size_t place; /* in its list */
+    bool seen;    /* while the set is being renewed */
+};
+
+struct near_set {
+    struct near_link *links;
+    size_t n, cap;
+};
+
+struct near_list {
+    struct near_set **sets; /* each the first member of its entry */
+    size_t n, cap;
+};
+
+struct node_near {
+    struct uuid node;
+    struct near_list lists[NEAR_KINDS];
+    UT_hash_handle hh;
+};
+
 struct dataset_report {
     struct uuid node;
     bool stale; /* from the node's earlier session; goes unless the new one repeats it */
@@ -20,6 +45,7 @@ struct dataset_sent {
 };
 
 struct dataset_entry {
+    struct near_set near; /* primary, owner, holders, and who reports it; must be first */
     struct uuid id;
     struct dataset *committed; /* NULL: not configured (there are only reports) */
     struct dataset *head;      /* newest value; the same pointer as committed while pending == 0 */
@@ -31,6 +57,8 @@ struct dataset_entry {
     size_t n_sent, cap_sent;
     struct dataset_report *reports;
     size_t n_reports, cap_reports;
+    struct container_entry **users; /* their committed or newest value has it as volume */
+    size_t n_users;
     UT_hash_handle hh;
 };
 
@@ -48,6 +76,8 @@ struct container_sent {
 };
 
 struct container_entry {
+    struct near_set near; /* its node, and who reports it; must be first */
+    struct uuid uses[2];  /* datasets that list it as a user; nil = none */
     char *name;
     struct container *committed;
     struct container *head;
@@ -66,6 +96,7 @@ struct lease_entry {
     unsigned pending;
     uint64_t expires_mono_us;           /* of head */
     uint64_t committed_expires_mono_us; /* of committed */
+    size_t place; /* 1 + that in the heap of those that expire; 0 = not in it */
     UT_hash_handle hh;
 };
 
@@ -78,7 +109,7 @@ struct node_entry {
     bool sending;       /* first contact: orders are being sent */
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
     uint64_t closed_wall_us; /* end of the last session */
-    UT_hash_handle hh;
+    UT_hash_handle hh, by_session;
 };
 
 struct era_entry {
@@ -117,6 +148,11 @@ struct engine {
     struct container_entry *containers;
     struct lease_entry *leases;
     struct node_entry *nodes;
+    struct node_entry *sessions; /* those with one, by its number */
+    struct node_near *near;
+    struct lease_entry **expiring;
+    size_t n_expiring, cap_expiring;
+    uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
 
     struct dataset_entry *queue_first, **queue_last;
@@ -153,6 +189,21 @@ static inline bool is_configured(const struct dataset *d)
 void reply_later(struct engine *e, uint64_t command, struct command_result *result);
 void command_result_done(struct command_result *r);
 
+/* engine_index.c: call the first three after each change of what they look at */
+void index_dataset(struct engine *e, struct dataset_entry *entry);
+void index_container(struct engine *e, struct container_entry *entry);
+void index_lease(struct engine *e, struct lease_entry *l);
+void index_session(struct engine *e, struct node_entry *n, uint64_t session); /* sets it; 0 = none */
+struct node_entry *node_of_session(const struct engine *e, uint64_t session);
+/* What concerns the node. Going from the highest number down, the entry in hand may be changed or freed. */
+size_t near_count(const struct engine *e, const struct uuid *node, enum near_kind kind);
+struct dataset_entry *near_dataset(const struct engine *e, const struct uuid *node, size_t number);
+struct container_entry *near_container(const struct engine *e, const struct uuid *node, size_t number);
+const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
+                                              bool committed);
+struct lease_entry *next_expiring(const struct engine *e); /* NULL: none */
+void index_free(struct engine *e);
+
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);
 void queue_all_datasets(struct engine *e);
@@ -165,8 +216,6 @@ const struct container_report *container_report_of(const struct container_entry 
 /* A node that owns data under the id of a dataset that nobody owns yet, and is not on its list: left from before the
  * store was replaced, or forgotten by it. NULL: none. */
 const struct uuid *stranger_with_data(const struct dataset_entry *entry, const struct dataset *d);
-const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
-                                              bool committed);
 /* engine_command.c */
 void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);

@@ -204,11 +204,17 @@ void update_container_orders(struct engine *e, struct container_entry *entry)
 void send_all_orders(struct engine *e, struct node_entry *node)
 {
     node->sending = true;
-    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+    for (size_t k = near_count(e, &node->id, NEAR_DATASETS); k-- > 0;) {
+        struct dataset_entry *d = near_dataset(e, &node->id, k);
         if (d->committed && dataset_has_holder(d->committed, &node->id))
             send_order(e, d, node);
+        for (size_t i = 0; i < d->n_users; i++) { /* where their dataset is they run, whatever their own node */
+            if (d->users[i]->committed)
+                update_container_orders(e, d->users[i]);
+        }
     }
-    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
+    for (size_t k = near_count(e, &node->id, NEAR_CONTAINERS); k-- > 0;) {
+        struct container_entry *c = near_container(e, &node->id, k);
         if (c->committed)
             update_container_orders(e, c);
     }

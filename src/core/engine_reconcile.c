@@ -49,17 +49,6 @@ const struct container_report *container_report_of(const struct container_entry 
     return NULL;
 }
 
-const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
-                                              bool committed)
-{
-    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
-        const struct container *value = committed ? c->committed : c->head;
-        if (value && value->has_volume && uuid_eq(&value->dataset, dataset))
-            return c;
-    }
-    return NULL;
-}
-
 static bool report_is_owned_at(const struct report *r, uint64_t epoch)
 {
     return r && r->volume.present && r->volume.mark.state == MARK_OWNED &&

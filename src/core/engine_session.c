@@ -9,15 +9,6 @@ static void refuse(struct engine *e, uint64_t session, char *text)
     f->text = text;
 }
 
-static struct node_entry *node_of_session(struct engine *e, uint64_t session)
-{
-    for (struct node_entry *n = e->nodes; n && session; n = n->hh.next) {
-        if (n->session == session)
-            return n;
-    }
-    return NULL;
-}
-
 static void remember_era(struct engine *e, const struct hello *h)
 {
     struct era_entry *entry;
@@ -42,10 +33,8 @@ static void hello_copy(struct hello *to, const struct hello *from)
 
 static void drop_dataset_reports(struct engine *e, const struct uuid *node, bool only_stale)
 {
-    struct dataset_entry *entry, *next;
-
-    HASH_ITER(hh, e->datasets, entry, next)
-    {
+    for (size_t k = near_count(e, node, NEAR_DATASETS); k-- > 0;) {
+        struct dataset_entry *entry = near_dataset(e, node, k);
         for (size_t i = 0; i < entry->n_reports; i++) {
             struct dataset_report *r = &entry->reports[i];
             if (!uuid_eq(&r->node, node) || (only_stale && !r->stale))
@@ -53,6 +42,7 @@ static void drop_dataset_reports(struct engine *e, const struct uuid *node, bool
             report_done(&r->report);
             *r = entry->reports[--entry->n_reports];
             effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
+            index_dataset(e, entry);
             break; /* a node has one report a dataset */
         }
         dataset_entry_gc(e, entry);
@@ -61,10 +51,8 @@ static void drop_dataset_reports(struct engine *e, const struct uuid *node, bool
 
 static void drop_container_reports(struct engine *e, const struct uuid *node, bool only_stale)
 {
-    struct container_entry *entry, *next;
-
-    HASH_ITER(hh, e->containers, entry, next)
-    {
+    for (size_t k = near_count(e, node, NEAR_CONTAINERS); k-- > 0;) {
+        struct container_entry *entry = near_container(e, node, k);
         for (size_t i = 0; i < entry->n_reports; i++) {
             struct container_report_entry *r = &entry->reports[i];
             if (!uuid_eq(&r->node, node) || (only_stale && !r->stale))
@@ -72,6 +60,7 @@ static void drop_container_reports(struct engine *e, const struct uuid *node, bo
             container_report_done(&r->report);
             *r = entry->reports[--entry->n_reports];
             effect_push_changed(e, OBJECT_CONTAINER, entry->name);
+            index_container(e, entry);
             break;
         }
         container_entry_gc(e, entry);
@@ -80,13 +69,15 @@ static void drop_container_reports(struct engine *e, const struct uuid *node, bo
 
 static void mark_reports_stale(struct engine *e, const struct uuid *node)
 {
-    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+    for (size_t k = near_count(e, node, NEAR_DATASETS); k-- > 0;) {
+        struct dataset_entry *d = near_dataset(e, node, k);
         for (size_t i = 0; i < d->n_reports; i++) {
             if (uuid_eq(&d->reports[i].node, node))
                 d->reports[i].stale = true;
         }
     }
-    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
+    for (size_t k = near_count(e, node, NEAR_CONTAINERS); k-- > 0;) {
+        struct container_entry *c = near_container(e, node, k);
         for (size_t i = 0; i < c->n_reports; i++) {
             if (uuid_eq(&c->reports[i].node, node))
                 c->reports[i].stale = true;
@@ -127,7 +118,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     if (n->session)
         refuse(e, n->session, xstrdup("a newer session of the same node took over"));
     hello_copy(&n->hello, hello);
-    n->session = session;
+    index_session(e, n, session);
     n->complete = false;
     uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
     n->refuses = !uuid_is_nil(&hello->store) &&
@@ -148,7 +139,8 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
 /* Everything that may look different now that the node came or went. */
 static void queue_datasets_of(struct engine *e, const struct uuid *node)
 {
-    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+    for (size_t k = near_count(e, node, NEAR_DATASETS); k-- > 0;) {
+        struct dataset_entry *d = near_dataset(e, node, k);
         if (d->committed &&
             (uuid_eq(&d->committed->primary, node) || dataset_has_holder(d->committed, node)))
             queue_dataset(e, d);
@@ -161,10 +153,12 @@ void engine_session_closed(struct engine *e, struct now now, uint64_t session)
 
     if (!n)
         return;
-    n->session = 0;
+    index_session(e, n, 0);
     n->complete = false;
     n->closed_mono_us = now.mono_us;
     n->closed_wall_us = now.wall_us;
+    if (now.mono_us + NODE_GRACE_US < e->grace_us)
+        e->grace_us = now.mono_us + NODE_GRACE_US;
     queue_datasets_of(e, &n->id);
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
@@ -210,6 +204,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
             mem_grow(entry->reports, entry->n_reports, &entry->cap_reports, sizeof(*entry->reports));
         mine = &entry->reports[entry->n_reports++];
         *mine = (struct dataset_report){.node = n->id};
+        index_dataset(e, entry);
     }
     copy_report(&mine->report, report);
     mine->stale = false;
@@ -232,6 +227,7 @@ void engine_report_gone(struct engine *e, struct now now, uint64_t session,
             continue;
         report_done(&entry->reports[i].report);
         entry->reports[i] = entry->reports[--entry->n_reports];
+        index_dataset(e, entry);
         queue_dataset(e, entry);
         effect_push_changed(e, OBJECT_DATASET, UUID_STR(dataset));
         break;
@@ -257,6 +253,7 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
             mem_grow(entry->reports, entry->n_reports, &entry->cap_reports, sizeof(*entry->reports));
         mine = &entry->reports[entry->n_reports++];
         *mine = (struct container_report_entry){.node = n->id};
+        index_container(e, entry);
     }
     container_report_done(&mine->report);
     mine->report = *report;
@@ -284,6 +281,7 @@ void engine_container_gone(struct engine *e, struct now now, uint64_t session, c
             continue;
         container_report_done(&entry->reports[i].report);
         entry->reports[i] = entry->reports[--entry->n_reports];
+        index_container(e, entry);
         effect_push_changed(e, OBJECT_CONTAINER, name);
         break;
     }
@@ -309,15 +307,32 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session)
 
 static void expire_leases(struct engine *e, struct now now)
 {
-    struct lease_entry *l, *next;
-
-    HASH_ITER(hh, e->leases, l, next)
-    {
-        if (!l->head || l->expires_mono_us > now.mono_us || l->pending)
-            continue;
+    for (struct lease_entry *l; (l = next_expiring(e)) && l->expires_mono_us <= now.mono_us;) {
         propose_lease(e, l, NULL);
         e->head_config = e->head_revision;
     }
+}
+
+static void end_graces(struct engine *e, struct now now)
+{
+    uint64_t next = USEC_NEVER;
+
+    for (struct node_entry *n = e->nodes; n; n = n->hh.next) {
+        uint64_t end = n->closed_mono_us + NODE_GRACE_US;
+        if (n->session || !n->closed_mono_us)
+            continue;
+        if (now.mono_us < end) {
+            next = end < next ? end : next;
+            continue;
+        }
+        n->closed_mono_us = 0;
+        effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
+        for (size_t k = near_count(e, &n->id, NEAR_DATASETS); k-- > 0;)
+            effect_push_changed(e, OBJECT_DATASET, UUID_STR(&near_dataset(e, &n->id, k)->id));
+        for (size_t k = near_count(e, &n->id, NEAR_CONTAINERS); k-- > 0;)
+            effect_push_changed(e, OBJECT_CONTAINER, near_container(e, &n->id, k)->name);
+    }
+    e->grace_us = next;
 }
 
 void engine_tick(struct engine *e, struct now now)
@@ -329,28 +344,16 @@ void engine_tick(struct engine *e, struct now now)
         queue_all_datasets(e);
     }
     expire_leases(e, now);
-    for (struct node_entry *n = e->nodes; n; n = n->hh.next) {
-        if (!n->session && n->closed_mono_us && now.mono_us >= n->closed_mono_us + NODE_GRACE_US) {
-            n->closed_mono_us = 0;
-            effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
-        }
-    }
+    if (now.mono_us >= e->grace_us)
+        end_graces(e, now);
     run_queue(e, now);
 }
 
 uint64_t engine_deadline(const struct engine *e)
 {
-    uint64_t first = USEC_NEVER;
+    const struct lease_entry *l = next_expiring(e);
 
     if (e->commit_retry_us)
         return e->commit_retry_us;
-    for (struct lease_entry *l = e->leases; l; l = l->hh.next) {
-        if (l->head && !l->pending && l->expires_mono_us < first)
-            first = l->expires_mono_us;
-    }
-    for (struct node_entry *n = e->nodes; n; n = n->hh.next) {
-        if (!n->session && n->closed_mono_us && n->closed_mono_us + NODE_GRACE_US < first)
-            first = n->closed_mono_us + NODE_GRACE_US;
-    }
-    return first;
+    return l && l->expires_mono_us < e->grace_us ? l->expires_mono_us : e->grace_us;
 }

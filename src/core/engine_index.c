@@ -1,0 +1,283 @@
+/* What concerns a node, what uses a dataset, which lease ends next: kept up to date, so that nothing has to be searched
+ * for. Everything here can be computed from the entries; it decides nothing. */
+#include "core/engine_internal.h"
+
+/* ---- by node ---- */
+
+static struct node_near *node_near_find(const struct engine *e, const struct uuid *node)
+{
+    struct node_near *n;
+
+    HASH_FIND(hh, e->near, node, sizeof(*node), n);
+    return n;
+}
+
+static struct node_near *node_near_get(struct engine *e, const struct uuid *node)
+{
+    struct node_near *n = node_near_find(e, node);
+
+    if (n)
+        return n;
+    n = xcalloc(1, sizeof(*n));
+    n->node = *node;
+    HASH_ADD(hh, e->near, node, sizeof(n->node), n);
+    return n;
+}
+
+static void leave(struct engine *e, struct near_set *set, size_t number, enum near_kind kind)
+{
+    struct near_link gone = set->links[number];
+    struct near_list *list = &gone.node->lists[kind];
+    struct near_set *last = list->sets[--list->n];
+
+    set->links[number] = set->links[--set->n];
+    if (last != set) {
+        list->sets[gone.place] = last;
+        for (size_t i = 0; i < last->n; i++) {
+            if (last->links[i].node == gone.node)
+                last->links[i].place = gone.place;
+        }
+    }
+    if (gone.node->lists[NEAR_DATASETS].n || gone.node->lists[NEAR_CONTAINERS].n)
+        return;
+    HASH_DEL(e->near, gone.node);
+    for (int k = 0; k < NEAR_KINDS; k++)
+        free(gone.node->lists[k].sets);
+    free(gone.node);
+}
+
+static void join(struct engine *e, struct near_set *set, const struct uuid *node, enum near_kind kind)
+{
+    if (uuid_is_nil(node))
+        return;
+    for (size_t i = 0; i < set->n; i++) {
+        if (!uuid_eq(&set->links[i].node->node, node))
+            continue;
+        set->links[i].seen = true;
+        return;
+    }
+    struct node_near *n = node_near_get(e, node);
+    struct near_list *list = &n->lists[kind];
+    list->sets = mem_grow(list->sets, list->n, &list->cap, sizeof(struct near_set *));
+    list->sets[list->n] = set;
+    if (set->n == set->cap)
+        set->links = xrealloc(set->links, ++set->cap, sizeof(*set->links));
+    set->links[set->n++] = (struct near_link){.node = n, .place = list->n++, .seen = true};
+}
+
+static void leave_unseen(struct engine *e, struct near_set *set, enum near_kind kind)
+{
+    for (size_t i = set->n; i-- > 0;) {
+        if (!set->links[i].seen)
+            leave(e, set, i, kind);
+        else
+            set->links[i].seen = false;
+    }
+}
+
+void index_dataset(struct engine *e, struct dataset_entry *entry)
+{
+    const struct dataset *d = entry->committed;
+
+    if (d) {
+        join(e, &entry->near, &d->primary, NEAR_DATASETS);
+        join(e, &entry->near, &d->owner, NEAR_DATASETS);
+        for (size_t i = 0; i < d->n_holders; i++)
+            join(e, &entry->near, &d->holders[i], NEAR_DATASETS);
+    }
+    for (size_t i = 0; i < entry->n_reports; i++)
+        join(e, &entry->near, &entry->reports[i].node, NEAR_DATASETS);
+    leave_unseen(e, &entry->near, NEAR_DATASETS);
+}
+
+size_t near_count(const struct engine *e, const struct uuid *node, enum near_kind kind)
+{
+    const struct node_near *n = node_near_find(e, node);
+
+    return n ? n->lists[kind].n : 0;
+}
+
+struct dataset_entry *near_dataset(const struct engine *e, const struct uuid *node, size_t number)
+{
+    const struct node_near *n = node_near_find(e, node);
+
+    return n && number < n->lists[NEAR_DATASETS].n ? (struct dataset_entry *)n->lists[NEAR_DATASETS].sets[number] : NULL;
+}
+
+struct container_entry *near_container(const struct engine *e, const struct uuid *node, size_t number)
+{
+    const struct node_near *n = node_near_find(e, node);
+
+    return n && number < n->lists[NEAR_CONTAINERS].n ? (struct container_entry *)n->lists[NEAR_CONTAINERS].sets[number] : NULL;
+}
+
+/* ---- containers: by node, and by the dataset they use ---- */
+
+static const struct uuid *volume_of(const struct container *c)
+{
+    return c && c->has_volume ? &c->dataset : NULL;
+}
+
+static void stop_using(struct engine *e, struct container_entry *entry, const struct uuid *dataset)
+{
+    struct dataset_entry *d = dataset_entry_find(e, dataset);
+
+    for (size_t i = 0; i < d->n_users; i++) {
+        if (d->users[i] != entry)
+            continue;
+        d->users[i] = d->users[--d->n_users];
+        break;
+    }
+    dataset_entry_gc(e, d);
+}
+
+static void begin_using(struct engine *e, struct container_entry *entry, const struct uuid *dataset)
+{
+    struct dataset_entry *d = dataset_entry_get(e, dataset);
+
+    d->users = xrealloc(d->users, d->n_users + 1, sizeof(struct container_entry *));
+    d->users[d->n_users++] = entry;
+}
+
+/* At most two: that of the committed value, and that of the newest. */
+static void index_volumes(struct engine *e, struct container_entry *entry)
+{
+    const struct uuid *now[2] = {volume_of(entry->committed), volume_of(entry->head)};
+
+    if (now[0] && now[1] && uuid_eq(now[0], now[1]))
+        now[1] = NULL;
+    struct uuid before[2] = {entry->uses[0], entry->uses[1]};
+    for (size_t i = 0; i < 2; i++) {
+        entry->uses[i] = now[i] ? *now[i] : UUID_NIL;
+        if (now[i])
+            begin_using(e, entry, now[i]);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        if (!uuid_is_nil(&before[i]))
+            stop_using(e, entry, &before[i]);
+    }
+}
+
+void index_container(struct engine *e, struct container_entry *entry)
+{
+    if (entry->committed)
+        join(e, &entry->near, &entry->committed->node, NEAR_CONTAINERS);
+    for (size_t i = 0; i < entry->n_reports; i++)
+        join(e, &entry->near, &entry->reports[i].node, NEAR_CONTAINERS);
+    leave_unseen(e, &entry->near, NEAR_CONTAINERS);
+    index_volumes(e, entry);
+}
+
+const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
+                                              bool committed)
+{
+    const struct dataset_entry *d = dataset_entry_find(e, dataset);
+
+    for (size_t i = 0; d && i < d->n_users; i++) {
+        const struct uuid *used = volume_of(committed ? d->users[i]->committed : d->users[i]->head);
+        if (used && uuid_eq(used, dataset))
+            return d->users[i];
+    }
+    return NULL;
+}
+
+/* ---- sessions ---- */
+
+void index_session(struct engine *e, struct node_entry *n, uint64_t session)
+{
+    if (n->session)
+        HASH_DELETE(by_session, e->sessions, n);
+    n->session = session;
+    if (session)
+        HASH_ADD(by_session, e->sessions, session, sizeof(n->session), n);
+}
+
+struct node_entry *node_of_session(const struct engine *e, uint64_t session)
+{
+    struct node_entry *n = NULL;
+
+    if (session)
+        HASH_FIND(by_session, e->sessions, &session, sizeof(session), n);
+    return n;
+}
+
+/* ---- leases that expire: a heap by the time of the newest value ---- */
+
+static uint64_t expiry_at(const struct engine *e, size_t place)
+{
+    return e->expiring[place]->expires_mono_us;
+}
+
+static void put_lease(struct engine *e, size_t place, struct lease_entry *l)
+{
+    e->expiring[place] = l;
+    l->place = place + 1;
+}
+
+static void sift_up(struct engine *e, size_t place)
+{
+    struct lease_entry *l = e->expiring[place];
+
+    for (; place && expiry_at(e, (place - 1) / 2) > l->expires_mono_us; place = (place - 1) / 2)
+        put_lease(e, place, e->expiring[(place - 1) / 2]);
+    put_lease(e, place, l);
+}
+
+static void sift_down(struct engine *e, size_t place)
+{
+    struct lease_entry *l = e->expiring[place];
+
+    for (size_t child; (child = 2 * place + 1) < e->n_expiring; place = child) {
+        if (child + 1 < e->n_expiring && expiry_at(e, child + 1) < expiry_at(e, child))
+            child++;
+        if (expiry_at(e, child) >= l->expires_mono_us)
+            break;
+        put_lease(e, place, e->expiring[child]);
+    }
+    put_lease(e, place, l);
+}
+
+void index_lease(struct engine *e, struct lease_entry *l)
+{
+    bool waits = l->head && !l->pending && l->expires_mono_us != USEC_NEVER;
+
+    if (waits && !l->place) {
+        e->expiring = mem_grow(e->expiring, e->n_expiring, &e->cap_expiring, sizeof(struct lease_entry *));
+        put_lease(e, e->n_expiring++, l);
+        sift_up(e, l->place - 1);
+    } else if (waits) {
+        sift_up(e, l->place - 1);
+        sift_down(e, l->place - 1);
+    } else if (l->place) {
+        size_t place = l->place - 1;
+        struct lease_entry *last = e->expiring[--e->n_expiring];
+        l->place = 0;
+        if (last == l)
+            return;
+        put_lease(e, place, last);
+        sift_up(e, place);
+        sift_down(e, last->place - 1);
+    }
+}
+
+struct lease_entry *next_expiring(const struct engine *e)
+{
+    return e->n_expiring ? e->expiring[0] : NULL;
+}
+
+/* ---- the end ---- */
+
+void index_free(struct engine *e)
+{
+    struct node_near *n, *next;
+
+    HASH_ITER(hh, e->near, n, next)
+    {
+        HASH_DEL(e->near, n);
+        for (int k = 0; k < NEAR_KINDS; k++)
+            free(n->lists[k].sets);
+        free(n);
+    }
+    HASH_CLEAR(by_session, e->sessions);
+    free(e->expiring);
+}
