@@ -89,7 +89,8 @@ void *mem_grow(void *array, size_t used, size_t *capacity, size_t element_size)
 {
     if (used < *capacity)
         return array;
-    *capacity = *capacity ? *capacity * 2 : 8;
+    /* Of big elements there is mostly one. */
+    *capacity = *capacity ? *capacity * 2 : (element_size <= 16 ? 8 : 1);
     return xrealloc(array, *capacity, element_size);
 }
 

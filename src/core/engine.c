@@ -82,8 +82,6 @@ static void dataset_entry_free(struct dataset_entry *entry)
     if (entry->head != entry->committed)
         dataset_free(entry->head);
     dataset_free(entry->committed);
-    for (size_t i = 0; i < entry->n_sent; i++)
-        order_done(&entry->sent[i].order);
     for (size_t i = 0; i < entry->n_reports; i++)
         report_done(&entry->reports[i].report);
     reason_done(&entry->reason);

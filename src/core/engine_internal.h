@@ -41,7 +41,7 @@ struct dataset_report {
 struct dataset_sent {
     struct uuid node;
     uint64_t session;
-    struct order order;
+    struct digest order; /* what was sent */
 };
 
 struct dataset_entry {

@@ -89,16 +89,16 @@ static void send_order(struct engine *e, struct dataset_entry *entry, const stru
     struct order o;
 
     order_for(e, entry, &n->id, &o);
-    if (s->session == n->session && order_same(&s->order, &o)) {
+    struct digest digest = order_digest(&o);
+    if (s->session == n->session && s->order.low == digest.low && s->order.high == digest.high) {
         order_done(&o);
         return;
     }
-    order_done(&s->order);
     s->session = n->session;
-    s->order = o;
+    s->order = digest;
     struct effect *f = effect_push(e, EFFECT_ORDER);
     f->session = n->session;
-    order_copy(&f->order, &o);
+    f->order = o;
 }
 
 void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
@@ -117,7 +117,6 @@ void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
             f->session = n->session;
             f->dataset = entry->id;
         }
-        order_done(&s->order);
         *s = entry->sent[--entry->n_sent];
     }
     for (size_t i = 0; i < d->n_holders; i++) {

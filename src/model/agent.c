@@ -3,6 +3,8 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+#include <xxhash.h>
+
 void order_done(struct order *o)
 {
     free(o->base);
@@ -27,6 +29,34 @@ bool order_same(const struct order *a, const struct order *b)
            uuid_eq(&a->peer, &b->peer) && str_equal_null(a->peer_host, b->peer_host) &&
            a->peer_port == b->peer_port && a->number == b->number &&
            a->maximum_size == b->maximum_size && metadata_same(&a->metadata, &b->metadata);
+}
+
+static void put_text(struct str *s, const char *text)
+{
+    uint64_t n = text ? strlen(text) : UINT64_MAX;
+
+    str_append_bytes(s, &n, sizeof(n));
+    if (text)
+        str_append_bytes(s, text, (size_t)n);
+}
+
+struct digest order_digest(const struct order *o)
+{
+    const uint64_t numbers[] = {o->role,      o->epoch,  o->born,         o->transfer,
+                                o->peer_port, o->number, o->maximum_size, o->metadata.n};
+    CLEANUP_STR struct str s = {0};
+
+    str_append_bytes(&s, &o->dataset, sizeof(o->dataset));
+    str_append_bytes(&s, &o->peer, sizeof(o->peer));
+    str_append_bytes(&s, numbers, sizeof(numbers));
+    put_text(&s, o->base);
+    put_text(&s, o->peer_host);
+    for (size_t i = 0; i < o->metadata.n; i++) {
+        put_text(&s, o->metadata.entries[i].key);
+        put_text(&s, o->metadata.entries[i].value);
+    }
+    XXH128_hash_t d = XXH3_128bits(s.data, s.len);
+    return (struct digest){d.low64, d.high64};
 }
 
 void container_order_done(struct container_order *o)

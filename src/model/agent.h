@@ -42,6 +42,11 @@ struct order {
 void order_done(struct order *o);
 void order_copy(struct order *to, const struct order *from); /* `to` is overwritten, not freed */
 bool order_same(const struct order *a, const struct order *b); /* revision is not compared */
+/* Two orders that are not the same have different digests (XXH3, 128 bits; not made against malice). */
+struct digest {
+    uint64_t low, high;
+};
+struct digest order_digest(const struct order *o);
 
 /* What a node is to do about one container. A container without an order and with this cluster's label is
  * stopped and removed. */
