@@ -211,14 +211,15 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
         because(entry, now, REASON_DATA_MISSING, "the dataset has data, but no owner");
         return;
     }
-    if (strike_confirmed(e, entry, /* keep= */ d->dropped ? NULL : &d->primary, d->number))
-        return;
     if (d->dropped) {
-        because(entry, now, REASON_NONE, NULL);
-        if (!d->n_holders)
-            forget(e, entry);
+        struct dataset *changed = dataset_copy(d); /* nothing was ever in it: there is nothing to keep */
+        changed->dropped = false;
+        changed->deleted = changed->purge = true;
+        propose_dataset(e, entry, changed);
         return;
     }
+    /* Nobody is struck off the list yet: on shared storage what an earlier owner made lies there still, and one of them
+     * must be left to destroy it if the dataset is deleted now (seed 874). */
     if (!node_ready(e, &d->primary)) {
         because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->primary);
         return;
