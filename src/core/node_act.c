@@ -454,8 +454,10 @@ static void container_outcome(struct node *n, struct now now, struct node_contai
     enum step_kind kind = c->step_kind;
 
     c->step = 0;
-    if (kind != STEP_IMAGE)
+    if (kind != STEP_IMAGE) {
         n->list_containers_again = true;
+        c->not_listed_by = n->list_containers_step;
+    }
     if (o->error) {
         if (kind == STEP_START && o->error->code == ERR_NOT_FOUND) {
             c->pull = true; /* the image is missing: fetch it next */
@@ -513,6 +515,13 @@ static void take_container(struct node *n, struct now now, struct node_container
         container_died(n, now, c);
 }
 
+/* The list may have been made before the container's step had its effect (seed 5546): then the next one tells, which the
+ * step's outcome asks for. */
+static bool list_tells_about(const struct outcome *list, const struct node_container *c)
+{
+    return (!c->step || c->step_kind == STEP_IMAGE) && c->not_listed_by != list->step;
+}
+
 static void containers_outcome(struct node *n, struct now now, const struct outcome *o)
 {
     n->list_containers_step = 0;
@@ -536,14 +545,14 @@ static void containers_outcome(struct node *n, struct now now, const struct outc
         bool listed = false;
         for (size_t i = 0; i < o->n_containers && !listed; i++)
             listed = streq(o->containers[i].name, c->name);
-        if (!listed && !c->step) {
+        if (!listed && list_tells_about(o, c)) {
             c->state.run = CONTAINER_ABSENT;
             c->running_config = container_free(c->running_config);
         }
     }
     for (size_t i = 0; i < o->n_containers; i++) {
         struct node_container *c = node_container_get(n, o->containers[i].name);
-        if (!c->step) /* else its outcome asks for another list */
+        if (list_tells_about(o, c))
             take_container(n, now, c, &o->containers[i]);
         if (c->state.run == CONTAINER_RUNNING)
             c->revive = false;

@@ -51,6 +51,7 @@ struct node_container {
     bool revive;
     unsigned restarts;
     uint64_t started_us;
+    uint64_t not_listed_by; /* the list step that was running when a step of it ended last */
     uint64_t wake_us; /* a postponed step is due then; 0 = none */
     struct reason reason;
     bool reported;
