@@ -101,10 +101,21 @@ static void watch_containers(struct agent *a)
     a->watching = !e;
 }
 
+static void start_link(struct agent *a);
+
+static void begin_session_anew(void *cookie)
+{
+    start_link(cookie);
+}
+
 static void on_welcome(struct agent *a, const struct welcome *w)
 {
     snprintf(a->context.host, sizeof(a->context.host), "%s", agent_link_address(a->link));
     node_session_up(a->node, now_os(), w);
+    if (node_hello_is_outdated(a->node)) { /* something was written down between the hello and now */
+        loop_post(a->loop, begin_session_anew, a);
+        return;
+    }
     if (node_store_refused(a->node)) {
         log_error("the control service answers from store %s at revision %llu, but this node obeys %s from "
                   "revision %llu on: it takes no orders. If that is meant, stop the agent and run "
@@ -362,7 +373,7 @@ static void persist_done(void *cookie)
     }
     a->memory = a->persist;
     node_persisted(a->node, now_os(), &a->persist);
-    if (node_store_refused(a->node))
+    if (node_hello_is_outdated(a->node))
         start_link(a);
 }
 

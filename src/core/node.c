@@ -289,6 +289,12 @@ bool node_store_refused(const struct node *n)
     return n->refused;
 }
 
+bool node_hello_is_outdated(const struct node *n)
+{
+    return n->connected && n->refused && uuid_eq(&n->memory.store, &n->welcome.store) &&
+           !uuid_eq(&n->memory.generation, &n->welcome.known);
+}
+
 /* ---- the session ---- */
 
 /* Rule 0: another store, or one that does not know all that was seen of it, gives no orders. */

@@ -127,7 +127,6 @@ void node_container_none(struct node *n, struct now now, const char *name);
 void node_orders_complete(struct node *n, struct now now);
 
 void node_outcome(struct node *n, struct now now, const struct outcome *outcome);
-/* When node_store_refused() holds afterwards, begin a new session: the hello of this one told an older memory. */
 void node_persisted(struct node *n, struct now now, const struct node_memory *memory);
 /* Something about the dataset changed from outside a step (the mover received a snapshot): look again. */
 void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset);
@@ -141,3 +140,6 @@ uint64_t node_deadline(const struct node *n); /* mono_us; USEC_NEVER = nothing i
 
 /* For tests and diagnostics: the store this node obeys now is not the one it should (rule 0). */
 bool node_store_refused(const struct node *n);
+/* ... only because the hello of this session told what was remembered before the last node_persisted(). Ask after
+ * node_session_up() and node_persisted(), and begin a new session when it is so. */
+bool node_hello_is_outdated(const struct node *n);
