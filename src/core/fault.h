@@ -13,7 +13,11 @@
     X(PROMOTE_OTHER)   /* start from another snapshot than the final one */                        \
     X(MOUNT_UNBORN)    /* mount before the birth is recorded */                                    \
     X(SAME_EPOCH)      /* take a release order back without a new epoch */                         \
-    X(FORGET_WAKE)     /* do not come back to a postponed step */
+    X(FORGET_WAKE)     /* do not come back to a postponed step */                                  \
+    X(STALE_DEVICE)    /* (driver) mount from the device name of the last time */                  \
+    X(FORMAT_ANYWAY)   /* (driver) format a device that has a filesystem */                        \
+    X(STALE_STREAM)    /* (mover) take a stream that was not announced */                          \
+    X(RECEIVE_OVER)    /* (mover) receive onto a promoted dataset */
 
 enum core_fault {
 #define CORE_FAULT_ENUM(name) FAULT_##name,

@@ -1,10 +1,11 @@
-/* The simulated world: events, crashes, workload, invariants. See sim.h. */
+/* The simulated world's clock, event queue and life cycle. See sim.h. */
 #include "sim.h"
 
 #include "base/str.h"
-#include "core/fault.h"
 
 #include <stdarg.h>
+
+#define TOO_MANY_EVENTS 3000000u /* something goes round in circles */
 
 uint64_t sim_random(struct sim *s, uint64_t bound)
 {
@@ -21,16 +22,55 @@ struct now sim_now(const struct sim *s)
     return (struct now){s->now_us, s->now_us + 1700000000ull * USEC_PER_SEC};
 }
 
+struct now sim_control_now(const struct sim *s)
+{
+    struct now now = sim_now(s);
+
+    now.wall_us += (uint64_t)s->wall_us;
+    return now;
+}
+
 bool sim_faults(const struct sim *s)
 {
     return s->now_us < s->end_faults_us;
+}
+
+bool sim_until(const struct sim *s, uint64_t until_us)
+{
+    return sim_faults(s) && s->now_us < until_us;
+}
+
+bool sim_suspended(const struct sim *s, unsigned host)
+{
+    return s->now_us < s->hosts[host].suspended_until_us;
+}
+
+bool sim_is_shared(const struct sim *s)
+{
+    return s->storage == STORAGE_ATTACHABLE;
+}
+
+static void remember(struct sim_result *r, uint64_t us, const char *fmt, va_list ap)
+    PRINTF_LIKE(3, 0);
+
+static void remember(struct sim_result *r, uint64_t us, const char *fmt, va_list ap)
+{
+    char *line = r->last[r->n_last++ % LAST_LINES];
+    int used = snprintf(line, LINE_SIZE, "%10.6f ", (double)us / USEC_PER_SEC);
+
+    (void)vsnprintf(line + used, LINE_SIZE - (size_t)used, fmt, ap);
 }
 
 void sim_trace(struct sim *s, const char *fmt, ...)
 {
     va_list ap;
 
-    if (!s->trace)
+    if (s->options.remember) {
+        va_start(ap, fmt);
+        remember(s->result, s->now_us, fmt, ap);
+        va_end(ap);
+    }
+    if (!s->options.trace)
         return;
     printf("%10.6f ", (double)s->now_us / USEC_PER_SEC);
     va_start(ap, fmt);
@@ -39,35 +79,69 @@ void sim_trace(struct sim *s, const char *fmt, ...)
     printf("\n");
 }
 
-void sim_violation(struct sim *s, const char *fmt, ...)
+const char *violation_name(enum violation v)
+{
+    static const char *const names[V_MAX] = {
+        [V_NONE] = "none",
+        [V_TWO_WRITERS] = "two-writers",
+        [V_LOST_WRITE] = "lost-write",
+        [V_STORE] = "store",
+        [V_LEASE] = "lease",
+        [V_RESURRECTED] = "resurrected",
+        [V_RECREATED] = "recreated",
+        [V_DEVICE] = "device",
+        [V_NO_REASON] = "no-reason",
+        [V_UNSETTLED] = "unsettled",
+        [V_NUMBERS] = "numbers",
+        [V_SESSION] = "session",
+        [V_BACKOFF] = "back-off",
+        [V_TAG] = "tag",
+        [V_SIMULATOR] = "simulator",
+    };
+
+    return names[v];
+}
+
+static bool is_of_data(enum violation v)
+{
+    return v == V_LOST_WRITE || v == V_RECREATED || v == V_RESURRECTED || v == V_LEASE;
+}
+
+void sim_violation(struct sim *s, enum violation v, const char *fmt, ...)
 {
     va_list ap;
 
-    if (s->failed)
+    if (s->result->violation || (s->cloned && is_of_data(v)))
         return;
-    s->failed = true;
+    s->result->violation = v;
+    s->result->at_us = s->now_us;
     va_start(ap, fmt);
-    (void)vsnprintf(s->why, sizeof(s->why), fmt, ap);
+    (void)vsnprintf(s->result->why, sizeof(s->result->why), fmt, ap);
     va_end(ap);
-    sim_trace(s, "VIOLATION: %s", s->why);
+    sim_trace(s, "VIOLATION %s: %s", violation_name(v), s->result->why);
 }
 
-unsigned sim_dataset_index(const struct sim *s, const struct uuid *id)
+int sim_dataset_index(const struct sim *s, const struct uuid *id)
 {
     for (unsigned i = 0; i < s->n_datasets; i++) {
         if (uuid_eq(&s->datasets[i].id, id))
-            return i;
+            return (int)i;
     }
-    return 0;
+    return -1;
 }
 
-unsigned sim_node_index(const struct sim *s, const struct uuid *id)
+int sim_node_index(const struct sim *s, const struct uuid *id)
 {
     for (unsigned i = 0; i < s->n_nodes; i++) {
-        if (uuid_eq(&s->nodes[i].id, id))
-            return i;
+        if (uuid_eq(&s->hosts[i].id, id))
+            return (int)i;
     }
-    return 0;
+    return -1;
+}
+
+unsigned sim_container_index(const char *name)
+{
+    return (unsigned)(name[1] - '0');
 }
 
 /* ---- the event queue: a binary heap by (time, order of scheduling) ---- */
@@ -77,14 +151,8 @@ static bool sooner(const struct event *a, const struct event *b)
     return a->at < b->at || (a->at == b->at && a->seq < b->seq);
 }
 
-struct event *sim_schedule(struct sim *s, uint64_t delay_us, enum event_kind kind, unsigned node)
+static void heap_push(struct sim *s, struct event *ev)
 {
-    struct event *ev = xcalloc(1, sizeof(*ev));
-
-    ev->at = s->now_us + delay_us;
-    ev->seq = ++s->seq;
-    ev->kind = kind;
-    ev->node = node;
     s->heap = mem_grow(s->heap, s->n_heap, &s->cap_heap, sizeof(*s->heap));
     size_t i = s->n_heap++;
     while (i && sooner(ev, s->heap[(i - 1) / 2])) {
@@ -92,6 +160,26 @@ struct event *sim_schedule(struct sim *s, uint64_t delay_us, enum event_kind kin
         i = (i - 1) / 2;
     }
     s->heap[i] = ev;
+}
+
+struct event *sim_schedule(struct sim *s, uint64_t delay_us, enum event_kind kind, unsigned host)
+{
+    struct event *ev = xcalloc(1, sizeof(*ev));
+
+    ev->at = s->now_us + delay_us;
+    ev->seq = ++s->seq;
+    ev->kind = kind;
+    ev->host = host;
+    heap_push(s, ev);
+    return ev;
+}
+
+struct event *sim_schedule_for_agent(struct sim *s, uint64_t delay_us, enum event_kind kind,
+                                     unsigned host)
+{
+    struct event *ev = sim_schedule(s, delay_us, kind, host);
+
+    ev->incarnation = s->hosts[host].incarnation;
     return ev;
 }
 
@@ -117,492 +205,278 @@ static struct event *next_event(struct sim *s)
 static void event_free(struct event *ev)
 {
     step_done(&ev->step);
-    for (size_t i = 0; i < MAX_DATASETS; i++) {
-        volume_state_done(&ev->volumes[i]);
-        container_state_done(&ev->containers[i]);
-    }
-    sim_message_free(ev->message);
+    for (size_t i = 0; ev->list && i < MAX_DATASETS; i++)
+        volume_state_done(&ev->list->volumes[i]);
+    for (size_t i = 0; ev->list && i < MAX_CONTAINERS; i++)
+        container_state_done(&ev->list->containers[i]);
+    free(ev->list);
     free(ev);
-}
-
-/* ---- starting and killing ---- */
-
-static void start_agent(struct sim *s, unsigned i)
-{
-    struct sim_node *n = &s->nodes[i];
-    struct node_config config = {.era = n->era,
-                                 .storage = s->storage,
-                                 .random = s->random,
-                                 .memory = n->memory,
-                                 .resync_us = s->seed % 2 ? 3 * USEC_PER_SEC : 0};
-
-    if (n->brain || !n->host_up)
-        return;
-    n->incarnation++;
-    n->brain = node_new(&config);
-    node_start(n->brain, sim_now(s));
-    sim_schedule(s, sim_random(s, 100000), EV_CONNECT, i)->incarnation = n->incarnation;
-    sim_schedule(s, 1000, EV_AGENT_TICK, i)->incarnation = n->incarnation;
-    sim_trace(s, "n%u agent starts", i);
-}
-
-/* What the agent was doing when it died is either done or not. */
-static void settle_steps(struct sim *s, unsigned i)
-{
-    for (size_t k = 0; k < s->n_heap; k++) {
-        struct event *ev = s->heap[k];
-        bool mine = ev->kind == EV_STEP_DONE && ev->node == i && ev->incarnation == s->nodes[i].incarnation;
-        if (mine && ev->step.kind != STEP_FORBID && sim_chance(s, 50)) {
-            ev->orphaned = true;
-            sim_run_step(s, ev);
-            ev->orphaned = false;
-        } else if (ev->kind == EV_PERSISTED && ev->node == i &&
-                   ev->incarnation == s->nodes[i].incarnation && sim_chance(s, 50)) {
-            s->nodes[i].memory = ev->memory;
-        }
-    }
-}
-
-static void kill_agent(struct sim *s, unsigned i)
-{
-    struct sim_node *n = &s->nodes[i];
-
-    if (!n->brain)
-        return;
-    sim_trace(s, "n%u agent dies", i);
-    sim_break_session(s, i);
-    n->brain = node_free(n->brain);
-    settle_steps(s, i);
-    n->session = 0;
-    for (unsigned d = 0; d < s->n_datasets; d++)
-        n->volumes[d].announced = 0;
-}
-
-static void start_control(struct sim *s)
-{
-    if (s->engine)
-        return;
-    s->control_incarnation++;
-    s->history.generations =
-        xrealloc(s->history.generations, s->history.n + 1, sizeof(*s->history.generations));
-    s->history.generations[s->history.n++] =
-        (struct generation){uuid_random_v4(&s->random), s->store_revision};
-    s->engine = engine_new(&s->history, s->store_revision, s->random);
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        if (s->stored[d])
-            engine_restore_dataset(s->engine, dataset_copy(s->stored[d]));
-        if (s->stored_containers[d])
-            engine_restore_container(s->engine, container_copy(s->stored_containers[d]));
-        if (s->stored_leases[d])
-            engine_restore_lease(s->engine, sim_now(s), s->stored_leases[d]);
-    }
-    engine_tick(s->engine, sim_now(s));
-    sim_schedule(s, 1000, EV_CONTROL_TICK, 0)->incarnation = s->control_incarnation;
-    sim_trace(s, "control starts at revision %llu", (unsigned long long)s->store_revision);
-}
-
-static void store_batch(struct sim *s, const struct batch *b)
-{
-    for (size_t i = 0; i < b->n; i++) {
-        const struct change *c = &b->changes[i];
-        unsigned d = 0;
-        struct uuid id;
-        if (c->revision <= s->store_revision)
-            sim_violation(s, "revision %llu is used again", (unsigned long long)c->revision);
-        s->store_revision = c->revision;
-        if (c->kind == OBJECT_CONTAINER)
-            d = (unsigned)(c->key[1] - '0');
-        else if (uuid_parse(c->key, &id))
-            d = sim_dataset_index(s, &id);
-        if (c->kind == OBJECT_DATASET) {
-            dataset_free(s->stored[d]);
-            s->stored[d] = c->dataset ? dataset_copy(c->dataset) : NULL;
-            sim_trace(s, "commit %llu d%u owner n%u epoch %llu born %d transfer %llu phase %d holders %zu",
-                      (unsigned long long)c->revision, d, sim_node_index(s, &c->dataset->owner),
-                      (unsigned long long)c->dataset->epoch, c->dataset->born,
-                      (unsigned long long)c->dataset->transfer.id, c->dataset->transfer.phase,
-                      c->dataset->n_holders);
-        } else if (c->kind == OBJECT_CONTAINER) {
-            container_free(s->stored_containers[d]);
-            s->stored_containers[d] = c->container ? container_copy(c->container) : NULL;
-        } else {
-            free(s->stored_leases[d]);
-            s->stored_leases[d] = c->lease ? xmemdup(c->lease, sizeof(*c->lease)) : NULL;
-            /* Once the release is durable the dataset may go, whether the answer arrived or not. */
-            if (!c->lease)
-                s->datasets[d].leased = false;
-        }
-    }
-}
-
-static void kill_control(struct sim *s)
-{
-    if (!s->engine)
-        return;
-    sim_trace(s, "control dies");
-    for (size_t i = 0; i < s->n_heap; i++) {
-        struct event *ev = s->heap[i];
-        if (ev->kind == EV_COMMITTED && ev->incarnation == s->control_incarnation && sim_chance(s, 50))
-            store_batch(s, (const struct batch *)(uintptr_t)ev->session);
-    }
-    s->engine = engine_free(s->engine);
-    for (unsigned i = 0; i < s->n_nodes; i++)
-        sim_break_session(s, i);
-    for (unsigned d = 0; d < s->n_datasets; d++)
-        s->datasets[d].busy = false; /* never answered: either outcome is right */
-}
-
-static void kill_host(struct sim *s, unsigned i)
-{
-    if (!s->nodes[i].host_up)
-        return;
-    kill_agent(s, i);
-    s->nodes[i].host_up = false;
-    sim_host_down(s, i);
-    sim_trace(s, "n%u host dies", i);
-}
-
-static void start_host(struct sim *s, unsigned i)
-{
-    if (s->nodes[i].host_up)
-        return;
-    s->nodes[i].host_up = true;
-    s->nodes[i].era = uuid_random_v4(&s->random);
-    start_agent(s, i);
-}
-
-/* The host comes back with empty disks. */
-static void wipe(struct sim *s, unsigned i)
-{
-    if (s->storage == STORAGE_ATTACHABLE)
-        return;
-    kill_host(s, i);
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        s->nodes[i].volumes[d] = (struct sim_volume){0};
-        if (s->stored[d] && dataset_has_holder(s->stored[d], &s->nodes[i].id))
-            s->datasets[d].lost = true;
-    }
-    s->nodes[i].memory = (struct node_memory){0};
-    sim_schedule(s, 1000000 + sim_random(s, 5000000), EV_HOST_START, i);
-    sim_trace(s, "n%u disks are wiped", i);
-}
-
-static void do_fault(struct sim *s)
-{
-    unsigned i = (unsigned)sim_random(s, s->n_nodes);
-
-    switch (sim_random(s, s->wipes ? 7 : 6)) {
-    case 0:
-        kill_agent(s, i);
-        sim_schedule(s, 100000 + sim_random(s, 3000000), EV_AGENT_START, i);
-        break;
-    case 1:
-        kill_host(s, i);
-        sim_schedule(s, 1000000 + sim_random(s, 10000000), EV_HOST_START, i);
-        break;
-    case 2:
-        kill_control(s);
-        sim_schedule(s, 100000 + sim_random(s, 3000000), EV_CONTROL_START, 0);
-        break;
-    case 3:
-        s->nodes[i].partitioned = !s->nodes[i].partitioned;
-        if (s->nodes[i].partitioned)
-            sim_break_session(s, i);
-        sim_trace(s, "n%u partitioned: %d", i, s->nodes[i].partitioned);
-        break;
-    case 4:
-        sim_break_session(s, i);
-        break;
-    case 6:
-        wipe(s, i);
-        break;
-    default: { /* a container crashes */
-        struct sim_volume *v = &s->nodes[i].volumes[sim_random(s, s->n_datasets)];
-        v->running = false;
-        if (s->nodes[i].brain)
-            node_containers_changed(s->nodes[i].brain, sim_now(s));
-        break;
-    }
-    }
-}
-
-static void heal(struct sim *s)
-{
-    start_control(s);
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        s->nodes[i].partitioned = false;
-        start_host(s, i);
-        start_agent(s, i);
-    }
-}
-
-/* ---- what users do ---- */
-
-static void do_command(struct sim *s)
-{
-    unsigned d = (unsigned)sim_random(s, s->n_datasets), n = (unsigned)sim_random(s, s->n_nodes);
-    struct sim_dataset *ds = &s->datasets[d];
-    struct command c = {.dataset_id = ds->id, .node = s->nodes[n].id};
-    unsigned what = (unsigned)sim_random(s, 100);
-
-    if (!s->engine || ds->busy)
-        return;
-    c.id = ++s->next_command;
-    if (!ds->exists) {
-        c.kind = COMMAND_DATASET_CREATE;
-        c.dataset = dataset_new(ds->id);
-        c.dataset->primary = s->nodes[n].id;
-    } else if (ds->deleted) {
-        return;
-    } else if (!ds->container_exists && what < 40) {
-        const struct dataset *now = engine_dataset(s->engine, &ds->id);
-        c.kind = COMMAND_CONTAINER_CREATE;
-        c.container = container_new(ds->container);
-        c.container->image = xstrdup("img:1");
-        c.container->restart_policy = RESTART_ALWAYS;
-        c.container->has_volume = true;
-        c.container->dataset = ds->id;
-        c.container->mountpoint = xstrdup("/data");
-        c.container->node = now ? now->primary : s->nodes[n].id;
-    } else if (what < 75) {
-        c.kind = ds->container_exists ? COMMAND_CONTAINER_MOVE : COMMAND_DATASET_MOVE;
-        c.name = ds->container;
-        s->moves++;
-    } else if (what < 82) {
-        c.kind = COMMAND_LEASE_ACQUIRE;
-    } else if (what < 92) {
-        c.kind = COMMAND_LEASE_RELEASE;
-        ds->leased = false; /* from the request on nothing is promised */
-    } else if (what < 95 && ds->container_exists) {
-        c.kind = COMMAND_CONTAINER_DELETE;
-        c.name = ds->container;
-    } else if (what < 97) {
-        c.kind = COMMAND_DATASET_DELETE;
-    } else {
-        return;
-    }
-    unsigned slot = c.id & 0x3fff;
-    s->commands[slot].id = c.id;
-    s->commands[slot].dataset = d;
-    s->commands[slot].kind = c.kind;
-    s->commands[slot].node = n;
-    ds->busy = true;
-    sim_trace(s, "command %d d%u n%u", c.kind, d, n);
-    engine_command(s->engine, sim_now(s), &c);
-}
-
-/* Containers write: each write builds on the last one that was acknowledged, wherever that was. */
-static void do_writes(struct sim *s)
-{
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        for (unsigned d = 0; d < s->n_datasets; d++) {
-            struct sim_volume *v = &s->nodes[i].volumes[d];
-            uint64_t *version = s->storage == STORAGE_ATTACHABLE ? &s->shared[d].version : &v->version;
-            if (!v->running)
-                continue;
-            if (!v->mounted || v->mark.state != MARK_OWNED)
-                sim_violation(s, "a container on n%u runs on d%u, which is not its node's", i, d);
-            if (*version != s->datasets[d].acked)
-                sim_violation(s, "n%u has version %llu of d%u, but %llu was acknowledged", i,
-                              (unsigned long long)*version, d,
-                              (unsigned long long)s->datasets[d].acked);
-            *version = ++s->datasets[d].acked;
-            s->writes++;
-        }
-    }
-}
-
-/* ---- invariants after every event ---- */
-
-static void check(struct sim *s)
-{
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        for (unsigned i = 0; i < s->n_nodes; i++) {
-            if (s->nodes[i].volumes[d].mounted && sim_is_mounted_anywhere_else(s, d, i)) {
-                sim_violation(s, "two nodes have d%u mounted, one is n%u", d, i);
-                return;
-            }
-        }
-        const struct dataset *st = s->stored[d];
-        if (s->datasets[d].exists && !st)
-            sim_violation(s, "the acknowledged create of d%u is not in the store", d);
-        if (s->datasets[d].deleted && st && !st->deleted)
-            sim_violation(s, "the acknowledged delete of d%u is not in the store", d);
-        if (!s->engine || !st)
-            continue;
-        const struct dataset *now = engine_dataset(s->engine, &s->datasets[d].id);
-        if (!now || now->deleted || now->transfer.id || uuid_eq(&now->owner, &now->primary))
-            continue;
-        struct reason r;
-        engine_dataset_reason(s->engine, sim_now(s), &now->id, &r);
-        if (r.code == REASON_NONE)
-            sim_violation(s, "d%u is not where it is wanted, without a reason", d);
-        reason_done(&r);
-    }
-}
-
-/* Is everything as wanted, and nothing left over? The first thing that is not, or NULL. */
-static const char *unsettled(struct sim *s, char *buf, size_t size)
-{
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        const struct dataset *st = s->stored[d];
-        const struct container *c = s->stored_containers[d];
-        if (!st || s->datasets[d].lost)
-            continue;
-        bool held = s->stored_leases[d] && uuid_eq(&s->stored_leases[d]->node, &st->owner);
-        if (st->deleted && (c || held))
-            continue; /* waits until the user deletes the container or releases the lease */
-        for (unsigned i = 0; i < s->n_nodes; i++) {
-            const struct sim_volume *v = &s->nodes[i].volumes[d];
-            bool owner = uuid_eq(&st->owner, &s->nodes[i].id) && !st->tombstone;
-            bool shared = s->storage == STORAGE_ATTACHABLE;
-            (void)snprintf(buf, size, "d%u on n%u", d, i);
-            if (owner != v->mounted)
-                return buf;
-            if (!owner && !held && (v->mark.state != MARK_NONE || v->n_snapshots || (!shared && v->present) || v->here))
-                return buf;
-            if (!held && st->deleted && !c && (v->here || v->mounted || (!shared && v->present)))
-                return buf;
-            if (owner && !held && !st->deleted && (c != NULL) != v->running)
-                return buf;
-        }
-        (void)snprintf(buf, size, "record of d%u", d);
-        if (held)
-            continue;
-        if (st->deleted && !c && (st->n_holders || !st->tombstone))
-            return buf;
-        if (!st->deleted && (!uuid_eq(&st->owner, &st->primary) || st->transfer.id ||
-                             st->n_holders != 1 || !st->born))
-            return buf;
-    }
-    return NULL;
 }
 
 /* ---- the loop ---- */
 
+/* What a suspended host would do itself. */
+static bool waits_for_host(enum event_kind k)
+{
+    return k == EV_TO_AGENT || k == EV_STEP_DONE || k == EV_PERSISTED || k == EV_AGENT_CLOSED ||
+           k == EV_CONNECT || k == EV_AGENT_TICK || k == EV_AGENT_START || k == EV_VOLUME_CHANGED ||
+           k == EV_CONTAINER_DIES || k == EV_CONTAINERS_CHANGED;
+}
+
+static void look(struct sim *s)
+{
+    char buf[128];
+
+    if (sim_unsettled(s, buf, sizeof(buf))) {
+        s->settled_us = 0;
+    } else if (!s->settled_us) {
+        /* In some runs it must stay that way for a while. */
+        s->settled_us = s->now_us + (s->options.seed % 4 ? 0 : 40 * USEC_PER_SEC);
+    }
+    if (s->settled_us && s->now_us >= s->settled_us)
+        s->done = true;
+    sim_schedule(s, USEC_PER_SEC, EV_LOOK, 0);
+}
+
+static void write_everywhere(struct sim *s)
+{
+    for (unsigned i = 0; i < s->n_hosts; i++)
+        sim_write(s, i);
+    sim_schedule(s, 5000 + sim_random(s, 60000), EV_WRITE, 0);
+}
+
+static void dispatch_to_agent(struct sim *s, struct event *ev)
+{
+    struct sim_host *h = &s->hosts[ev->host];
+
+    if (!h->brain || h->incarnation != ev->incarnation)
+        return;
+    switch (ev->kind) {
+    case EV_PERSISTED:
+        h->memory = ev->memory;
+        node_persisted(h->brain, sim_now(s), &ev->memory);
+        sim_trace(s, "h%u remembers revision %llu%s", ev->host,
+                  (unsigned long long)ev->memory.seen_revision,
+                  node_store_refused(h->brain) ? ", refuses" : "");
+        if (node_hello_is_outdated(h->brain))
+            sim_break_session(s, ev->host, 1000, 4 * USEC_PER_SEC);
+        break;
+    case EV_AGENT_CLOSED:
+        sim_agent_closed(s, ev);
+        break;
+    case EV_CONNECT:
+        sim_connect(s, ev->host);
+        break;
+    case EV_AGENT_TICK:
+        if (h->tick_us != ev->at)
+            break;
+        h->tick_us = 0;
+        node_tick(h->brain, sim_now(s));
+        break;
+    case EV_VOLUME_CHANGED:
+        node_volume_changed(h->brain, sim_now(s), &s->datasets[ev->number].id);
+        break;
+    case EV_CONTAINERS_CHANGED:
+        node_containers_changed(h->brain, sim_now(s));
+        break;
+    default:
+        break;
+    }
+}
+
+static void dispatch_to_control(struct sim *s, struct event *ev)
+{
+    if (!s->engine || s->control_incarnation != ev->incarnation)
+        return;
+    s->engine_touched = true;
+    switch (ev->kind) {
+    case EV_COMMITTED:
+        if (ev->fails_before) {
+            sim_trace(s, "commit fails");
+            engine_commit_failed(s->engine, sim_control_now(s), ev->number, "disk full");
+        } else {
+            sim_commit(s, ev->batch);
+            engine_committed(s->engine, sim_control_now(s), ev->number);
+        }
+        break;
+    case EV_CONTROL_CLOSED:
+        sim_control_closed(s, ev);
+        break;
+    case EV_CONTROL_TICK:
+        if (s->control_tick_us != ev->at)
+            break;
+        s->control_tick_us = 0;
+        engine_tick(s->engine, sim_control_now(s));
+        break;
+    default:
+        break;
+    }
+}
+
 static void dispatch(struct sim *s, struct event *ev)
 {
-    struct sim_node *n = &s->nodes[ev->node];
-    bool agent = n->brain && n->incarnation == ev->incarnation;
-    bool control = s->engine && s->control_incarnation == ev->incarnation;
-
     switch (ev->kind) {
     case EV_TO_CONTROL:
-        sim_deliver_to_control(s, ev);
-        break;
     case EV_TO_AGENT:
-        sim_deliver_to_agent(s, ev);
+        sim_deliver(s, ev);
         break;
     case EV_STEP_DONE:
         sim_run_step(s, ev);
         break;
     case EV_PERSISTED:
-        if (agent) {
-            n->memory = ev->memory;
-            node_persisted(n->brain, sim_now(s), &ev->memory);
-            if (node_store_refused(n->brain))
-                sim_break_session(s, ev->node);
-        }
+    case EV_AGENT_CLOSED:
+    case EV_CONNECT:
+    case EV_AGENT_TICK:
+    case EV_VOLUME_CHANGED:
+    case EV_CONTAINERS_CHANGED:
+        dispatch_to_agent(s, ev);
         break;
     case EV_COMMITTED:
-        if (control && ev->fails_before) {
-            engine_commit_failed(s->engine, sim_now(s), ev->number, "disk full");
-        } else if (control) {
-            store_batch(s, (const struct batch *)(uintptr_t)ev->session);
-            engine_committed(s->engine, sim_now(s), ev->number);
-        }
-        break;
-    case EV_AGENT_CLOSED:
-        if (agent && n->session == ev->session) {
-            n->session = 0;
-            node_session_down(n->brain, sim_now(s));
-            sim_connect(s, ev->node);
-        }
-        break;
     case EV_CONTROL_CLOSED:
-        if (control)
-            engine_session_closed(s->engine, sim_now(s), ev->session);
-        break;
-    case EV_CONNECT:
-        if (agent)
-            sim_connect(s, ev->node);
-        break;
     case EV_CONTROL_TICK:
-        if (control) {
-            if (engine_deadline(s->engine) <= s->now_us)
-                engine_tick(s->engine, sim_now(s));
-            sim_schedule(s, 200000, EV_CONTROL_TICK, 0)->incarnation = ev->incarnation;
-        }
-        break;
-    case EV_AGENT_TICK:
-        if (agent) {
-            if (node_deadline(n->brain) <= s->now_us)
-                node_tick(n->brain, sim_now(s));
-            sim_schedule(s, 50000, EV_AGENT_TICK, ev->node)->incarnation = ev->incarnation;
-        }
-        break;
-    case EV_VOLUME_CHANGED:
-        if (agent)
-            node_volume_changed(n->brain, sim_now(s), &s->datasets[ev->number].id);
+        dispatch_to_control(s, ev);
         break;
     case EV_WRITE:
-        do_writes(s);
-        sim_schedule(s, 20000, EV_WRITE, 0);
+        write_everywhere(s);
         break;
-    case EV_WORKLOAD:
-        if (sim_faults(s)) {
-            do_command(s);
-            sim_schedule(s, sim_random(s, 1500000), EV_WORKLOAD, 0);
-        }
+    case EV_COMMAND:
+        sim_issue(s, (unsigned)ev->number);
         break;
     case EV_FAULT:
-        if (sim_faults(s)) {
-            do_fault(s);
-            sim_schedule(s, sim_random(s, 5000000), EV_FAULT, 0);
-        } else {
-            heal(s);
-        }
+        sim_inject(s, (unsigned)ev->number);
+        break;
+    case EV_UNDO:
+        sim_undo(s, ev);
+        break;
+    case EV_HEAL:
+        sim_heal(s);
         break;
     case EV_AGENT_START:
-        start_agent(s, ev->node);
+        sim_start_agent(s, ev->host);
         break;
     case EV_HOST_START:
-        start_host(s, ev->node);
+        sim_start_host(s, ev->host);
+        break;
+    case EV_HOST_RESUME:
+        if (sim_suspended(s, ev->host))
+            break;
+        sim_trace(s, "h%u goes on", ev->host);
+        sim_write(s, ev->host); /* before it hears of anything */
         break;
     case EV_CONTROL_START:
-        start_control(s);
+        sim_start_control(s);
+        break;
+    case EV_CONTAINER_DIES:
+        if (s->hosts[ev->host].containers[ev->number].crash_us == ev->at)
+            sim_container_dies(s, ev->host, (unsigned)ev->number);
+        break;
+    case EV_LOOK:
+        look(s);
         break;
     case EV_MAX:
         break;
     }
 }
 
-static void set_up(struct sim *s, uint64_t seed, bool trace)
+/* Brains say when they want to be woken; nothing else wakes them. */
+static void arm(struct sim *s, unsigned host)
 {
-    s->seed = seed;
-    s->random_state = seed * 0x9e3779b97f4a7c15u + 1;
+    struct sim_host *h = &s->hosts[host];
+    uint64_t at = h->brain ? node_deadline(h->brain) : USEC_NEVER;
+
+    if (at == USEC_NEVER)
+        return;
+    if (at <= s->now_us)
+        at = s->now_us + 1000;
+    if (h->tick_us > s->now_us && h->tick_us <= at)
+        return;
+    sim_schedule_for_agent(s, at - s->now_us, EV_AGENT_TICK, host);
+    h->tick_us = at;
+}
+
+static void arm_control(struct sim *s)
+{
+    uint64_t at = s->engine ? engine_deadline(s->engine) : USEC_NEVER;
+
+    if (at == USEC_NEVER)
+        return;
+    if (at <= s->now_us)
+        at = s->now_us + 1000;
+    if (s->control_tick_us > s->now_us && s->control_tick_us <= at)
+        return;
+    sim_schedule(s, at - s->now_us, EV_CONTROL_TICK, 0)->incarnation = s->control_incarnation;
+    s->control_tick_us = at;
+}
+
+static void step_world(struct sim *s)
+{
+    struct event *ev = next_event(s);
+    bool only_writes = ev->kind == EV_WRITE || ev->kind == EV_LOOK;
+
+    s->now_us = ev->at;
+    if (waits_for_host(ev->kind) && sim_suspended(s, ev->host)) {
+        ev->at = s->hosts[ev->host].suspended_until_us;
+        if (ev->kind == EV_AGENT_TICK && s->hosts[ev->host].tick_us == s->now_us)
+            s->hosts[ev->host].tick_us = ev->at;
+        if (ev->kind == EV_CONTAINER_DIES)
+            s->hosts[ev->host].containers[ev->number].crash_us = ev->at;
+        heap_push(s, ev);
+        return;
+    }
+    s->result->events++;
+    s->engine_touched = false;
+    dispatch(s, ev);
+    event_free(ev);
+    if (only_writes)
+        return;
+    for (unsigned i = 0; i < s->n_hosts; i++) {
+        sim_take_node_effects(s, i);
+        arm(s, i);
+    }
+    sim_take_engine_effects(s);
+    arm_control(s);
+    sim_check(s);
+    if (s->result->events > TOO_MANY_EVENTS)
+        sim_violation(s, V_BACKOFF, "something goes round in circles: %u events", TOO_MANY_EVENTS);
+}
+
+/* ---- a run ---- */
+
+static void set_up(struct sim *s)
+{
+    const struct sim_options *o = &s->options;
+
+    s->random_state = o->seed * 0x9e3779b97f4a7c15u + 1;
     s->random = random_seeded(&s->random_state);
-    s->trace = trace;
-    s->n_nodes = 2 + (unsigned)sim_random(s, 3);
-    s->n_datasets = 1 + (unsigned)sim_random(s, 3);
-    s->wipes = sim_chance(s, 10);
-    s->storage = sim_chance(s, 70) ? STORAGE_LOCAL : STORAGE_ATTACHABLE;
-    s->history.store = uuid_random_v4(&s->random);
-    s->end_faults_us = 40 * USEC_PER_SEC;
-    s->end_us = s->end_faults_us + 200 * USEC_PER_SEC;
-    for (unsigned i = 0; i < s->n_datasets; i++) {
+    unsigned nodes = 2 + (unsigned)sim_random(s, 3), datasets = 1 + (unsigned)sim_random(s, 3);
+    s->n_nodes = o->nodes ? o->nodes : nodes;
+    s->n_datasets = o->datasets ? o->datasets : datasets;
+    s->n_containers = s->n_datasets + 2;
+    s->storage = sim_chance(s, 65) ? STORAGE_LOCAL : STORAGE_ATTACHABLE;
+    s->store.history.store = uuid_random_v4(&s->random);
+    s->engine_random_state = sim_random(s, UINT64_MAX);
+    uint64_t until = sim_chance(s, 5) ? 150 : 20 + sim_random(s, 25);
+    s->end_faults_us = o->until_us ? o->until_us : until * USEC_PER_SEC;
+    s->end_us = s->end_faults_us + SETTLE_US;
+    for (unsigned i = 0; i < s->n_datasets; i++)
         s->datasets[i].id = uuid_random_v4(&s->random);
-        (void)snprintf(s->datasets[i].container, sizeof(s->datasets[i].container), "c%u", i);
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        s->hosts[i].id = uuid_random_v4(&s->random);
+    s->n_hosts = s->n_nodes + 1;
+    s->hosts[s->n_nodes].id = s->hosts[0].id; /* off, unless a fault switches it on */
+    for (unsigned i = 0; i < s->n_hosts; i++) {
+        s->hosts[i].random_state = sim_random(s, UINT64_MAX);
+        for (size_t k = 0; k < ARRAY_SIZE(s->hosts[i].slots); k++)
+            s->hosts[i].slots[k] = -1;
     }
-    start_control(s);
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        s->nodes[i].id = uuid_random_v4(&s->random);
-        start_host(s, i);
-    }
+    sim_plan_faults(s);
+    sim_start_control(s);
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        sim_start_host(s, i);
     sim_schedule(s, 1000, EV_WRITE, 0);
-    sim_schedule(s, 100000, EV_WORKLOAD, 0);
-    sim_schedule(s, 3000000, EV_FAULT, 0);
-    sim_schedule(s, s->end_faults_us, EV_FAULT, 0);
+    sim_schedule(s, 100000, EV_COMMAND, 0);
+    sim_schedule(s, s->end_faults_us, EV_HEAL, 0);
+    sim_schedule(s, s->end_faults_us + 2 * USEC_PER_SEC, EV_LOOK, 0);
 }
 
 static void tear_down(struct sim *s)
@@ -610,117 +484,58 @@ static void tear_down(struct sim *s)
     while (s->n_heap)
         event_free(next_event(s));
     engine_free(s->engine);
-    for (unsigned i = 0; i < s->n_nodes; i++)
-        node_free(s->nodes[i].brain);
+    for (unsigned i = 0; i < s->n_hosts; i++)
+        node_free(s->hosts[i].brain);
     for (unsigned d = 0; d < s->n_datasets; d++) {
-        dataset_free(s->stored[d]);
-        container_free(s->stored_containers[d]);
-        free(s->stored_leases[d]);
+        dataset_free(s->store.datasets[d]);
+        free(s->store.leases[d]);
     }
-    history_done(&s->history);
+    for (unsigned c = 0; c < s->n_containers; c++)
+        container_free(s->store.containers[c]);
+    history_done(&s->store.history);
+    sim_net_done(s);
     free(s->heap);
+    free(s->old_tag);
+    free(s);
 }
 
-static bool run_seed(uint64_t seed, bool trace, struct sim *total)
+static void judge_end(struct sim *s)
+{
+    char buf[128];
+    struct reason r = {0}, rc = {0};
+    const char *what = sim_unsettled(s, buf, sizeof(buf));
+
+    if (!what || s->result->violation)
+        return;
+    const char *d = strchr(buf, 'd');
+    unsigned index = d && d[1] >= '0' ? (unsigned)(d[1] - '0') % s->n_datasets : 0;
+    char name[] = {'c', (char)('0' + index), '\0'};
+    if (s->engine) {
+        engine_dataset_reason(s->engine, sim_control_now(s), &s->datasets[index].id, &r);
+        engine_container_reason(s->engine, sim_control_now(s), name, &rc);
+    }
+    sim_violation(
+        s, V_UNSETTLED,
+        "not settled %llu s after the last fault: %s (dataset: %s: %s; container: %s: %s)",
+        (unsigned long long)(SETTLE_US / USEC_PER_SEC), what, reason_code_name(r.code),
+        r.text ? r.text : "", reason_code_name(rc.code), rc.text ? rc.text : "");
+    reason_done(&r);
+    reason_done(&rc);
+}
+
+void sim_run(const struct sim_options *options, struct sim_result *ret)
 {
     struct sim *s = xcalloc(1, sizeof(*s));
-    char buf[64];
 
-    set_up(s, seed, trace);
-    while (!s->failed && s->now_us < s->end_us) {
-        struct event *ev = next_event(s);
-        s->now_us = ev->at;
-        s->events++;
-        dispatch(s, ev);
-        event_free(ev);
-        for (unsigned i = 0; i < s->n_nodes; i++)
-            sim_take_node_effects(s, i);
-        sim_take_engine_effects(s);
-        check(s);
-        if (s->now_us > s->end_faults_us + 20 * USEC_PER_SEC && s->events % 64 == 0 &&
-            !unsettled(s, buf, sizeof(buf)))
-            break;
-    }
-    const char *what = s->failed ? NULL : unsettled(s, buf, sizeof(buf));
-    if (what) {
-        struct reason r;
-        engine_dataset_reason(s->engine, sim_now(s), &s->datasets[(unsigned)(strchr(buf, 'd')[1] - '0') % MAX_DATASETS].id, &r);
-        sim_violation(s, "not settled %llu s after the last fault: %s (%s: %s)",
-                      (unsigned long long)((s->end_us - s->end_faults_us) / USEC_PER_SEC), what,
-                      reason_code_name(r.code), r.text ? r.text : "");
-        reason_done(&r);
-        engine_container_reason(s->engine, sim_now(s), s->datasets[(unsigned)(strchr(buf, 'd')[1] - '0') % MAX_DATASETS].container, &r);
-        sim_trace(s, "container: %s: %s", reason_code_name(r.code), r.text ? r.text : "");
-        reason_done(&r);
-    }
-    if (s->failed)
-        printf("seed %llu at %.6f s: %s\n", (unsigned long long)seed,
-               (double)s->now_us / USEC_PER_SEC, s->why);
-    total->moves += s->moves;
-    total->writes += s->writes;
-    total->events += s->events;
-    bool failed = s->failed;
+    memset(ret, 0, sizeof(*ret));
+    s->options = *options;
+    s->result = ret;
+    set_up(s);
+    ret->nodes = s->n_nodes;
+    ret->datasets = s->n_datasets;
+    ret->end_faults_us = s->end_faults_us;
+    while (!ret->violation && !s->done && s->now_us < s->end_us)
+        step_world(s);
+    judge_end(s);
     tear_down(s);
-    free(s);
-    return !failed;
-}
-
-#ifdef FLOCKER_FAULTS
-enum core_fault core_fault;
-
-static bool set_fault(const char *name)
-{
-#define CORE_FAULT_NAME(fault) #fault,
-    static const char *const names[] = {CORE_FAULTS(CORE_FAULT_NAME)};
-
-    for (unsigned i = 0; i < FAULT_MAX; i++) {
-        if (streq(names[i], name)) {
-            core_fault = (enum core_fault)i;
-            return true;
-        }
-    }
-    for (unsigned i = 1; i < FAULT_MAX; i++)
-        fprintf(stderr, "%s\n", names[i]);
-    return false;
-}
-#else
-static bool set_fault(const char *name)
-{
-    fprintf(stderr, "--fault %s: this build has no faults; use flocker-sim-faulty\n", name);
-    return false;
-}
-#endif
-
-int main(int argc, char **argv)
-{
-    uint64_t seeds = 1000, first = 1, violations = 0;
-    bool trace = false;
-    struct sim total = {0};
-
-    for (int i = 1; i < argc; i++) {
-        bool has_value = i + 1 < argc;
-        if (streq(argv[i], "--trace")) {
-            trace = true;
-        } else if (streq(argv[i], "--fault") && has_value) {
-            if (!set_fault(argv[++i]))
-                return 1;
-        } else if (streq(argv[i], "--seeds") && has_value) {
-            seeds = strtoull(argv[++i], NULL, 10);
-        } else if (streq(argv[i], "--first") && has_value) {
-            first = strtoull(argv[++i], NULL, 10);
-        } else if (streq(argv[i], "--seed") && has_value) {
-            first = strtoull(argv[++i], NULL, 10);
-            seeds = 1;
-        } else {
-            fprintf(stderr, "usage: flocker-sim [--seeds N] [--first S] [--seed S] [--trace]\n");
-            return 1;
-        }
-    }
-    for (uint64_t seed = first; seed < first + seeds && violations < 10; seed++)
-        violations += !run_seed(seed, trace, &total);
-    printf("%llu events, %llu moves asked for, %llu writes\n", (unsigned long long)total.events,
-           (unsigned long long)total.moves, (unsigned long long)total.writes);
-    fflush(stdout);
-    printf("%llu seeds, %llu violations\n", (unsigned long long)seeds, (unsigned long long)violations);
-    return violations ? 1 : 0;
 }

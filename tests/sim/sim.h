@@ -1,5 +1,6 @@
-/* A whole cluster in one thread: the real engine and node brains, with simulated clock, network, disks, containers
- * and crashes. One seed gives one run, event by event. */
+/* A whole cluster in one thread: the real engine and node brains, with simulated clock, network, store, disks,
+ * container engines and users. One seed gives one run, event by event; README.md in this folder says what is modelled
+ * and what is checked. */
 #pragma once
 
 #include "core/engine.h"
@@ -7,56 +8,152 @@
 
 #include <stdio.h>
 
-#define MAX_NODES 5
+#define MAX_NODES 8
+#define MAX_HOSTS (MAX_NODES + 1) /* one more: a machine with a copy of node 0's certificate */
 #define MAX_DATASETS 4
-#define MAX_SNAPSHOTS 512
+#define MAX_CONTAINERS (MAX_DATASETS + 2) /* one a dataset, and two without a volume */
+#define MAX_SNAPSHOTS 40
+#define MAX_INJECTED 4096 /* faults, and likewise commands, of a run */
+#define SETTLE_US                                                                                  \
+    (150 * USEC_PER_SEC) /* so long after the last fault everything must be as wanted */
+
+enum violation {
+    V_NONE,
+    V_TWO_WRITERS,
+    V_LOST_WRITE,
+    V_STORE,
+    V_LEASE,
+    V_RESURRECTED,
+    V_RECREATED,
+    V_DEVICE,
+    V_NO_REASON,
+    V_UNSETTLED,
+    V_NUMBERS,
+    V_SESSION,
+    V_BACKOFF,
+    V_TAG,
+    V_SIMULATOR, /* it contradicts itself */
+    V_MAX,
+};
+const char *violation_name(enum violation v);
+
+/* What the world does to the cluster; each run has its own mix. */
+enum nuisance {
+    N_AGENT_KILL,
+    N_AGENT_TWICE,
+    N_HOST_REBOOT,
+    N_HOST_DEAD,
+    N_HOST_SUSPEND,
+    N_CONTROL_KILL,
+    N_CLOCK_JUMP,
+    N_PARTITION,
+    N_ONE_WAY,
+    N_BREAK,
+    N_SLOW_NET,
+    N_SLOW_STORE,
+    N_FULL_STORE,
+    N_SLOW_DISK,
+    N_BAD_DISK,
+    N_VANISH,
+    N_WIPE,
+    N_CONTAINER_CRASH,
+    N_CRASH_LOOP,
+    N_DOCKER_RESTART,
+    N_PULL_FAILS,
+    N_CLONE,
+    N_MAX,
+};
+
+struct sim_options {
+    uint64_t seed;
+    unsigned nodes, datasets; /* 0 = by the seed */
+    uint64_t until_us;        /* faults and commands end then; 0 = by the seed */
+    const bool *skip_faults;  /* of MAX_INJECTED, by index; NULL = none is left out */
+    const bool *skip_commands;
+    bool trace;    /* print what happens */
+    bool remember; /* keep the last lines of it for the result */
+};
+
+#define LAST_LINES 40
+#define LINE_SIZE 240
+
+struct sim_result {
+    enum violation violation; /* V_NONE: all went well */
+    char why[512];
+    uint64_t at_us, end_faults_us;
+    unsigned nodes, datasets, faults, commands; /* how many there were, also those left out */
+    uint64_t events, moves, writes;
+    char last[LAST_LINES][LINE_SIZE];
+    unsigned n_last; /* the newest is last[(n_last - 1) % LAST_LINES] */
+};
+
+void sim_run(const struct sim_options *options, struct sim_result *ret);
+
+/* ---- the world ---- */
 
 struct sim_snapshot {
     char name[SNAPSHOT_NAME_SIZE];
-    uint64_t version;
+    uint64_t version, life;
 };
 
-/* Bytes of one dataset on one node. */
+/* Bytes of one dataset on one host. */
 struct sim_volume {
     bool present;
-    uint64_t version; /* content: number of the last write in it */
+    bool partial; /* half a stream, or half a promotion */
+    uint64_t version,
+        life; /* content: number of the last write in it; of which creation under the id */
     struct volume_mark mark;
     struct sim_snapshot snapshots[MAX_SNAPSHOTS];
     size_t n_snapshots;
-    bool mounted; /* volatile */
-    /* A container on it; volatile. */
+    bool mounted;       /* volatile, like the rest */
+    unsigned device;    /* attachable: slot it was mounted from */
+    uint64_t announced; /* transfer that the mover takes */
+    struct uuid announced_from;
+};
+
+struct sim_container {
     bool running;
     bool here; /* exists, maybe exited */
     uint64_t created;
-    struct uuid container_era;
-    uint64_t announced; /* transfer that the mover takes; volatile with the agent */
-    unsigned announced_from;
+    struct uuid era;
+    int dataset;       /* index; -1 = no volume */
+    uint64_t crash_us; /* when it dies; 0 = not */
 };
 
-struct sim_node {
-    struct uuid id, era;
-    struct node *brain; /* NULL: the agent is not running */
-    bool host_up;
-    uint64_t incarnation; /* of the agent */
-    struct node_memory memory; /* durable */
+struct sim_host {
+    struct uuid id, era; /* two hosts with one id: a copied certificate */
+    struct node *brain;  /* NULL: the agent is not running */
+    uint64_t random_state;
+    bool up, dead;               /* dead: never comes back */
+    uint64_t suspended_until_us; /* nothing happens on it before; 0 = awake */
+    uint64_t incarnation;        /* of the agent */
+    uint64_t tick_us;            /* when it is woken; 0 = not */
+    struct node_memory memory;   /* durable */
     struct sim_volume volumes[MAX_DATASETS];
-    bool partitioned;
-    uint64_t session;      /* the agent's end; 0 = none */
-    uint64_t last_up, last_down; /* delivery times so far: a stream keeps its order */
+    struct sim_container containers[MAX_CONTAINERS];
+    int slots[MAX_DATASETS +
+              2];          /* attachable: device names; which volume is behind each, -1 = none */
+    bool cut_up, cut_down; /* to, and from, the control service; with both also from other nodes */
+    uint64_t slow_disk_us, bad_disk_us, docker_down_us, pull_fails_us, crash_loop_us; /* until */
+    uint64_t session; /* the agent's end; 0 = none */
+};
+
+struct sim_lease {
+    bool promised; /* acknowledged and not released */
+    unsigned node;
+    uint64_t until_us; /* not before */
 };
 
 struct sim_dataset {
     struct uuid id;
-    char container[16]; /* name, "" = none configured by us */
-    uint64_t acked;     /* last write a container was told is safe */
-    bool exists;        /* its create was acknowledged */
-    bool deleted;       /* its delete was acknowledged */
-    bool busy;          /* a command about it is unanswered */
-    bool container_busy;
+    uint64_t acked; /* last write a container was told is safe */
+    uint64_t life;  /* how often a dataset was created under the id */
+    bool exists;    /* its create was acknowledged */
+    bool deleted;   /* its delete was acknowledged */
+    bool busy;      /* a command about it is unanswered */
     bool container_exists;
-    bool lost;          /* a disk with a copy of it was wiped: it may stay where it is */
-    bool leased;        /* acknowledged and not released */
-    unsigned lease_node;
+    bool lost; /* a disk with a copy of it is gone: it may stay where it is */
+    struct sim_lease lease;
 };
 
 enum event_kind {
@@ -71,99 +168,196 @@ enum event_kind {
     EV_CONTROL_TICK,
     EV_AGENT_TICK,
     EV_WRITE,
-    EV_WORKLOAD,
+    EV_COMMAND,
     EV_FAULT,
+    EV_HEAL,
+    EV_UNDO, /* a fault that lasts ends */
     EV_AGENT_START,
     EV_HOST_START,
+    EV_HOST_RESUME,
     EV_CONTROL_START,
     EV_VOLUME_CHANGED,
+    EV_CONTAINER_DIES,
+    EV_CONTAINERS_CHANGED,
+    EV_LOOK, /* has it settled? */
     EV_MAX,
 };
 
 struct sim_message; /* sim_net.c */
 
+/* What a list step saw. */
+struct sim_list {
+    struct volume_state volumes[MAX_DATASETS];
+    struct container_state containers[MAX_CONTAINERS];
+    size_t n_volumes, n_containers;
+    bool fails;
+};
+
 struct event {
     uint64_t at, seq;
     enum event_kind kind;
-    unsigned node;
+    unsigned host;
     uint64_t session;
     uint64_t incarnation; /* of the agent or the control service it belongs to */
-    uint64_t number;      /* batch, step */
-    struct sim_message *message;
+    uint64_t number;
+    const struct batch *batch;
     struct step step;
     struct node_memory memory;
-    /* A list says what was there when it began; steps may have been done since. */
-    struct volume_state volumes[MAX_DATASETS];
-    struct container_state containers[MAX_DATASETS];
-    size_t n_volumes, n_containers;
+    struct sim_list
+        *list;       /* a list says what was there when it began; steps may have been done since */
+    unsigned cut_at; /* the step fails at its n-th part; 0 = not */
     bool fails_before, fails_after;
-    bool orphaned; /* the agent died in it; what it had begun is being finished now */
+    bool taken;    /* SEND: the peer's mover took the stream when it began */
+    bool settling; /* the agent died in the step */
+};
+
+struct sim_session {
+    uint64_t number;
+    unsigned host;
+    uint64_t agent, control; /* incarnations at its ends */
+    bool agent_open, control_open;
+    bool dead; /* nothing passes any more */
+    bool greeted;
+    struct sim_message *up, **up_last, *down, **down_last;
+    uint64_t last_up_us, last_down_us; /* delivery times so far: a stream keeps its order */
+};
+
+struct sim_store {
+    struct history history;
+    uint64_t revision;
+    struct dataset *datasets[MAX_DATASETS];
+    struct container *containers[MAX_CONTAINERS];
+    struct lease *leases[MAX_DATASETS];
+    uint64_t slow_us, full_us; /* until */
+};
+
+struct sim_command {
+    uint64_t id;
+    unsigned subject; /* index of the dataset or container */
+    enum command_kind kind;
+    unsigned node;
+    uint64_t until_us; /* LEASE_ACQUIRE */
+    uint64_t
+        tag_changes; /* as many acknowledged changes were known when the tag was read; UINT64_MAX = no tag */
 };
 
 struct sim {
-    uint64_t seed, random_state;
+    struct sim_options options;
+    struct sim_result *result;
+    uint64_t random_state, engine_random_state;
     struct random random;
     uint64_t now_us, end_faults_us, end_us, seq;
-    bool trace;
-    bool wipes; /* disks fail in this run */
+    int64_t wall_us; /* the control service's wall clock: ahead of the true one by that */
+    bool wall_jumped;
+    bool nuisances[N_MAX];
+    unsigned fault_gap_us;
     struct event **heap;
     size_t n_heap, cap_heap;
+    bool done;
 
     struct engine *engine; /* NULL: the control service is not running */
-    uint64_t control_incarnation;
-    struct history history;
-    uint64_t store_revision;
-    struct dataset *stored[MAX_DATASETS];
-    struct container *stored_containers[MAX_DATASETS];
-    struct lease *stored_leases[MAX_DATASETS];
-    uint64_t next_session, next_command;
-    unsigned session_node[1 << 16]; /* which node a session number belongs to */
+    uint64_t control_incarnation, control_tick_us;
+    struct sim_store store;
+    struct sim_session **sessions; /* by number - 1 */
+    size_t n_sessions, cap_sessions;
 
-    unsigned n_nodes, n_datasets;
+    unsigned n_nodes, n_hosts, n_datasets, n_containers;
     enum storage_kind storage;
-    struct sim_node nodes[MAX_NODES];
+    struct sim_host hosts[MAX_HOSTS];
     struct sim_dataset datasets[MAX_DATASETS];
+    bool container_exists[MAX_CONTAINERS],
+        container_busy[MAX_CONTAINERS]; /* those without a volume */
     struct {
+        bool present, formatted;
         bool attached;
-        unsigned node; /* attachable storage: where the one volume is attached */
-        bool present;
-        uint64_t version;
-    } shared[MAX_DATASETS];
+        unsigned host; /* where the one volume is attached */
+        uint64_t version, life;
+    } shared[MAX_DATASETS]; /* attachable storage */
+    uint64_t slow_net_us;
 
-    struct {
-        uint64_t id;
-        unsigned dataset;
-        enum command_kind kind;
-        unsigned node;
-    } commands[1 << 14];
-    uint64_t moves, writes, events;
-    bool failed;
-    char why[512];
+    struct sim_command commands[512];
+    uint64_t next_command;
+    uint64_t acknowledged_changes;
+    char *old_tag;
+    uint64_t old_tag_changes;
+    bool engine_touched;
+    bool
+        cloned; /* two machines were one node in turns: what they do to its data is the operator's mistake */
+    uint64_t settled_us;
 };
 
 /* sim.c */
 uint64_t sim_random(struct sim *s, uint64_t bound);
 bool sim_chance(struct sim *s, unsigned percent);
 struct now sim_now(const struct sim *s);
-struct event *sim_schedule(struct sim *s, uint64_t delay_us, enum event_kind kind, unsigned node);
-void sim_violation(struct sim *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+struct now sim_control_now(const struct sim *s);
+struct event *sim_schedule(struct sim *s, uint64_t delay_us, enum event_kind kind, unsigned host);
+struct event *sim_schedule_for_agent(struct sim *s, uint64_t delay_us, enum event_kind kind,
+                                     unsigned host);
+void sim_violation(struct sim *s, enum violation v, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void sim_trace(struct sim *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
-unsigned sim_dataset_index(const struct sim *s, const struct uuid *id);
-unsigned sim_node_index(const struct sim *s, const struct uuid *id);
+int sim_dataset_index(const struct sim *s, const struct uuid *id); /* -1 = none of ours */
+int sim_node_index(const struct sim *s, const struct uuid *id);
+unsigned sim_container_index(const char *name);
 bool sim_faults(const struct sim *s); /* faults are still being injected */
+bool sim_until(const struct sim *s, uint64_t until_us);
+bool sim_suspended(const struct sim *s, unsigned host);
+bool sim_is_shared(const struct sim *s);
 
 /* sim_net.c */
 void sim_take_engine_effects(struct sim *s);
-void sim_take_node_effects(struct sim *s, unsigned node);
-void sim_deliver_to_control(struct sim *s, struct event *ev);
-void sim_deliver_to_agent(struct sim *s, struct event *ev);
-void sim_connect(struct sim *s, unsigned node);
-void sim_break_session(struct sim *s, unsigned node);
-void sim_message_free(struct sim_message *m);
+void sim_take_node_effects(struct sim *s, unsigned host);
+void sim_deliver(struct sim *s, const struct event *ev);
+void sim_connect(struct sim *s, unsigned host);
+/* The connection is gone; each end notices in its own time, of which at most so much passes. */
+void sim_break_session(struct sim *s, unsigned host, uint64_t agent_us, uint64_t control_us);
+void sim_agent_gone(struct sim *s, unsigned host);
+void sim_agent_closed(struct sim *s, const struct event *ev);
+void sim_control_closed(struct sim *s, const struct event *ev);
+void sim_net_healed(struct sim *s, unsigned host);
+void sim_net_done(struct sim *s);
 
 /* sim_disk.c */
+struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, unsigned d);
+void sim_begin_stream(struct sim *s, struct event *ev, unsigned d);
+void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_state *ret);
+void sim_volumes_down(struct sim *s, unsigned host); /* what is volatile of them is gone */
+bool sim_volume_is_blank(const struct sim *s, unsigned host, unsigned d);
+void sim_vanish(struct sim *s, unsigned host, unsigned d);
+
+/* sim_container.c */
+struct err *sim_container_step(struct sim *s, unsigned host, struct event *ev);
+void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list);
+void sim_containers_down(struct sim *s, unsigned host);
+void sim_container_dies(struct sim *s, unsigned host, unsigned c);
+void sim_write(struct sim *s, unsigned host);
+
+/* sim_life.c: processes and hosts that start and stop, and the steps that agents run */
+void sim_start_agent(struct sim *s, unsigned host);
+void sim_kill_agent(struct sim *s, unsigned host);
+void sim_start_host(struct sim *s, unsigned host);
+void sim_kill_host(struct sim *s, unsigned host);
+void sim_start_control(struct sim *s);
+void sim_kill_control(struct sim *s);
+void sim_begin_step(struct sim *s, unsigned host, struct step *step);
 void sim_run_step(struct sim *s, struct event *ev);
-/* Makes the list that a list step is going to tell. */
-void sim_look(struct sim *s, struct event *ev);
-bool sim_is_mounted_anywhere_else(const struct sim *s, unsigned dataset, unsigned node);
-void sim_host_down(struct sim *s, unsigned node);
+void sim_commit(struct sim *s, const struct batch *b);
+
+/* sim_fault.c */
+void sim_plan_faults(struct sim *s);
+void sim_inject(struct sim *s, unsigned index);
+void sim_undo(struct sim *s, const struct event *ev);
+void sim_heal(struct sim *s);
+
+/* sim_user.c */
+void sim_issue(struct sim *s, unsigned index);
+void sim_reply(struct sim *s, uint64_t id, const struct command_result *r);
+void sim_lease_gone(struct sim *s, unsigned d);
+
+/* sim_check.c */
+void sim_check(struct sim *s);
+/* Is everything as wanted, and nothing left over? The first thing that is not, or NULL. */
+const char *sim_unsettled(struct sim *s, char *buf, size_t size);
+
+/* shrink.c: prints a shorter run that fails in the same way; returns the exit status. */
+int sim_shrink(const struct sim_options *options);

@@ -1,6 +1,15 @@
-/* Simulated storage, mover and containers: what a step does to a node. */
-#include "base/str.h"
+/* Simulated storage and mover: what a step does to a host's bytes, in parts between which it may stop. */
 #include "sim.h"
+
+#include "base/str.h"
+#include "core/fault.h"
+
+/* Between two parts of a step: here it may end, with the first part done. */
+#define PART(ev)                                                                                   \
+    do {                                                                                           \
+        if ((ev)->cut_at && --(ev)->cut_at == 0)                                                   \
+            return err_new(ERR_IO, "simulated failure in the middle");                             \
+    } while (0)
 
 static struct sim_snapshot *find_snapshot(struct sim_volume *v, const char *name)
 {
@@ -11,57 +20,44 @@ static struct sim_snapshot *find_snapshot(struct sim_volume *v, const char *name
     return NULL;
 }
 
-static void add_snapshot(struct sim *s, struct sim_volume *v, const char *name, uint64_t version)
+static void add_snapshot(struct sim *s, struct sim_volume *v, const char *name, uint64_t version,
+                         uint64_t life)
 {
     struct sim_snapshot *snap = find_snapshot(v, name);
 
     if (!snap) {
         if (v->n_snapshots == MAX_SNAPSHOTS) {
-            sim_violation(s, "snapshots pile up");
+            sim_violation(s, V_UNSETTLED, "snapshots pile up");
             return;
         }
         snap = &v->snapshots[v->n_snapshots++];
     }
     (void)snprintf(snap->name, sizeof(snap->name), "%s", name);
     snap->version = version;
+    snap->life = life;
 }
 
-bool sim_is_mounted_anywhere_else(const struct sim *s, unsigned dataset, unsigned node)
+static bool attached_here(const struct sim *s, unsigned host, unsigned d)
 {
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        if (i != node && s->nodes[i].volumes[dataset].mounted)
-            return true;
-    }
-    return false;
+    return s->shared[d].attached && s->shared[d].host == host;
 }
 
-void sim_host_down(struct sim *s, unsigned node)
+static bool is_here(const struct sim *s, unsigned host, unsigned d)
 {
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        struct sim_volume *v = &s->nodes[node].volumes[d];
-        v->mounted = v->running = false;
-        v->announced = 0;
-    }
+    return sim_is_shared(s) ? s->shared[d].present : s->hosts[host].volumes[d].present;
 }
 
-static bool is_shared(const struct sim *s)
+void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_state *ret)
 {
-    return s->storage == STORAGE_ATTACHABLE;
-}
+    const struct sim_volume *v = &s->hosts[host].volumes[d];
+    struct volume_state o = {.dataset = s->datasets[d].id,
+                             .mounted = v->mounted,
+                             .partial = v->partial,
+                             .mark = v->mark};
 
-static bool is_here(const struct sim *s, unsigned node, unsigned d)
-{
-    return is_shared(s) ? s->shared[d].present : s->nodes[node].volumes[d].present;
-}
-
-static void observe(const struct sim *s, unsigned node, unsigned d, struct volume_state *ret)
-{
-    const struct sim_volume *v = &s->nodes[node].volumes[d];
-    struct volume_state o = {.dataset = s->datasets[d].id, .mounted = v->mounted, .mark = v->mark};
-
-    o.present = is_here(s, node, d);
-    o.attached = is_shared(s) ? s->shared[d].attached && s->shared[d].node == node : o.present;
-    o.attached_elsewhere = is_shared(s) && s->shared[d].attached && s->shared[d].node != node;
+    o.present = is_here(s, host, d);
+    o.attached = sim_is_shared(s) ? attached_here(s, host, d) : o.present;
+    o.attached_elsewhere = sim_is_shared(s) && s->shared[d].attached && s->shared[d].host != host;
     o.n_snapshots = v->n_snapshots;
     if (v->n_snapshots)
         o.snapshots = xcalloc(v->n_snapshots, sizeof(*o.snapshots));
@@ -70,295 +66,344 @@ static void observe(const struct sim *s, unsigned node, unsigned d, struct volum
     *ret = o;
 }
 
-static struct err *unmount(struct sim *s, unsigned node, unsigned d)
+bool sim_volume_is_blank(const struct sim *s, unsigned host, unsigned d)
 {
-    struct sim_volume *v = &s->nodes[node].volumes[d];
+    const struct sim_volume *v = &s->hosts[host].volumes[d];
 
-    if (v->running)
-        return err_new(ERR_BUSY, "a container runs on it");
+    return !v->present && !v->partial && !v->n_snapshots && v->mark.state == MARK_NONE &&
+           !v->mounted && !attached_here(s, host, d);
+}
+
+void sim_volumes_down(struct sim *s, unsigned host)
+{
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        s->hosts[host].volumes[d].mounted = false;
+        s->hosts[host].volumes[d].announced = 0;
+    }
+}
+
+/* ---- attaching: device names are used again, so each use looks what is behind one ---- */
+
+static void attach(struct sim *s, unsigned host, unsigned d)
+{
+    int *slots = s->hosts[host].slots;
+    size_t free_slot = 0;
+
+    if (attached_here(s, host, d))
+        return;
+    s->shared[d].attached = true;
+    s->shared[d].host = host;
+    while (slots[free_slot] >= 0)
+        free_slot++;
+    slots[free_slot] = (int)d;
+}
+
+static void detach(struct sim *s, unsigned host, unsigned d)
+{
+    if (!attached_here(s, host, d))
+        return;
+    s->shared[d].attached = false;
+    for (size_t i = 0; i < ARRAY_SIZE(s->hosts[host].slots); i++) {
+        if (s->hosts[host].slots[i] == (int)d)
+            s->hosts[host].slots[i] = -1;
+    }
+}
+
+void sim_vanish(struct sim *s, unsigned host, unsigned d)
+{
+    if (!attached_here(s, host, d))
+        return;
+    detach(s, host, d);
+    s->hosts[host].volumes[d].mounted = false;
+}
+
+static unsigned device_of(const struct sim *s, unsigned host, unsigned d)
+{
+    const struct sim_host *h = &s->hosts[host];
+
+    if (FAULT(STALE_DEVICE))
+        return h->volumes[d].device; /* where it was the last time */
+    for (unsigned i = 0; i < ARRAY_SIZE(h->slots); i++) {
+        if (h->slots[i] == (int)d)
+            return i;
+    }
+    return 0;
+}
+
+/* ---- steps ---- */
+
+static void check_lease(struct sim *s, unsigned host, unsigned d)
+{
+    const struct sim_lease *l = &s->datasets[d].lease;
+    const struct dataset *st = s->store.datasets[d];
+    bool there =
+        s->hosts[host].volumes[d].mounted || (st && uuid_eq(&st->owner, &s->hosts[host].id));
+
+    if (there && l->promised && s->now_us < l->until_us && l->node == host)
+        sim_violation(s, V_LEASE, "d%u is taken off h%u in spite of a lease", d, host);
+}
+
+/* The core must not even ask for what the drivers would refuse: a mark never goes back. */
+static void set_mark(struct sim *s, unsigned host, unsigned d, enum mark_state state,
+                     const struct step *st)
+{
+    struct volume_mark *m = &s->hosts[host].volumes[d].mark;
+    bool released = m->state == MARK_RELEASED && st->epoch <= m->epoch;
+
+    if ((released || st->epoch < m->epoch) && m->state != MARK_NONE)
+        sim_violation(s, V_TWO_WRITERS, "h%u takes d%u at epoch %llu, but its mark says %s %llu",
+                      host, d, (unsigned long long)st->epoch, released ? "released" : "owned",
+                      (unsigned long long)m->epoch);
+    *m = (struct volume_mark){.state = state, .epoch = st->epoch};
+    if (state == MARK_PROMOTING)
+        memcpy(m->snapshot, st->snapshot, SNAPSHOT_NAME_SIZE);
+}
+
+static struct err *unmount(struct sim *s, unsigned host, unsigned d)
+{
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        const struct sim_container *k = &s->hosts[host].containers[c];
+        if (k->running && k->dataset == (int)d)
+            return err_new(ERR_BUSY, "a container runs on it");
+    }
     if (v->mounted && sim_faults(s) && sim_chance(s, 10))
         return err_new(ERR_BUSY, "pid 4711 (vi) has it open");
     v->mounted = false;
     return NULL;
 }
 
-static struct err *mount_volume(struct sim *s, unsigned node, unsigned d, uint64_t epoch)
+static struct err *create(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
-    struct sim_volume *v = &s->nodes[node].volumes[d];
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+    struct sim_dataset *ds = &s->datasets[d];
 
-    if (v->mark.state != MARK_OWNED || v->mark.epoch != epoch)
+    if (!is_here(s, host, d)) {
+        /* A host that slept in the step may end it at an epoch that is long over: that volume is never mounted. */
+        const struct dataset *st = s->store.datasets[d];
+        if (ds->acked && st && st->epoch == ev->step.epoch)
+            sim_violation(s, V_RECREATED, "a born dataset is created empty again: d%u on h%u", d,
+                          host);
+        v->version = 0;
+        v->life = s->shared[d].life = ds->life;
+        s->shared[d].version = 0;
+        s->shared[d].formatted = false;
+        s->shared[d].present = sim_is_shared(s);
+        v->present = !sim_is_shared(s);
+    }
+    PART(ev);
+    set_mark(s, host, d, MARK_OWNED, &ev->step);
+    return NULL;
+}
+
+static struct err *mount_volume(struct sim *s, struct event *ev, unsigned host, unsigned d)
+{
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+
+    if (v->mark.state != MARK_OWNED || v->mark.epoch != ev->step.epoch)
         return err_new(ERR_CONFLICT, "not owned at that epoch");
-    if (!is_here(s, node, d))
+    if (!is_here(s, host, d))
         return err_new(ERR_NOT_FOUND, "no volume");
-    if (is_shared(s)) {
-        if (s->shared[d].attached && s->shared[d].node != node)
+    if (sim_is_shared(s)) {
+        if (s->shared[d].attached && s->shared[d].host != host)
             return err_new(ERR_BUSY, "attached elsewhere");
-        s->shared[d].attached = true;
-        s->shared[d].node = node;
+        attach(s, host, d);
+        PART(ev);
+        v->device = device_of(s, host, d);
+        int behind = s->hosts[host].slots[v->device];
+        if (behind != (int)d)
+            sim_violation(s, V_DEVICE, "h%u mounts d%u from device %u, which is d%d", host, d,
+                          v->device, behind);
+        if (!s->shared[d].formatted || FAULT(FORMAT_ANYWAY)) {
+            s->shared[d].formatted = true;
+            s->shared[d].version = 0;
+            PART(ev);
+        }
     }
     v->mounted = true;
+    const struct sim_dataset *ds = &s->datasets[d];
+    uint64_t version = sim_is_shared(s) ? s->shared[d].version : v->version;
+    uint64_t life = sim_is_shared(s) ? s->shared[d].life : v->life;
+    if (life != ds->life)
+        sim_violation(s, V_RESURRECTED, "h%u mounts what was deleted of d%u", host, d);
+    else if (version != ds->acked)
+        sim_violation(s, V_LOST_WRITE, "h%u mounts d%u at version %llu, but %llu was acknowledged",
+                      host, d, (unsigned long long)version, (unsigned long long)ds->acked);
     return NULL;
 }
 
-static struct err *create(struct sim *s, unsigned node, unsigned d, uint64_t epoch)
+static struct err *release(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
-    struct sim_volume *v = &s->nodes[node].volumes[d];
-
-    if (!is_here(s, node, d)) {
-        if (s->datasets[d].acked)
-            sim_violation(s, "a born dataset is created empty again on n%u", node);
-        v->version = 0;
-        s->shared[d].version = 0;
-        s->shared[d].present = true;
-        v->present = true;
-    }
-    v->mark = (struct volume_mark){.state = MARK_OWNED, .epoch = epoch};
-    return NULL;
-}
-
-static void check_lease(struct sim *s, unsigned node, unsigned d)
-{
-    bool there = s->nodes[node].volumes[d].mounted ||
-                 (s->stored[d] && uuid_eq(&s->stored[d]->owner, &s->nodes[node].id));
-
-    if (there && s->datasets[d].leased && s->datasets[d].lease_node == node)
-        sim_violation(s, "d%u is taken off n%u in spite of a lease", d, node);
-}
-
-static struct err *release(struct sim *s, unsigned node, const struct step *st, unsigned d)
-{
-    struct sim_volume *v = &s->nodes[node].volumes[d];
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+    const struct step *st = &ev->step;
 
     if (v->mark.state == MARK_RELEASED && v->mark.epoch == st->epoch &&
         v->mark.transfer == st->transfer)
         return NULL;
-    check_lease(s, node, d);
-    TRY(unmount(s, node, d));
-    if (is_shared(s))
-        s->shared[d].attached = s->shared[d].attached && s->shared[d].node != node;
+    check_lease(s, host, d);
+    TRY(unmount(s, host, d));
+    PART(ev);
+    if (sim_is_shared(s))
+        detach(s, host, d);
     else
-        add_snapshot(s, v, st->snapshot, v->version);
+        add_snapshot(s, v, st->snapshot, v->version, v->life);
+    PART(ev);
+    if (v->mark.state != MARK_OWNED || v->mark.epoch != st->epoch)
+        return err_new(ERR_CONFLICT, "not owned at that epoch");
     v->mark = (struct volume_mark){MARK_RELEASED, st->epoch, st->transfer, ""};
     memcpy(v->mark.snapshot, st->snapshot, SNAPSHOT_NAME_SIZE);
     return NULL;
 }
 
-static struct err *promote(struct sim_volume *v, const struct step *st)
+static struct err *promote(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
-    struct sim_snapshot *snap = find_snapshot(v, st->snapshot);
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+    struct sim_snapshot *snap = find_snapshot(v, ev->step.snapshot);
 
-    if (v->mark.state == MARK_OWNED && v->mark.epoch == st->epoch)
+    if (v->mark.state == MARK_OWNED && v->mark.epoch == ev->step.epoch)
         return NULL;
     if (!snap)
         return err_new(ERR_NOT_FOUND, "no such snapshot");
+    set_mark(s, host, d, MARK_PROMOTING, &ev->step);
+    PART(ev);
+    v->present = false;
+    v->partial = true;
+    PART(ev);
     v->present = true;
+    v->partial = false;
     v->version = snap->version;
-    v->mark = (struct volume_mark){.state = MARK_OWNED, .epoch = st->epoch};
+    v->life = snap->life;
+    PART(ev);
+    set_mark(s, host, d, MARK_OWNED, &ev->step);
     return NULL;
 }
 
-static void prune(struct sim_volume *v, const char *keep)
+static struct err *prune(struct event *ev, struct sim_volume *v)
 {
-    size_t n = 0;
+    const char *keep = ev->step.snapshot;
 
-    for (size_t i = 0; i < v->n_snapshots; i++) {
+    v->partial = false;
+    for (size_t i = v->n_snapshots; i-- > 0;) {
         if (keep[0] && streq(v->snapshots[i].name, keep))
-            v->snapshots[n++] = v->snapshots[i];
+            continue;
+        memmove(&v->snapshots[i], &v->snapshots[i + 1],
+                (v->n_snapshots - i - 1) * sizeof(*v->snapshots));
+        v->n_snapshots--;
+        PART(ev);
     }
-    v->n_snapshots = n;
+    return NULL;
 }
 
-static struct err *drop(struct sim *s, unsigned node, unsigned d, bool destroy)
+static struct err *drop(struct sim *s, struct event *ev, unsigned host, unsigned d, bool destroy)
 {
-    struct sim_volume *v = &s->nodes[node].volumes[d];
+    struct sim_volume *v = &s->hosts[host].volumes[d];
 
-    /* On shared storage the drop of an old mark may end just after the node became owner again: then nothing is mounted or
-     * attached here that it could take away. Anything else is judged. */
-    bool attached = is_shared(s) && s->shared[d].attached && s->shared[d].node == node;
-    if (destroy || !is_shared(s) || v->mounted || attached)
-        check_lease(s, node, d);
-    TRY(unmount(s, node, d));
-    if (is_shared(s)) {
-        if (s->shared[d].attached && s->shared[d].node == node)
-            s->shared[d].attached = false;
+    /* On shared storage the drop of an old mark may end just after the node became owner again. Its steps come one at a
+     * time, so nothing of the new ownership was done yet: there is nothing that the drop could take away. */
+    if (destroy || !sim_is_shared(s) || v->mounted || attached_here(s, host, d))
+        check_lease(s, host, d);
+    TRY(unmount(s, host, d));
+    PART(ev);
+    if (sim_is_shared(s)) {
+        detach(s, host, d);
         if (destroy && s->shared[d].attached)
             return err_new(ERR_BUSY, "attached elsewhere");
         if (destroy)
             s->shared[d].present = false;
     }
+    PART(ev);
     v->present = false;
+    v->partial = false;
     v->n_snapshots = 0;
+    PART(ev);
     v->mark = (struct volume_mark){0};
     return NULL;
 }
 
-static struct err *send_snapshot(struct sim *s, unsigned node, const struct step *st, unsigned d)
+static bool is_announced(const struct sim *s, const struct event *ev, unsigned to, unsigned d)
 {
-    unsigned to = sim_node_index(s, &st->peer);
-    struct sim_node *peer = &s->nodes[to];
+    const struct sim_volume *there = &s->hosts[to].volumes[d];
+
+    return there->announced == ev->step.transfer &&
+           uuid_eq(&there->announced_from, &s->hosts[ev->host].id);
+}
+
+static unsigned peer_of(const struct step *st)
+{
+    return (unsigned)strtoul(st->peer_host + strlen("10.0.0."), NULL, 10);
+}
+
+void sim_begin_stream(struct sim *s, struct event *ev, unsigned d)
+{
+    ev->taken = is_announced(s, ev, peer_of(&ev->step), d);
+}
+
+static struct err *send_snapshot(struct sim *s, struct event *ev, unsigned host, unsigned d)
+{
+    const struct step *st = &ev->step;
+    unsigned to = peer_of(st);
+    struct sim_host *peer = &s->hosts[to], *h = &s->hosts[host];
     struct sim_volume *there = &peer->volumes[d];
-    struct sim_snapshot *snap = find_snapshot(&s->nodes[node].volumes[d], st->snapshot);
+    struct sim_snapshot *snap = find_snapshot(&h->volumes[d], st->snapshot);
+    bool cut = (peer->cut_up && peer->cut_down) || (h->cut_up && h->cut_down);
 
     if (!snap)
         return err_new(ERR_NOT_FOUND, "no such snapshot");
-    if (!peer->brain || peer->partitioned || s->nodes[node].partitioned)
+    if (!peer->brain || cut || sim_suspended(s, to))
         return err_new(ERR_UNAVAILABLE, "peer not reached");
-    if (there->announced != st->transfer || there->announced_from != node)
+    bool announced = is_announced(s, ev, to, d);
+    if (!announced && ev->taken && FAULT(RECEIVE_OVER)) {
+        there->version =
+            snap->version; /* the stream was not ended, and `recv -F` takes it whatever is there */
+        return NULL;
+    }
+    if (!announced && !FAULT(STALE_STREAM))
         return err_new(ERR_DENIED, "transfer not announced");
+    there->partial = true;
+    PART(ev);
+    there->partial = false;
     if (!find_snapshot(there, st->snapshot))
-        add_snapshot(s, there, st->snapshot, snap->version);
-    struct event *ev = sim_schedule(s, sim_random(s, 3000), EV_VOLUME_CHANGED, to);
-    ev->number = d;
-    ev->incarnation = peer->incarnation;
+        add_snapshot(s, there, st->snapshot, snap->version, snap->life);
+    sim_schedule_for_agent(s, sim_random(s, 3000), EV_VOLUME_CHANGED, to)->number = d;
     return NULL;
 }
 
-static struct err *run_dataset_step(struct sim *s, unsigned node, const struct step *st, unsigned d)
+struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, unsigned d)
 {
-    struct sim_volume *v = &s->nodes[node].volumes[d];
+    struct sim_volume *v = &s->hosts[host].volumes[d];
 
-    switch (st->kind) {
+    switch (ev->step.kind) {
     case STEP_CREATE:
-        return create(s, node, d, st->epoch);
+        return create(s, ev, host, d);
     case STEP_CLAIM:
-        if (!is_here(s, node, d))
+        if (!is_here(s, host, d))
             return err_new(ERR_NOT_FOUND, "no volume");
-        v->mark = (struct volume_mark){.state = MARK_OWNED, .epoch = st->epoch};
+        set_mark(s, host, d, MARK_OWNED, &ev->step);
         return NULL;
     case STEP_PROMOTE:
-        return promote(v, st);
+        return promote(s, ev, host, d);
     case STEP_MOUNT:
-        return mount_volume(s, node, d, st->epoch);
+        return mount_volume(s, ev, host, d);
     case STEP_UNMOUNT:
-        return unmount(s, node, d);
+        return unmount(s, host, d);
     case STEP_SNAPSHOT:
-        if (!find_snapshot(v, st->snapshot))
-            add_snapshot(s, v, st->snapshot, v->version);
+        if (!find_snapshot(v, ev->step.snapshot))
+            add_snapshot(s, v, ev->step.snapshot, v->version, v->life);
         return NULL;
     case STEP_SEND:
-        return send_snapshot(s, node, st, d);
+        return send_snapshot(s, ev, host, d);
     case STEP_RELEASE:
-        return release(s, node, st, d);
+        return release(s, ev, host, d);
     case STEP_PRUNE:
-        prune(v, st->snapshot);
-        return NULL;
+        return prune(ev, v);
     case STEP_DROP:
     case STEP_DESTROY:
-        return drop(s, node, d, st->kind == STEP_DESTROY);
+        return drop(s, ev, host, d, ev->step.kind == STEP_DESTROY);
     case STEP_FORBID:
         v->announced = 0;
         return NULL;
     default:
         return NULL;
     }
-}
-
-/* ---- containers: one a dataset, named c<index> ---- */
-
-static struct err *start_container(struct sim *s, unsigned node, const struct step *st)
-{
-    unsigned d = sim_dataset_index(s, &st->container->dataset);
-    struct sim_volume *v = &s->nodes[node].volumes[d];
-
-    if (!v->mounted)
-        return err_new(ERR_INVALID, "bind source does not exist");
-    if (v->mark.state != MARK_OWNED)
-        sim_violation(s, "a container starts on n%u without ownership of d%u", node, d);
-    v->here = v->running = true;
-    v->created = st->container->created;
-    v->container_era = s->nodes[node].era;
-    return NULL;
-}
-
-static void stop_container(struct sim *s, unsigned node, const char *name)
-{
-    unsigned d = (unsigned)(name[1] - '0');
-    struct sim_volume *v = &s->nodes[node].volumes[d];
-
-    v->here = v->running = false;
-}
-
-static struct err *run_step(struct sim *s, unsigned node, const struct step *st)
-{
-    switch (st->kind) {
-    case STEP_START:
-        return start_container(s, node, st);
-    case STEP_STOP:
-        stop_container(s, node, st->name);
-        return NULL;
-    case STEP_IMAGE:
-    case STEP_LIST_VOLUMES:
-    case STEP_LIST_CONTAINERS:
-        return NULL;
-    default:
-        return run_dataset_step(s, node, st, sim_dataset_index(s, &st->dataset));
-    }
-}
-
-static void list_volumes(struct sim *s, struct event *ev)
-{
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        struct volume_state *v = &ev->volumes[ev->n_volumes];
-        observe(s, ev->node, d, v);
-        if (volume_state_is_empty(v) && v->mark.state == MARK_NONE)
-            volume_state_done(v);
-        else
-            ev->n_volumes++;
-    }
-}
-
-static void list_containers(struct sim *s, struct event *ev)
-{
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        struct sim_volume *v = &s->nodes[ev->node].volumes[d];
-        if (!v->here)
-            continue;
-        ev->containers[ev->n_containers++] =
-            (struct container_state){.name = xasprintf("c%u", d),
-                                     .run = v->running ? CONTAINER_RUNNING : CONTAINER_EXITED,
-                                     .created = v->created,
-                                     .era = v->container_era};
-    }
-}
-
-void sim_look(struct sim *s, struct event *ev)
-{
-    if (ev->step.kind == STEP_LIST_VOLUMES)
-        list_volumes(s, ev);
-    else if (ev->step.kind == STEP_LIST_CONTAINERS)
-        list_containers(s, ev);
-}
-
-/* Carries the step out now and tells the agent, unless the agent that asked is gone. */
-void sim_run_step(struct sim *s, struct event *ev)
-{
-    struct sim_node *n = &s->nodes[ev->node];
-    struct outcome o = {.step = ev->step.id};
-    CLEANUP_ERR struct err *error = NULL;
-    bool alive = n->brain && n->incarnation == ev->incarnation;
-    bool dataset_step = ev->step.kind > STEP_LIST_VOLUMES && ev->step.kind <= STEP_FORBID;
-
-    if (!alive && !ev->orphaned)
-        return; /* settled when the agent died */
-    if (ev->fails_before)
-        error = err_new(ERR_IO, "simulated failure before the step");
-    else
-        error = run_step(s, ev->node, &ev->step);
-    if (!error && ev->fails_after)
-        error = err_new(ERR_TIMEOUT, "simulated failure after the step");
-    sim_trace(s, "n%u step %s d%u %s: %s", ev->node, step_name(ev->step.kind),
-              sim_dataset_index(s, &ev->step.dataset), ev->step.snapshot, error ? error->text : "ok");
-    if (!alive)
-        return;
-    o.error = error;
-    if (dataset_step) {
-        o.observed = true;
-        observe(s, ev->node, sim_dataset_index(s, &ev->step.dataset), &o.volume);
-    }
-    o.volumes = ev->volumes;
-    o.n_volumes = ev->n_volumes;
-    o.containers = ev->containers;
-    o.n_containers = ev->n_containers;
-    node_outcome(n->brain, sim_now(s), &o);
-    volume_state_done(&o.volume);
 }

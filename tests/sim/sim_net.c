@@ -1,6 +1,8 @@
-/* Simulated network: sessions as ordered streams that delay, repeat and break. */
-#include "base/str.h"
+/* Simulated network: sessions as ordered streams that delay, repeat, stall, break at each end in its own time, and
+ * deliver late what was sent before they broke. */
 #include "sim.h"
+
+#include "base/str.h"
 
 enum message_kind {
     MSG_HELLO,
@@ -20,33 +22,72 @@ enum message_kind {
 
 struct sim_message {
     enum message_kind kind;
+    uint64_t ready_us;
     struct hello hello;
     struct node_effect *from_node; /* owns what is reported */
     struct effect *from_engine;
+    struct sim_message *next;
 };
 
-void sim_message_free(struct sim_message *m)
+static void message_free(struct sim_message *m)
 {
-    if (!m)
-        return;
     hello_done(&m->hello);
     node_effect_free(m->from_node);
     effect_free(m->from_engine);
     free(m);
 }
 
-static void push(struct sim *s, unsigned node, uint64_t session, bool up, struct sim_message *m)
+static void drop_messages(struct sim_message **first, struct sim_message ***last)
 {
-    struct sim_node *n = &s->nodes[node];
-    uint64_t *last = up ? &n->last_up : &n->last_down;
-    uint64_t at = s->now_us + 100 + sim_random(s, sim_chance(s, 5) ? 300000 : 3000);
+    while (*first) {
+        struct sim_message *m = *first;
+        *first = m->next;
+        message_free(m);
+    }
+    *last = first;
+}
+
+static struct sim_session *session_of(const struct sim *s, uint64_t number)
+{
+    return number && number <= s->n_sessions ? s->sessions[number - 1] : NULL;
+}
+
+static void end_session(struct sim_session *c)
+{
+    c->dead = true;
+    drop_messages(&c->up, &c->up_last);
+    drop_messages(&c->down, &c->down_last);
+}
+
+void sim_net_done(struct sim *s)
+{
+    for (size_t i = 0; i < s->n_sessions; i++) {
+        end_session(s->sessions[i]);
+        free(s->sessions[i]);
+    }
+    free(s->sessions);
+}
+
+static void push(struct sim *s, struct sim_session *c, bool up, struct sim_message *m)
+{
+    uint64_t *last = up ? &c->last_up_us : &c->last_down_us;
+    uint64_t most = sim_until(s, s->slow_net_us) ? 2 * USEC_PER_SEC
+                    : sim_chance(s, 5)           ? 300000
+                                                 : 3000;
+    uint64_t at = s->now_us + 100 + sim_random(s, most);
 
     if (at <= *last)
         at = *last + 1;
     *last = at;
-    struct event *ev = sim_schedule(s, at - s->now_us, up ? EV_TO_CONTROL : EV_TO_AGENT, node);
-    ev->session = session;
-    ev->message = m;
+    m->ready_us = at;
+    if (up) {
+        *c->up_last = m;
+        c->up_last = &m->next;
+    } else {
+        *c->down_last = m;
+        c->down_last = &m->next;
+    }
+    sim_schedule(s, at - s->now_us, up ? EV_TO_CONTROL : EV_TO_AGENT, c->host)->session = c->number;
 }
 
 static struct sim_message *message_new(enum message_kind kind)
@@ -57,324 +98,421 @@ static struct sim_message *message_new(enum message_kind kind)
     return m;
 }
 
-void sim_connect(struct sim *s, unsigned node)
+static void connect_later(struct sim *s, unsigned host)
 {
-    struct sim_node *n = &s->nodes[node];
+    sim_schedule_for_agent(s, 200000 + sim_random(s, 500000), EV_CONNECT, host);
+}
 
-    if (!n->brain || n->session)
+static struct hello hello_of(const struct sim *s, unsigned host)
+{
+    const struct sim_host *h = &s->hosts[host];
+
+    return (struct hello){.protocol = AGENT_PROTOCOL_VERSION,
+                          .node = h->id,
+                          .era = h->era,
+                          .version = xstrdup("sim"),
+                          .host = xasprintf("10.0.0.%u", host),
+                          .mover_port = 4525,
+                          .storage = s->storage,
+                          .shared_by = sim_is_shared(s) ? s->store.history.store : UUID_NIL,
+                          .backend = xstrdup("sim"),
+                          .store = h->memory.store,
+                          .generation = h->memory.generation,
+                          .seen_revision = h->memory.seen_revision};
+}
+
+void sim_connect(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    if (h->session)
         return;
-    if (!s->engine || n->partitioned) {
-        sim_schedule(s, 200000 + sim_random(s, 300000), EV_CONNECT, node)->incarnation =
-            n->incarnation;
+    if (!s->engine || h->cut_up || h->cut_down) {
+        connect_later(s, host);
         return;
     }
-    n->session = ++s->next_session;
-    s->session_node[n->session & 0xffff] = node;
+    struct sim_session *c = xcalloc(1, sizeof(*c));
+    s->sessions =
+        mem_grow(s->sessions, s->n_sessions, &s->cap_sessions, sizeof(struct sim_session *));
+    s->sessions[s->n_sessions++] = c;
+    c->number = h->session = s->n_sessions;
+    c->host = host;
+    c->agent = h->incarnation;
+    c->control = s->control_incarnation;
+    c->agent_open = c->control_open = true;
+    c->up_last = &c->up;
+    c->down_last = &c->down;
     struct sim_message *m = message_new(MSG_HELLO);
-    m->hello = (struct hello){.protocol = AGENT_PROTOCOL_VERSION,
-                              .node = n->id,
-                              .era = n->era,
-                              .version = xstrdup("sim"),
-                              .host = xasprintf("10.0.0.%u", node),
-                              .mover_port = 4525,
-                              .storage = s->storage,
-                              .shared_by = s->storage == STORAGE_ATTACHABLE ? s->history.store : UUID_NIL,
-                              .backend = xstrdup("sim"),
-                              .store = n->memory.store,
-                              .generation = n->memory.generation,
-                              .seen_revision = n->memory.seen_revision};
-    push(s, node, n->session, /* up= */ true, m);
+    m->hello = hello_of(s, host);
+    push(s, c, /* up= */ true, m);
 }
 
-/* The connection is gone; each end notices in its own time. */
-void sim_break_session(struct sim *s, unsigned node)
+static void control_notices(struct sim *s, const struct sim_session *c, uint64_t us)
 {
-    struct sim_node *n = &s->nodes[node];
+    struct event *ev = sim_schedule(s, us, EV_CONTROL_CLOSED, c->host);
 
-    if (!n->session)
+    ev->session = c->number;
+    ev->incarnation = c->control;
+}
+
+static void agent_notices(struct sim *s, const struct sim_session *c, uint64_t us)
+{
+    struct event *ev = sim_schedule(s, us, EV_AGENT_CLOSED, c->host);
+
+    ev->session = c->number;
+    ev->incarnation = c->agent;
+}
+
+void sim_break_session(struct sim *s, unsigned host, uint64_t agent_us, uint64_t control_us)
+{
+    struct sim_session *c = session_of(s, s->hosts[host].session);
+
+    if (!c || c->dead)
         return;
-    struct event *ev = sim_schedule(s, sim_random(s, 2000000), EV_CONTROL_CLOSED, node);
-    ev->session = n->session;
-    ev->incarnation = s->control_incarnation;
-    ev = sim_schedule(s, sim_random(s, 2000000), EV_AGENT_CLOSED, node);
-    ev->session = n->session;
-    ev->incarnation = n->incarnation;
-    /* What is on its way is lost: nothing of this session is delivered any more. */
-    for (size_t i = 0; i < s->n_heap; i++) {
-        struct event *e = s->heap[i];
-        if ((e->kind == EV_TO_AGENT || e->kind == EV_TO_CONTROL) && e->session == n->session)
-            e->session = 0;
+    control_notices(s, c, sim_random(s, control_us));
+    agent_notices(s, c, sim_random(s, agent_us));
+    /* What is on its way is lost, or (then the control service is slow to notice) arrives late. */
+    if (sim_chance(s, 60))
+        end_session(c);
+    else
+        drop_messages(&c->down, &c->down_last);
+}
+
+/* The agent's process is gone. */
+void sim_agent_gone(struct sim *s, unsigned host)
+{
+    struct sim_session *c = session_of(s, s->hosts[host].session);
+
+    s->hosts[host].session = 0;
+    if (!c)
+        return;
+    c->agent_open = false;
+    drop_messages(&c->down, &c->down_last);
+    if (c->control_open)
+        control_notices(s, c, sim_random(s, sim_chance(s, 20) ? 12 * USEC_PER_SEC : USEC_PER_SEC));
+}
+
+void sim_agent_closed(struct sim *s, const struct event *ev)
+{
+    struct sim_host *h = &s->hosts[ev->host];
+    struct sim_session *c = session_of(s, ev->session);
+
+    if (h->session != ev->session || !c)
+        return;
+    h->session = 0;
+    c->agent_open = false;
+    drop_messages(&c->down, &c->down_last);
+    if (c->control_open)
+        control_notices(s, c, sim_random(s, 3 * USEC_PER_SEC));
+    sim_trace(s, "h%u lost its session %llu", ev->host, (unsigned long long)ev->session);
+    node_session_down(h->brain, sim_now(s));
+    sim_connect(s, ev->host);
+}
+
+static void close_control_end(struct sim *s, struct sim_session *c)
+{
+    if (!c->control_open)
+        return;
+    c->control_open = false;
+    drop_messages(&c->up, &c->up_last);
+    if (c->agent_open)
+        agent_notices(s, c,
+                      sim_random(s, USEC_PER_SEC) +
+                          (c->last_down_us > s->now_us ? c->last_down_us - s->now_us : 0));
+    engine_session_closed(s->engine, sim_control_now(s), c->number);
+}
+
+void sim_control_closed(struct sim *s, const struct event *ev)
+{
+    struct sim_session *c = session_of(s, ev->session);
+
+    if (!c || c->control != s->control_incarnation)
+        return;
+    sim_trace(s, "control lost session %llu of h%u", (unsigned long long)ev->session, c->host);
+    close_control_end(s, c);
+}
+
+/* What stalled goes on, if the stream still lives. */
+void sim_net_healed(struct sim *s, unsigned host)
+{
+    for (size_t i = 0; i < s->n_sessions; i++) {
+        struct sim_session *c = s->sessions[i];
+        if (c->host != host || c->dead)
+            continue;
+        for (const struct sim_message *m = c->up; m; m = m->next)
+            sim_schedule(s, 1, EV_TO_CONTROL, host)->session = c->number;
+        for (const struct sim_message *m = c->down; m; m = m->next)
+            sim_schedule(s, 1, EV_TO_AGENT, host)->session = c->number;
     }
 }
 
-static void send_from_node(struct sim *s, unsigned node, enum message_kind kind,
+static void send_from_node(struct sim *s, unsigned host, enum message_kind kind,
                            struct node_effect *f)
 {
-    struct sim_node *n = &s->nodes[node];
+    struct sim_session *c = session_of(s, s->hosts[host].session);
 
-    if (!n->session || n->partitioned) {
+    if (!c || c->dead || !c->control_open) {
         node_effect_free(f);
         return;
     }
     struct sim_message *m = message_new(kind);
     m->from_node = f;
-    push(s, node, n->session, /* up= */ true, m);
+    push(s, c, /* up= */ true, m);
 }
 
-static void run_later(struct sim *s, unsigned node, struct node_effect *f)
+static void announce(struct sim *s, unsigned host, const struct node_effect *f)
 {
-    static const uint64_t longest[STEP_MAX] = {
-        [STEP_SEND] = 2000000, [STEP_START] = 1000000, [STEP_STOP] = 3000000, [STEP_IMAGE] = 5000000,
-        [STEP_LIST_VOLUMES] = 1000000, [STEP_LIST_CONTAINERS] = 500000,
+    int d = sim_dataset_index(s, &f->dataset);
+
+    if (d < 0)
+        return;
+    s->hosts[host].volumes[d].announced = f->transfer;
+    s->hosts[host].volumes[d].announced_from = f->peer;
+}
+
+void sim_take_node_effects(struct sim *s, unsigned host)
+{
+    static const enum message_kind kinds[] = {
+        [NODE_REPORT] = MSG_REPORT,
+        [NODE_REPORT_GONE] = MSG_REPORT_GONE,
+        [NODE_CONTAINER_REPORT] = MSG_CONTAINER_REPORT,
+        [NODE_CONTAINER_GONE] = MSG_CONTAINER_GONE,
+        [NODE_REPORTS_COMPLETE] = MSG_REPORTS_COMPLETE,
     };
-    uint64_t most = longest[f->step.kind] ? longest[f->step.kind] : 100000;
-    struct event *ev = sim_schedule(s, 500 + sim_random(s, most), EV_STEP_DONE, node);
+    struct sim_host *h = &s->hosts[host];
 
-    ev->incarnation = s->nodes[node].incarnation;
-    ev->step = f->step;
-    f->step = (struct step){0};
-    sim_look(s, ev);
-    ev->fails_before = sim_faults(s) && sim_chance(s, 4);
-    ev->fails_after = sim_faults(s) && sim_chance(s, 4);
-    node_effect_free(f);
-}
-
-static void announce(struct sim *s, unsigned node, const struct node_effect *f)
-{
-    struct sim_volume *v = &s->nodes[node].volumes[sim_dataset_index(s, &f->dataset)];
-
-    v->announced = f->transfer;
-    v->announced_from = sim_node_index(s, &f->peer);
-}
-
-void sim_take_node_effects(struct sim *s, unsigned node)
-{
-    struct sim_node *n = &s->nodes[node];
-
-    for (struct node_effect *f; n->brain && (f = node_next(n->brain));) {
+    for (struct node_effect *f; h->brain && (f = node_next(h->brain));) {
         switch (f->kind) {
         case NODE_STEP:
-            run_later(s, node, f);
+            sim_begin_step(s, host, &f->step);
             break;
-        case NODE_PERSIST: {
-            struct event *ev = sim_schedule(s, 200 + sim_random(s, 5000), EV_PERSISTED, node);
-            ev->incarnation = n->incarnation;
-            ev->memory = f->memory;
-            node_effect_free(f);
+        case NODE_PERSIST:
+            sim_schedule_for_agent(s, 200 + sim_random(s, 5000), EV_PERSISTED, host)->memory =
+                f->memory;
             break;
-        }
         case NODE_ANNOUNCE:
-            announce(s, node, f);
-            node_effect_free(f);
+            announce(s, host, f);
+            break;
+        case NODE_CANCEL: /* steps end by themselves soon */
             break;
         case NODE_REPORT:
-            send_from_node(s, node, MSG_REPORT, f);
-            break;
         case NODE_REPORT_GONE:
-            send_from_node(s, node, MSG_REPORT_GONE, f);
-            break;
         case NODE_CONTAINER_REPORT:
-            send_from_node(s, node, MSG_CONTAINER_REPORT, f);
-            break;
         case NODE_CONTAINER_GONE:
-            send_from_node(s, node, MSG_CONTAINER_GONE, f);
-            break;
         case NODE_REPORTS_COMPLETE:
-            send_from_node(s, node, MSG_REPORTS_COMPLETE, f);
-            break;
-        case NODE_CANCEL:
-            node_effect_free(f); /* steps end by themselves soon */
-            break;
+            send_from_node(s, host, kinds[f->kind], f);
+            continue; /* the message owns it */
         }
+        node_effect_free(f);
     }
 }
 
 static void send_from_engine(struct sim *s, struct effect *f, enum message_kind kind)
 {
-    unsigned node = s->session_node[f->session & 0xffff];
-    struct sim_message *m = message_new(kind);
+    struct sim_session *c = session_of(s, f->session);
 
+    if (!c || c->dead || !c->agent_open || !c->control_open) {
+        effect_free(f);
+        return;
+    }
+    struct sim_message *m = message_new(kind);
     m->from_engine = f;
-    push(s, node, f->session, /* up= */ false, m);
+    push(s, c, /* up= */ false, m);
 }
 
-static void take_reply(struct sim *s, const struct effect *f)
+/* Two machines with one certificate must not be served at once. */
+static void check_welcome(struct sim *s, uint64_t number)
 {
-    unsigned i = f->command & 0x3fff;
-    struct sim_dataset *d = &s->datasets[s->commands[i].dataset];
-    bool ok = f->result.code == RESULT_OK || f->result.code == RESULT_CREATED;
+    const struct sim_session *c = session_of(s, number);
 
-    if (s->commands[i].id != f->command)
-        return;
-    sim_trace(s, "reply %d to command %d of d%u", f->result.code, s->commands[i].kind,
-              s->commands[i].dataset);
-    switch (s->commands[i].kind) {
-    case COMMAND_DATASET_CREATE:
-        d->exists = d->exists || ok || f->result.code == RESULT_DATASET_EXISTS;
-        d->busy = false;
-        break;
-    case COMMAND_DATASET_DELETE:
-        d->deleted = d->deleted || ok;
-        d->busy = false;
-        break;
-    case COMMAND_CONTAINER_CREATE:
-        d->container_exists = d->container_exists || ok || f->result.code == RESULT_CONTAINER_EXISTS;
-        d->busy = false;
-        break;
-    case COMMAND_CONTAINER_DELETE:
-        if (ok || f->result.code == RESULT_CONTAINER_NOT_FOUND)
-            d->container_exists = false;
-        d->busy = false;
-        break;
-    case COMMAND_LEASE_ACQUIRE:
-        if (ok) {
-            d->leased = true;
-            d->lease_node = s->commands[i].node;
-        }
-        d->busy = false;
-        break;
-    default:
-        d->busy = false;
-        break;
+    for (size_t i = 0; i < s->n_sessions; i++) {
+        const struct sim_session *o = s->sessions[i];
+        if (o != c && o->greeted && o->control_open && o->control == c->control &&
+            o->host != c->host && uuid_eq(&s->hosts[o->host].id, &s->hosts[c->host].id))
+            sim_violation(s, V_SESSION, "h%u and h%u are served as one node", o->host, c->host);
     }
+    s->sessions[number - 1]->greeted = true;
+}
+
+/* The engine wants the session ended: it is, soon; until then messages of it still come in. */
+static void refuse(struct sim *s, struct effect *f)
+{
+    const struct sim_session *c = session_of(s, f->session);
+
+    sim_trace(s, "session %llu refused: %s", (unsigned long long)f->session, f->text);
+    if (c)
+        control_notices(s, c, sim_random(s, 500000));
+    s->sessions[f->session - 1]->greeted = false;
+    send_from_engine(s, f, MSG_REFUSED);
+}
+
+static void commit_later(struct sim *s, const struct effect *f)
+{
+    uint64_t most = sim_until(s, s->store.slow_us) ? 3 * USEC_PER_SEC : 20000;
+    struct event *ev = sim_schedule(s, 200 + sim_random(s, most), EV_COMMITTED, 0);
+
+    ev->incarnation = s->control_incarnation;
+    ev->number = f->batch->id;
+    ev->batch = f->batch; /* lives as long as the engine needs the answer */
+    ev->fails_before = sim_until(s, s->store.full_us) || (sim_faults(s) && sim_chance(s, 2));
+}
+
+static void take_engine_effect(struct sim *s, struct effect *f)
+{
+    switch (f->kind) {
+    case EFFECT_COMMIT:
+        commit_later(s, f);
+        break;
+    case EFFECT_REPLY:
+        sim_reply(s, f->command, &f->result);
+        break;
+    case EFFECT_CHANGED:
+        break;
+    case EFFECT_WELCOME:
+        check_welcome(s, f->session);
+        send_from_engine(s, f, MSG_WELCOME);
+        return;
+    case EFFECT_ORDER:
+        send_from_engine(s, f, MSG_ORDER);
+        return;
+    case EFFECT_ORDER_NONE:
+        send_from_engine(s, f, MSG_ORDER_NONE);
+        return;
+    case EFFECT_CONTAINER_ORDER:
+        send_from_engine(s, f, MSG_CONTAINER_ORDER);
+        return;
+    case EFFECT_CONTAINER_NONE:
+        send_from_engine(s, f, MSG_CONTAINER_NONE);
+        return;
+    case EFFECT_ORDERS_COMPLETE:
+        send_from_engine(s, f, MSG_ORDERS_COMPLETE);
+        return;
+    case EFFECT_REFUSE:
+        refuse(s, f);
+        return;
+    }
+    effect_free(f);
 }
 
 void sim_take_engine_effects(struct sim *s)
 {
     if (!s->engine)
         return;
-    engine_flush(s->engine, sim_now(s));
-    for (struct effect *f; (f = engine_next(s->engine));) {
-        switch (f->kind) {
-        case EFFECT_COMMIT: {
-            struct event *ev = sim_schedule(s, 200 + sim_random(s, 20000), EV_COMMITTED, 0);
-            ev->incarnation = s->control_incarnation;
-            ev->number = f->batch->id;
-            ev->session = (uint64_t)(uintptr_t)f->batch; /* lives as long as the engine needs the answer */
-            ev->fails_before = sim_faults(s) && sim_chance(s, 2);
-            effect_free(f);
-            break;
-        }
-        case EFFECT_REPLY:
-            take_reply(s, f);
-            effect_free(f);
-            break;
-        case EFFECT_WELCOME:
-            send_from_engine(s, f, MSG_WELCOME);
-            break;
-        case EFFECT_ORDER:
-            send_from_engine(s, f, MSG_ORDER);
-            break;
-        case EFFECT_ORDER_NONE:
-            send_from_engine(s, f, MSG_ORDER_NONE);
-            break;
-        case EFFECT_CONTAINER_ORDER:
-            send_from_engine(s, f, MSG_CONTAINER_ORDER);
-            break;
-        case EFFECT_CONTAINER_NONE:
-            send_from_engine(s, f, MSG_CONTAINER_NONE);
-            break;
-        case EFFECT_ORDERS_COMPLETE:
-            send_from_engine(s, f, MSG_ORDERS_COMPLETE);
-            break;
-        case EFFECT_REFUSE:
-            send_from_engine(s, f, MSG_REFUSED);
-            break;
-        case EFFECT_CHANGED:
-            effect_free(f);
-            break;
-        }
+    engine_flush(s->engine, sim_control_now(s));
+    for (struct effect *f; (f = engine_next(s->engine));)
+        take_engine_effect(s, f);
+}
+
+/* ---- delivery ---- */
+
+static void to_control(struct sim *s, const struct sim_session *c, const struct sim_message *m)
+{
+    struct now now = sim_control_now(s);
+
+    s->engine_touched = true;
+    switch (m->kind) {
+    case MSG_HELLO:
+        engine_session_open(s->engine, now, c->number, &m->hello);
+        break;
+    case MSG_REPORT:
+        engine_report(s->engine, now, c->number, &m->from_node->report);
+        break;
+    case MSG_REPORT_GONE:
+        engine_report_gone(s->engine, now, c->number, &m->from_node->dataset);
+        break;
+    case MSG_CONTAINER_REPORT:
+        engine_container_report(s->engine, now, c->number, &m->from_node->container_report);
+        break;
+    case MSG_CONTAINER_GONE:
+        engine_container_gone(s->engine, now, c->number, m->from_node->name);
+        break;
+    case MSG_REPORTS_COMPLETE:
+        engine_reports_complete(s->engine, now, c->number);
+        break;
+    default:
+        break;
     }
 }
 
-static void to_control(struct sim *s, const struct event *ev)
+static void to_agent(struct sim *s, struct sim_session *c, const struct sim_message *m)
 {
-    const struct sim_message *m = ev->message;
+    struct sim_host *h = &s->hosts[c->host];
+    const struct effect *f = m->from_engine;
     struct now now = sim_now(s);
 
     switch (m->kind) {
-    case MSG_HELLO:
-        engine_session_open(s->engine, now, ev->session, &m->hello);
-        break;
-    case MSG_REPORT:
-        engine_report(s->engine, now, ev->session, &m->from_node->report);
-        break;
-    case MSG_REPORT_GONE:
-        engine_report_gone(s->engine, now, ev->session, &m->from_node->dataset);
-        break;
-    case MSG_CONTAINER_REPORT:
-        engine_container_report(s->engine, now, ev->session, &m->from_node->container_report);
-        break;
-    case MSG_CONTAINER_GONE:
-        engine_container_gone(s->engine, now, ev->session, m->from_node->name);
-        break;
-    case MSG_REPORTS_COMPLETE:
-        engine_reports_complete(s->engine, now, ev->session);
-        break;
-    default:
-        break;
-    }
-}
-
-void sim_deliver_to_control(struct sim *s, struct event *ev)
-{
-    if (!s->engine || !ev->session || s->nodes[ev->node].partitioned)
-        return;
-    to_control(s, ev);
-    if (ev->message->kind != MSG_HELLO && sim_chance(s, 3))
-        to_control(s, ev); /* repeated */
-}
-
-static void to_agent(struct sim *s, const struct event *ev)
-{
-    struct sim_node *n = &s->nodes[ev->node];
-    const struct effect *f = ev->message->from_engine;
-    struct now now = sim_now(s);
-
-    switch (ev->message->kind) {
     case MSG_WELCOME:
-        node_session_up(n->brain, now, &f->welcome);
+        sim_trace(s, "h%u welcome at revision %llu", c->host,
+                  (unsigned long long)f->welcome.revision);
+        node_session_up(h->brain, now, &f->welcome);
+        if (node_hello_is_outdated(h->brain))
+            sim_break_session(s, c->host, 1000, 4 * USEC_PER_SEC);
         break;
     case MSG_ORDER:
-        sim_trace(s, "n%u order role %d epoch %llu transfer %llu d%u", ev->node, f->order.role,
+        sim_trace(s, "h%u order role %d d%d epoch %llu transfer %llu number %llu", c->host,
+                  f->order.role, sim_dataset_index(s, &f->order.dataset),
                   (unsigned long long)f->order.epoch, (unsigned long long)f->order.transfer,
-                  sim_dataset_index(s, &f->order.dataset));
-        node_order(n->brain, now, &f->order);
+                  (unsigned long long)f->order.number);
+        node_order(h->brain, now, &f->order);
         break;
     case MSG_ORDER_NONE:
-        node_order_none(n->brain, now, &f->dataset);
+        node_order_none(h->brain, now, &f->dataset);
         break;
     case MSG_CONTAINER_ORDER:
-        sim_trace(s, "n%u container order %d %s created %llu", ev->node, f->container_order.action,
+        sim_trace(s, "h%u container order %d %s created %llu", c->host, f->container_order.action,
                   f->container_order.config->name,
                   (unsigned long long)f->container_order.config->created);
-        node_container_order(n->brain, now, &f->container_order);
+        node_container_order(h->brain, now, &f->container_order);
         break;
     case MSG_CONTAINER_NONE:
-        sim_trace(s, "n%u container none %s", ev->node, f->name);
-        node_container_none(n->brain, now, f->name);
+        sim_trace(s, "h%u container none %s", c->host, f->name);
+        node_container_none(h->brain, now, f->name);
         break;
     case MSG_ORDERS_COMPLETE:
-        node_orders_complete(n->brain, now);
+        node_orders_complete(h->brain, now);
         break;
     case MSG_REFUSED:
-        n->session = 0;
-        node_session_down(n->brain, now);
-        sim_schedule(s, 300000 + sim_random(s, 500000), EV_CONNECT, ev->node)->incarnation =
-            n->incarnation;
+        h->session = 0;
+        c->agent_open = false;
+        node_session_down(h->brain, now);
+        connect_later(s, c->host);
         break;
     default:
         break;
     }
 }
 
-void sim_deliver_to_agent(struct sim *s, struct event *ev)
+static struct sim_message *pop(struct sim_message **first, struct sim_message ***last)
 {
-    struct sim_node *n = &s->nodes[ev->node];
+    struct sim_message *m = *first;
 
-    if (!n->brain || n->session != ev->session || !ev->session || n->partitioned)
+    *first = m->next;
+    if (!*first)
+        *last = first;
+    return m;
+}
+
+void sim_deliver(struct sim *s, const struct event *ev)
+{
+    struct sim_session *c = s->sessions[ev->session - 1];
+    struct sim_host *h = &s->hosts[c->host];
+    bool up = ev->kind == EV_TO_CONTROL;
+    struct sim_message *m = up ? c->up : c->down;
+
+    if (!m || m->ready_us > s->now_us || (up ? h->cut_up : h->cut_down))
         return;
-    to_agent(s, ev);
-    if (ev->message->kind != MSG_WELCOME && ev->message->kind != MSG_REFUSED && sim_chance(s, 3))
-        to_agent(s, ev);
+    m = up ? pop(&c->up, &c->up_last) : pop(&c->down, &c->down_last);
+    bool again = m->kind != MSG_HELLO && m->kind != MSG_WELCOME && m->kind != MSG_REFUSED &&
+                 sim_chance(s, 3);
+    if (up && s->engine && c->control_open && c->control == s->control_incarnation) {
+        to_control(s, c, m);
+        if (again)
+            to_control(s, c, m); /* repeated */
+    } else if (!up && h->brain && c->agent_open && h->session == c->number &&
+               c->agent == h->incarnation) {
+        to_agent(s, c, m);
+        if (again)
+            to_agent(s, c, m);
+    }
+    message_free(m);
 }

@@ -1,0 +1,214 @@
+/* What must hold after every event, and what must be true in the end. */
+#include "sim.h"
+
+#define NEXT_TRY_MOST_US (37 * USEC_PER_SEC) /* back-off's cap with its jitter */
+
+static void check_writers(struct sim *s, unsigned d)
+{
+    unsigned mounted = 0;
+
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        mounted +=
+            s->hosts[i].volumes[d].mounted || (i == 0 && s->hosts[s->n_nodes].volumes[d].mounted);
+    if (mounted > 1)
+        sim_violation(s, V_TWO_WRITERS, "%u hosts have d%u mounted", mounted, d);
+}
+
+static void check_store(struct sim *s, unsigned d)
+{
+    const struct dataset *st = s->store.datasets[d];
+    const struct sim_dataset *ds = &s->datasets[d];
+
+    if (ds->exists && !st)
+        sim_violation(s, V_STORE, "the acknowledged create of d%u is not in the store", d);
+    if (ds->deleted && st && !st->deleted)
+        sim_violation(s, V_STORE, "the acknowledged delete of d%u is not in the store", d);
+    if (ds->container_exists && !ds->busy && !s->store.containers[d])
+        sim_violation(s, V_STORE, "the acknowledged create of c%u is not in the store", d);
+}
+
+/* What an agent said about its next try must not be far away. */
+static void check_reason(struct sim *s, const struct reason *r, char what, unsigned index)
+{
+    if (r->code == REASON_NONE)
+        sim_violation(s, V_NO_REASON, "%c%u is not as it is wanted, without a reason", what, index);
+    if (r->retry_us > sim_now(s).wall_us + NEXT_TRY_MOST_US)
+        sim_violation(s, V_BACKOFF, "%c%u is tried again only in %llu s", what, index,
+                      (unsigned long long)((r->retry_us - sim_now(s).wall_us) / USEC_PER_SEC));
+}
+
+struct wanted {
+    struct uuid node;
+    uint64_t epoch;
+    bool there;
+};
+
+static void find_mount(void *cookie, const struct uuid *node, const struct report *r)
+{
+    struct wanted *w = cookie;
+
+    if (uuid_eq(node, &w->node) && r->volume.mounted && r->volume.mark.epoch == w->epoch)
+        w->there = true;
+}
+
+static void check_dataset_reason(struct sim *s, unsigned d)
+{
+    const struct dataset *now = engine_dataset(s->engine, &s->datasets[d].id);
+    struct reason r;
+
+    if (!now || (now->deleted && now->tombstone && !now->n_holders))
+        return;
+    struct wanted w = {.node = now->primary, .epoch = now->epoch};
+    if (!now->deleted && !now->transfer.id && uuid_eq(&now->owner, &now->primary))
+        engine_each_report(s->engine, sim_control_now(s), &now->id, find_mount, &w);
+    if (w.there)
+        return;
+    engine_dataset_reason(s->engine, sim_control_now(s), &now->id, &r);
+    check_reason(s, &r, 'd', d);
+    reason_done(&r);
+}
+
+static void find_running(void *cookie, const struct uuid *node, const struct container_report *r)
+{
+    struct wanted *w = cookie;
+
+    if (uuid_eq(node, &w->node) && r->run == CONTAINER_RUNNING)
+        w->there = true;
+}
+
+static void check_container_reason(struct sim *s, unsigned c)
+{
+    char name[] = {'c', (char)('0' + c), '\0'};
+    const struct container *now = engine_container(s->engine, name);
+    struct reason r;
+
+    if (!now)
+        return;
+    struct wanted w = {.node = now->node};
+    engine_each_container_report(s->engine, sim_control_now(s), name, find_running, &w);
+    if (w.there)
+        return;
+    engine_container_reason(s->engine, sim_control_now(s), name, &r);
+    check_reason(s, &r, 'c', c);
+    reason_done(&r);
+}
+
+void sim_check(struct sim *s)
+{
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        check_writers(s, d);
+        check_store(s, d);
+        if (s->engine_touched && s->engine)
+            check_dataset_reason(s, d);
+    }
+    for (unsigned c = 0; s->engine_touched && s->engine && c < s->n_containers; c++)
+        check_container_reason(s, c);
+}
+
+/* ---- in the end ---- */
+
+static bool is_gone(const struct sim *s, const struct uuid *node)
+{
+    int i = sim_node_index(s, node);
+
+    return i >= 0 && s->hosts[i].dead;
+}
+
+/* May stay as it is: a machine or a disk that it needs is gone for ever, or a copied certificate confused the owner. */
+static bool cannot_settle(const struct sim *s, const struct dataset *st, unsigned d)
+{
+    if (s->datasets[d].lost || is_gone(s, &st->owner) || is_gone(s, &st->primary))
+        return true;
+    for (size_t i = 0; i < st->n_holders; i++) {
+        if (is_gone(s, &st->holders[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Waits until the user lets go of it. */
+static bool is_held(const struct sim *s, const struct dataset *st, unsigned d)
+{
+    const struct lease *l = s->store.leases[d];
+
+    return l && uuid_eq(&l->node, &st->owner) &&
+           (st->deleted || !uuid_eq(&st->owner, &st->primary) || st->transfer.id);
+}
+
+static const char *host_unsettled(const struct sim *s, const struct dataset *st, unsigned d,
+                                  unsigned i)
+{
+    const struct sim_volume *v = &s->hosts[i].volumes[d];
+    const struct sim_container *k = &s->hosts[i].containers[d];
+    const struct container *c = s->store.containers[d];
+    bool owner = uuid_eq(&st->owner, &s->hosts[i].id) && !st->tombstone;
+
+    if (v->announced || v->partial)
+        return "a stream is expected, or half of one is left";
+    if (owner != v->mounted)
+        return owner ? "not mounted" : "still mounted";
+    if (!owner)
+        return !sim_volume_is_blank(s, i, d) ? "bytes or a mark are left"
+               : k->here                     ? "a container is left"
+                                             : NULL;
+    if (v->n_snapshots)
+        return "snapshots are left";
+    return (c != NULL) == k->running ? NULL
+           : c                       ? "the container does not run"
+                                     : "a container is left";
+}
+
+static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf, size_t size)
+{
+    const struct dataset *st = s->store.datasets[d];
+
+    if (!st || cannot_settle(s, st, d) || is_held(s, st, d))
+        return NULL;
+    if (st->deleted && s->store.containers[d])
+        return NULL; /* waits until the user deletes the container */
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        const char *what = s->hosts[i].dead ? NULL : host_unsettled(s, st, d, i);
+        (void)snprintf(buf, size, "d%u on h%u: %s", d, i, what ? what : "");
+        if (what)
+            return buf;
+    }
+    (void)snprintf(buf, size, "record of d%u", d);
+    if (st->deleted)
+        return st->n_holders || !st->tombstone || s->shared[d].present ? buf : NULL;
+    return !uuid_eq(&st->owner, &st->primary) || st->transfer.id || st->n_holders != 1 || !st->born
+               ? buf
+               : NULL;
+}
+
+static const char *container_unsettled(const struct sim *s, unsigned c, char *buf, size_t size)
+{
+    const struct container *k = s->store.containers[c];
+
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        bool wanted = k && uuid_eq(&k->node, &s->hosts[i].id);
+        (void)snprintf(buf, size, "c%u on h%u", c, i);
+        if (!s->hosts[i].dead && wanted != s->hosts[i].containers[c].running)
+            return buf;
+        if (!s->hosts[i].dead && !wanted && s->hosts[i].containers[c].here)
+            return buf;
+    }
+    return NULL;
+}
+
+const char *sim_unsettled(struct sim *s, char *buf, size_t size)
+{
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        const struct lease *l = s->store.leases[d];
+        if (dataset_unsettled(s, d, buf, size))
+            return buf;
+        (void)snprintf(buf, size, "lease of d%u", d);
+        if (l && l->expires && !s->wall_jumped &&
+            l->expires_wall_us + 5 * USEC_PER_SEC < sim_control_now(s).wall_us)
+            return buf;
+    }
+    for (unsigned c = s->n_datasets; c < s->n_containers; c++) {
+        if (container_unsettled(s, c, buf, size))
+            return buf;
+    }
+    return NULL;
+}

@@ -1,0 +1,137 @@
+/* Simulated container engines, and what containers write. Container c<n> uses dataset n, the last two use none. */
+#include "sim.h"
+
+#include "base/str.h"
+
+void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list)
+{
+    list->fails = sim_until(s, s->hosts[host].docker_down_us);
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        const struct sim_container *k = &s->hosts[host].containers[c];
+        if (!k->here)
+            continue;
+        list->containers[list->n_containers++] =
+            (struct container_state){.name = xasprintf("c%u", c),
+                                     .run = k->running ? CONTAINER_RUNNING : CONTAINER_EXITED,
+                                     .created = k->created,
+                                     .exit_code = k->running ? 0 : 1,
+                                     .era = k->era};
+    }
+}
+
+void sim_containers_down(struct sim *s, unsigned host)
+{
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        s->hosts[host].containers[c].running = false;
+        s->hosts[host].containers[c].crash_us = 0;
+    }
+}
+
+void sim_container_dies(struct sim *s, unsigned host, unsigned c)
+{
+    struct sim_container *k = &s->hosts[host].containers[c];
+
+    if (!k->running)
+        return;
+    k->running = false;
+    k->crash_us = 0;
+    sim_trace(s, "h%u container c%u dies", host, c);
+    sim_schedule_for_agent(s, sim_random(s, 20000), EV_CONTAINERS_CHANGED, host);
+}
+
+static struct err *start(struct sim *s, unsigned host, const struct step *st)
+{
+    struct sim_host *h = &s->hosts[host];
+    unsigned c = sim_container_index(st->container->name);
+    struct sim_container *k = &h->containers[c];
+    int d = st->container->has_volume ? sim_dataset_index(s, &st->container->dataset) : -1;
+
+    if (sim_until(s, h->docker_down_us))
+        return err_new(ERR_UNAVAILABLE, "simulated engine does not answer");
+    if (sim_until(s, h->pull_fails_us) && sim_chance(s, 50))
+        return err_new(ERR_NOT_FOUND, "no such image");
+    if (d >= 0 && !h->volumes[d].mounted)
+        return err_new(ERR_INVALID, "bind source does not exist");
+    if (d >= 0 && h->volumes[d].mark.state != MARK_OWNED)
+        sim_violation(s, V_TWO_WRITERS, "a container starts on h%u without ownership of d%d", host,
+                      d);
+    *k = (struct sim_container){.running = true,
+                                .here = true,
+                                .created = st->container->created,
+                                .era = h->era,
+                                .dataset = d};
+    if (sim_until(s, h->crash_loop_us)) {
+        struct event *ev = sim_schedule(s, 10000 + sim_random(s, 500000), EV_CONTAINER_DIES, host);
+        ev->number = c;
+        k->crash_us = ev->at;
+    }
+    return NULL;
+}
+
+static struct err *image(struct sim *s, unsigned host)
+{
+    if (sim_until(s, s->hosts[host].docker_down_us))
+        return err_new(ERR_UNAVAILABLE, "simulated engine does not answer");
+    if (sim_until(s, s->hosts[host].pull_fails_us))
+        return err_new(ERR_TIMEOUT, "simulated registry does not answer");
+    return NULL;
+}
+
+static struct err *stop(struct sim *s, unsigned host, const char *name)
+{
+    struct sim_container *k = &s->hosts[host].containers[sim_container_index(name)];
+
+    if (sim_until(s, s->hosts[host].docker_down_us))
+        return err_new(ERR_UNAVAILABLE, "simulated engine does not answer");
+    *k = (struct sim_container){.dataset = -1};
+    return NULL;
+}
+
+struct err *sim_container_step(struct sim *s, unsigned host, struct event *ev)
+{
+    switch (ev->step.kind) {
+    case STEP_START:
+        return start(s, host, &ev->step);
+    case STEP_STOP:
+        return stop(s, host, ev->step.name);
+    case STEP_IMAGE:
+        return image(s, host);
+    default:
+        return NULL;
+    }
+}
+
+/* Each write builds on the last one that was acknowledged, wherever that was. */
+void sim_write(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    if (!h->up || sim_suspended(s, host))
+        return;
+    for (unsigned c = 0; c < s->n_datasets; c++) {
+        const struct sim_container *k = &h->containers[c];
+        if (!k->running || k->dataset < 0)
+            continue;
+        unsigned d = (unsigned)k->dataset;
+        struct sim_volume *v = &h->volumes[d];
+        struct sim_dataset *ds = &s->datasets[d];
+        if (sim_is_shared(s) && !v->mounted &&
+            !(s->shared[d].attached && s->shared[d].host == host)) {
+            sim_container_dies(s, host, c); /* its device is gone */
+            continue;
+        }
+        uint64_t *version = sim_is_shared(s) ? &s->shared[d].version : &v->version;
+        uint64_t life = sim_is_shared(s) ? s->shared[d].life : v->life;
+        if (!v->mounted || v->mark.state != MARK_OWNED)
+            sim_violation(s, V_TWO_WRITERS,
+                          "a container on h%u runs on d%u, which is not its node's", host, d);
+        if (life != ds->life)
+            sim_violation(s, V_RESURRECTED, "a container on h%u writes to what was deleted of d%u",
+                          host, d);
+        else if (*version != ds->acked)
+            sim_violation(s, V_LOST_WRITE, "h%u has version %llu of d%u, but %llu was acknowledged",
+                          host, (unsigned long long)*version, d, (unsigned long long)ds->acked);
+        *version = ++ds->acked;
+        s->result->writes++;
+    }
+}

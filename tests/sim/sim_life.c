@@ -1,0 +1,322 @@
+/* Processes and hosts that start and die, the store that outlives them, and the steps that agents run. */
+#include "sim.h"
+
+#include "base/str.h"
+#include "core/fault.h"
+
+/* ---- agents ---- */
+
+void sim_start_agent(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    if (h->brain || !h->up) /* the lock of the one that runs refuses a second one */
+        return;
+    struct node_config config = {
+        .era = h->era,
+        .storage = s->storage,
+        .random = random_seeded(&h->random_state),
+        .memory = h->memory,
+        /* What happens behind the agent's back is noticed only then. */
+        .resync_us = s->options.seed % 2 || s->nuisances[N_VANISH] ? 3 * USEC_PER_SEC : 0};
+    h->incarnation++;
+    h->tick_us = 0;
+    h->brain = node_new(&config);
+    node_start(h->brain, sim_now(s));
+    sim_schedule_for_agent(s, sim_random(s, 100000), EV_CONNECT, host);
+    sim_trace(s, "h%u agent starts", host);
+}
+
+/* What the agent was doing when it died is done, not done, or half done. */
+static void settle_steps(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    for (size_t k = 0; k < s->n_heap; k++) {
+        struct event *ev = s->heap[k];
+        if (ev->host != host || ev->incarnation != h->incarnation)
+            continue;
+        if (ev->kind == EV_STEP_DONE && ev->step.kind != STEP_FORBID && sim_chance(s, 50)) {
+            ev->cut_at = sim_chance(s, 50) ? 1 + (unsigned)sim_random(s, 3) : ev->cut_at;
+            ev->settling = true;
+            sim_run_step(s, ev);
+            ev->settling = false;
+        } else if (ev->kind == EV_PERSISTED && sim_chance(s, 50)) {
+            h->memory = ev->memory;
+        }
+    }
+}
+
+void sim_kill_agent(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    if (!h->brain)
+        return;
+    sim_trace(s, "h%u agent dies", host);
+    sim_agent_gone(s, host);
+    h->brain = node_free(h->brain);
+    settle_steps(s, host);
+    for (unsigned d = 0; d < s->n_datasets; d++)
+        h->volumes[d].announced = 0;
+}
+
+void sim_kill_host(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    if (!h->up)
+        return;
+    sim_kill_agent(s, host);
+    h->up = false;
+    h->suspended_until_us = 0;
+    sim_containers_down(s, host);
+    sim_volumes_down(s, host);
+    sim_trace(s, "h%u dies", host);
+}
+
+void sim_start_host(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    if (h->up || h->dead)
+        return;
+    h->up = true;
+    h->era = uuid_random_v4(&s->random);
+    sim_start_agent(s, host);
+}
+
+/* ---- the control service and its store ---- */
+
+void sim_start_control(struct sim *s)
+{
+    if (s->engine)
+        return;
+    s->control_incarnation++;
+    s->control_tick_us = 0;
+    s->store.history.generations = xrealloc(s->store.history.generations, s->store.history.n + 1,
+                                            sizeof(*s->store.history.generations));
+    s->store.history.generations[s->store.history.n++] =
+        (struct generation){uuid_random_v4(&s->random), s->store.revision};
+    s->engine =
+        engine_new(&s->store.history, s->store.revision, random_seeded(&s->engine_random_state));
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        if (s->store.datasets[d])
+            engine_restore_dataset(s->engine, dataset_copy(s->store.datasets[d]));
+    }
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        if (s->store.containers[c])
+            engine_restore_container(s->engine, container_copy(s->store.containers[c]));
+    }
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        struct lease *l = s->store.leases[d];
+        uint64_t wall = sim_control_now(s).wall_us;
+        if (!l)
+            continue;
+        engine_restore_lease(s->engine, sim_control_now(s), l);
+        /* A restart goes by the wall clock: what that was moved by in the meantime is not the lease's. */
+        uint64_t until = s->now_us + (l->expires_wall_us > wall ? l->expires_wall_us - wall : 0);
+        if (s->wall_jumped && l->expires && until < s->datasets[d].lease.until_us)
+            s->datasets[d].lease.until_us = until;
+    }
+    engine_tick(s->engine, sim_control_now(s));
+    s->engine_touched = true;
+    sim_trace(s, "control starts at revision %llu", (unsigned long long)s->store.revision);
+}
+
+void sim_kill_control(struct sim *s)
+{
+    if (!s->engine)
+        return;
+    sim_trace(s, "control dies");
+    for (size_t i = 0; i < s->n_heap; i++) {
+        struct event *ev = s->heap[i];
+        if (ev->kind == EV_COMMITTED && ev->incarnation == s->control_incarnation &&
+            !ev->fails_before && sim_chance(s, 50))
+            sim_commit(s, ev->batch);
+    }
+    s->engine = engine_free(s->engine);
+    for (size_t i = 0; i < s->n_sessions; i++) {
+        struct sim_session *c = s->sessions[i];
+        if (!c->control_open)
+            continue;
+        c->control_open = false;
+        struct event *ev =
+            sim_schedule(s, sim_random(s, 2 * USEC_PER_SEC), EV_AGENT_CLOSED, c->host);
+        ev->session = c->number;
+        ev->incarnation = c->agent;
+    }
+    /* Never answered: either outcome is right. */
+    for (unsigned d = 0; d < s->n_datasets; d++)
+        s->datasets[d].busy = false;
+    memset(s->container_busy, 0, sizeof(s->container_busy));
+}
+
+/* A delete is done when nobody holds a byte any more. */
+static void check_deleted(struct sim *s, unsigned d, const struct dataset *value)
+{
+    if (!value || !value->tombstone || value->n_holders)
+        return;
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        if (!sim_volume_is_blank(s, i, d) && !s->datasets[d].lost)
+            sim_violation(s, V_RESURRECTED, "the delete of d%u is done, but n%u still holds it", d,
+                          i);
+    }
+}
+
+static void commit_dataset(struct sim *s, const struct change *c)
+{
+    struct uuid id = UUID_NIL;
+
+    (void)uuid_parse(c->key, &id);
+    int d = sim_dataset_index(s, &id);
+    if (d < 0)
+        return;
+    dataset_free(s->store.datasets[d]);
+    s->store.datasets[d] = c->dataset ? dataset_copy(c->dataset) : NULL;
+    const struct dataset *v = c->dataset;
+    if (v)
+        sim_trace(s,
+                  "commit %llu d%d primary n%d owner n%d epoch %llu born %d transfer %llu phase %d "
+                  "holders %zu%s",
+                  (unsigned long long)c->revision, d, sim_node_index(s, &v->primary),
+                  sim_node_index(s, &v->owner), (unsigned long long)v->epoch, v->born,
+                  (unsigned long long)v->transfer.id, v->transfer.phase, v->n_holders,
+                  v->tombstone ? " tombstone"
+                  : v->deleted ? " deleted"
+                               : "");
+    check_deleted(s, (unsigned)d, v);
+}
+
+void sim_commit(struct sim *s, const struct batch *b)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        const struct change *c = &b->changes[i];
+        if (c->revision <= s->store.revision)
+            sim_violation(s, V_NUMBERS, "revision %llu is used again",
+                          (unsigned long long)c->revision);
+        s->store.revision = c->revision;
+        if (c->kind == OBJECT_DATASET) {
+            commit_dataset(s, c);
+        } else if (c->kind == OBJECT_CONTAINER) {
+            unsigned k = sim_container_index(c->key);
+            container_free(s->store.containers[k]);
+            s->store.containers[k] = c->container ? container_copy(c->container) : NULL;
+        } else {
+            struct uuid id = UUID_NIL;
+            (void)uuid_parse(c->key, &id);
+            int d = sim_dataset_index(s, &id);
+            if (d < 0)
+                continue;
+            free(s->store.leases[d]);
+            s->store.leases[d] = c->lease ? xmemdup(c->lease, sizeof(*c->lease)) : NULL;
+            if (!c->lease)
+                sim_lease_gone(s, (unsigned)d);
+        }
+    }
+}
+
+/* ---- steps ---- */
+
+static bool is_dataset_step(enum step_kind k)
+{
+    return k > STEP_LIST_VOLUMES && k <= STEP_FORBID;
+}
+
+static void look_at_volumes(struct sim *s, unsigned host, struct sim_list *list)
+{
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        struct volume_state *v = &list->volumes[list->n_volumes];
+        sim_observe(s, host, d, v);
+        if (volume_state_is_empty(v) && v->mark.state == MARK_NONE)
+            volume_state_done(v);
+        else
+            list->n_volumes++;
+    }
+}
+
+void sim_begin_step(struct sim *s, unsigned host, struct step *step)
+{
+    static const uint64_t longest[STEP_MAX] = {
+        [STEP_SEND] = 2000000,  [STEP_START] = 1000000,        [STEP_STOP] = 3000000,
+        [STEP_IMAGE] = 5000000, [STEP_LIST_VOLUMES] = 1000000, [STEP_LIST_CONTAINERS] = 500000,
+    };
+    struct sim_host *h = &s->hosts[host];
+    uint64_t most = longest[step->kind] ? longest[step->kind] : 100000;
+    bool dataset = is_dataset_step(step->kind);
+
+    if (dataset && sim_until(s, h->slow_disk_us))
+        most *= 30;
+    struct event *ev = sim_schedule_for_agent(s, 500 + sim_random(s, most), EV_STEP_DONE, host);
+    ev->step = *step;
+    *step = (struct step){0};
+    if (ev->step.kind == STEP_LIST_VOLUMES || ev->step.kind == STEP_LIST_CONTAINERS) {
+        ev->list = xcalloc(1, sizeof(*ev->list));
+        if (ev->step.kind == STEP_LIST_VOLUMES)
+            look_at_volumes(s, host, ev->list);
+        else
+            sim_list_containers(s, host, ev->list);
+    }
+    int d = sim_dataset_index(s, &ev->step.dataset);
+    if (ev->step.kind == STEP_SEND && d >= 0)
+        sim_begin_stream(s, ev, (unsigned)d);
+    if (!sim_faults(s))
+        return;
+    unsigned bad = dataset && sim_until(s, h->bad_disk_us) ? 30
+                   : ev->step.kind == STEP_SEND            ? 10
+                                                           : 3;
+    ev->fails_before = sim_chance(s, bad);
+    ev->fails_after = sim_chance(s, bad);
+    if (sim_chance(s, bad))
+        ev->cut_at = 1 + (unsigned)sim_random(s, 3);
+}
+
+static struct err *run(struct sim *s, struct event *ev, int d)
+{
+    if (ev->list && ev->list->fails)
+        return err_new(ERR_UNAVAILABLE, "simulated engine does not answer");
+    if (ev->fails_before)
+        return err_new(ERR_IO, "simulated failure before the step");
+    if (ev->list)
+        return NULL;
+    if (!is_dataset_step(ev->step.kind))
+        return sim_container_step(s, ev->host, ev);
+    return d < 0 ? NULL : sim_dataset_step(s, ev->host, ev, (unsigned)d);
+}
+
+/* Carries the step out now and tells the agent, unless the agent that asked is gone. */
+void sim_run_step(struct sim *s, struct event *ev)
+{
+    struct sim_host *h = &s->hosts[ev->host];
+    struct outcome o = {.step = ev->step.id};
+    CLEANUP_ERR struct err *error = NULL;
+    bool alive = h->brain && h->incarnation == ev->incarnation;
+    int d = sim_dataset_index(s, &ev->step.dataset);
+
+    if (!alive && !ev->settling)
+        return; /* settled when the agent died */
+    error = run(s, ev, d);
+    if (!error && ev->fails_after)
+        error = err_new(ERR_TIMEOUT, "simulated failure after the step");
+    if (is_dataset_step(ev->step.kind))
+        sim_trace(s, "h%u step %s d%d %s: %s", ev->host, step_name(ev->step.kind), d,
+                  ev->step.snapshot, error ? error->text : "ok");
+    else
+        sim_trace(s, "h%u step %s %s: %s", ev->host, step_name(ev->step.kind),
+                  ev->step.name ? ev->step.name : "", error ? error->text : "ok");
+    if (!alive)
+        return;
+    o.error = error;
+    if (is_dataset_step(ev->step.kind) && d >= 0) {
+        o.observed = true;
+        sim_observe(s, ev->host, (unsigned)d, &o.volume);
+    }
+    if (ev->list) {
+        o.volumes = ev->list->volumes;
+        o.n_volumes = ev->list->n_volumes;
+        o.containers = ev->list->containers;
+        o.n_containers = ev->list->n_containers;
+    }
+    node_outcome(h->brain, sim_now(s), &o);
+    volume_state_done(&o.volume);
+}

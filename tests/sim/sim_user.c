@@ -1,0 +1,233 @@
+/* What users ask for, and what they were promised. Each command draws from a source of its own, by its index. */
+#include "sim.h"
+
+#include "base/str.h"
+
+#define N_COMMANDS ARRAY_SIZE(((struct sim *)NULL)->commands)
+
+static struct sim_command *command_of(struct sim *s, uint64_t id)
+{
+    return &s->commands[id % N_COMMANDS];
+}
+
+static struct container *new_container(const struct sim *s, unsigned c, const struct uuid *node,
+                                       struct random *r)
+{
+    char name[] = {'c', (char)('0' + c), '\0'};
+    struct container *k = container_new(name);
+
+    k->image = xstrdup("img:1");
+    k->restart_policy = random_below(r, 3) ? RESTART_ALWAYS : RESTART_ON_FAILURE;
+    k->node = *node;
+    if (c < s->n_datasets) {
+        k->has_volume = true;
+        k->dataset = s->datasets[c].id;
+        k->mountpoint = xstrdup("/data");
+    }
+    return k;
+}
+
+/* One about a container without a volume. */
+static bool choose_for_container(struct sim *s, unsigned c, struct command *cmd, const char *name,
+                                 struct random *r)
+{
+    unsigned what = (unsigned)random_below(r, 100);
+
+    if (s->container_busy[c])
+        return false;
+    cmd->name = name;
+    if (!s->container_exists[c]) {
+        cmd->kind = COMMAND_CONTAINER_CREATE;
+        cmd->container = new_container(s, c, &cmd->node, r);
+    } else if (what < 60) {
+        cmd->kind = COMMAND_CONTAINER_MOVE;
+    } else {
+        cmd->kind = COMMAND_CONTAINER_DELETE;
+    }
+    s->container_busy[c] = true;
+    return true;
+}
+
+static void choose_lease(struct sim *s, struct sim_dataset *ds, struct command *cmd,
+                         struct sim_command *mine, struct random *r)
+{
+    cmd->kind = COMMAND_LEASE_ACQUIRE;
+    if (ds->lease.promised && random_below(r, 2))
+        cmd->node = s->hosts[ds->lease.node].id; /* renews it */
+    cmd->expires = random_below(r, 3) != 0;
+    cmd->expires_in_us = (int64_t)random_below(r, 15 * USEC_PER_SEC) - (int64_t)USEC_PER_SEC;
+    uint64_t left = cmd->expires_in_us > 0 ? (uint64_t)cmd->expires_in_us : 0;
+    mine->until_us = cmd->expires ? s->now_us + left : USEC_NEVER;
+    mine->node = (unsigned)sim_node_index(s, &cmd->node);
+    if (ds->lease.promised && mine->until_us < ds->lease.until_us)
+        ds->lease.until_us = mine->until_us; /* from the request on no more is promised */
+}
+
+static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
+                               struct sim_command *mine, const char *name, struct random *r)
+{
+    struct sim_dataset *ds = &s->datasets[d];
+    unsigned what = (unsigned)random_below(r, 100);
+
+    cmd->name = name;
+    if (ds->busy && (!ds->exists || ds->container_exists || what >= 60))
+        return false;
+    if (ds->busy) {
+        cmd->kind = COMMAND_DATASET_MOVE; /* on top of what is not answered yet */
+        return true;
+    }
+    if (!ds->exists) {
+        cmd->kind = COMMAND_DATASET_CREATE;
+        cmd->dataset = dataset_new(ds->id);
+        cmd->dataset->primary = cmd->node;
+    } else if (ds->deleted) {
+        if (!ds->container_exists && what < 80)
+            return false;
+        cmd->kind =
+            ds->container_exists && what < 60 ? COMMAND_CONTAINER_DELETE : COMMAND_LEASE_RELEASE;
+        if (cmd->kind == COMMAND_LEASE_RELEASE)
+            ds->lease.promised = false;
+    } else if (!ds->container_exists && what < 35) {
+        const struct dataset *now = engine_dataset(s->engine, &ds->id);
+        cmd->kind = COMMAND_CONTAINER_CREATE;
+        cmd->container = new_container(s, d, now && what < 32 ? &now->primary : &cmd->node, r);
+    } else if (what < 72) {
+        cmd->kind = ds->container_exists ? COMMAND_CONTAINER_MOVE : COMMAND_DATASET_MOVE;
+        s->result->moves++;
+    } else if (what < 82) {
+        choose_lease(s, ds, cmd, mine, r);
+    } else if (what < 92) {
+        cmd->kind = COMMAND_LEASE_RELEASE;
+        ds->lease.promised = false; /* from the request on nothing is promised */
+    } else if (what < 96 && ds->container_exists) {
+        cmd->kind = COMMAND_CONTAINER_DELETE;
+    } else if (what < 98) {
+        cmd->kind = COMMAND_DATASET_DELETE;
+    } else {
+        cmd->kind = COMMAND_DATASET_MOVE; /* refused while a container uses it */
+    }
+    if (cmd->kind == COMMAND_CONTAINER_DELETE)
+        ds->container_exists = false; /* unless it is answered that it is still there */
+    ds->busy = true;
+    return true;
+}
+
+void sim_issue(struct sim *s, unsigned index)
+{
+    uint64_t state = s->options.seed * 0x9e3779b97f4a7c15u + (index + 1) * 0xaf251af3b0f025b5u;
+    struct random r = random_seeded(&state);
+
+    if (!sim_faults(s) || index >= MAX_INJECTED)
+        return;
+    sim_schedule(s, random_below(&r, random_below(&r, 4) ? 1500000 : 50000), EV_COMMAND, 0)
+        ->number = index + 1;
+    s->result->commands = index + 1;
+    unsigned subject = (unsigned)random_below(&r, s->n_containers),
+             n = (unsigned)random_below(&r, s->n_nodes);
+    bool dataset = subject < s->n_datasets || random_below(&r, 3) != 0;
+    if (!s->engine || (s->options.skip_commands && s->options.skip_commands[index]))
+        return;
+    if (dataset)
+        subject %= s->n_datasets;
+    struct sim_command *mine = command_of(s, s->next_command + 1);
+    *mine = (struct sim_command){
+        .id = s->next_command + 1, .subject = subject, .node = n, .tag_changes = UINT64_MAX};
+    struct command cmd = {.id = mine->id, .node = s->hosts[n].id};
+    char name[] = {'c', (char)('0' + subject), '\0'};
+    if (dataset)
+        cmd.dataset_id = s->datasets[subject].id;
+    if (dataset ? !choose_for_dataset(s, subject, &cmd, mine, name, &r)
+                : !choose_for_container(s, subject, &cmd, name, &r))
+        return;
+    s->next_command++;
+    mine->kind = cmd.kind;
+    CLEANUP_FREE char *tag = NULL;
+    const char *tags[1];
+    if (random_below(&r, 100) < 10) {
+        if (s->old_tag && random_below(&r, 2)) {
+            tag = xstrdup(s->old_tag);
+            mine->tag_changes = s->old_tag_changes;
+        } else {
+            tag = engine_tag(s->engine);
+        }
+        tags[0] = tag;
+        cmd.tags = tags;
+        cmd.n_tags = 1;
+    } else if (random_below(&r, 100) < 10) {
+        free(s->old_tag);
+        s->old_tag = engine_tag(s->engine);
+        s->old_tag_changes = s->acknowledged_changes;
+    }
+    sim_trace(s, "command %u: kind %d %c%u n%u", index, cmd.kind, dataset ? 'd' : 'c', subject,
+              mine->node);
+    s->engine_touched = true;
+    engine_command(s->engine, sim_control_now(s), &cmd);
+}
+
+void sim_lease_gone(struct sim *s, unsigned d)
+{
+    struct sim_lease *l = &s->datasets[d].lease;
+
+    if (l->promised && s->now_us < l->until_us)
+        sim_violation(s, V_LEASE, "the lease of d%u ends too early", d);
+    l->promised = false;
+}
+
+static void reply_for_dataset(struct sim *s, const struct sim_command *c, enum result_code code)
+{
+    struct sim_dataset *d = &s->datasets[c->subject];
+    bool ok = code == RESULT_OK || code == RESULT_CREATED;
+
+    switch (c->kind) {
+    case COMMAND_DATASET_CREATE:
+        d->exists = d->exists || ok || code == RESULT_DATASET_EXISTS;
+        break;
+    case COMMAND_DATASET_DELETE:
+        d->deleted = d->deleted || ok;
+        break;
+    case COMMAND_CONTAINER_CREATE:
+        d->container_exists = d->container_exists || ok || code == RESULT_CONTAINER_EXISTS;
+        break;
+    case COMMAND_CONTAINER_DELETE:
+        d->container_exists = !ok && code != RESULT_CONTAINER_NOT_FOUND;
+        break;
+    case COMMAND_LEASE_ACQUIRE:
+        if (ok)
+            d->lease = (struct sim_lease){true, c->node, c->until_us};
+        break;
+    case COMMAND_DATASET_MOVE:
+        return; /* does not make it busy */
+    default:
+        break;
+    }
+    d->busy = false;
+}
+
+static void reply_for_container(struct sim *s, const struct sim_command *c, enum result_code code)
+{
+    bool ok = code == RESULT_OK || code == RESULT_CREATED;
+
+    s->container_busy[c->subject] = false;
+    if (c->kind == COMMAND_CONTAINER_CREATE)
+        s->container_exists[c->subject] = ok || code == RESULT_CONTAINER_EXISTS;
+    else if (c->kind == COMMAND_CONTAINER_DELETE && (ok || code == RESULT_CONTAINER_NOT_FOUND))
+        s->container_exists[c->subject] = false;
+}
+
+void sim_reply(struct sim *s, uint64_t id, const struct command_result *r)
+{
+    struct sim_command *c = command_of(s, id);
+
+    if (c->id != id)
+        return;
+    sim_trace(s, "reply %d to kind %d of %u", r->code, c->kind, c->subject);
+    if (c->tag_changes < s->acknowledged_changes && r->code != RESULT_TAG_MISMATCH &&
+        r->code != RESULT_STORE_FAILED)
+        sim_violation(s, V_TAG, "a command with an old tag is answered %d", r->code);
+    if (r->code == RESULT_CREATED || (c->kind == COMMAND_CONTAINER_DELETE && r->code == RESULT_OK))
+        s->acknowledged_changes++;
+    if (c->subject < s->n_datasets)
+        reply_for_dataset(s, c, r->code);
+    else
+        reply_for_container(s, c, r->code);
+}
