@@ -120,13 +120,14 @@ struct err *ca_authority_load(const char *certificate_pem, const char *key_pem,
     return NULL;
 }
 
-static struct err *make_key(enum ca_key_type type, EVP_PKEY **ret_key)
+/* Takes seconds for RSA: the certificate is otherwise known to be in order. */
+static struct err *give_key(X509 *x, enum ca_key_type type, EVP_PKEY **ret_key)
 {
-    EVP_PKEY *key = type == CA_KEY_EC ? EVP_EC_gen("P-256") : EVP_RSA_gen(4096);
+    CLEANUP_KEY EVP_PKEY *key = type == CA_KEY_EC ? EVP_EC_gen("P-256") : EVP_RSA_gen(4096);
 
-    if (!key)
+    if (!key || X509_set_pubkey(x, key) != 1)
         return openssl_err(ERR_INTERNAL, "cannot generate a key");
-    *ret_key = key;
+    *ret_key = steal(&key);
     return NULL;
 }
 
@@ -172,12 +173,12 @@ static struct err *add_extension(X509 *x, const X509 *issuer, int nid, const cha
     return ok ? NULL : openssl_err(ERR_INTERNAL, "cannot add a certificate extension");
 }
 
-/* Everything but names and extensions. */
-static struct err *make_blank(EVP_PKEY *key, int days, X509 **ret_certificate)
+/* Everything but names, key and extensions. */
+static struct err *make_blank(int days, X509 **ret_certificate)
 {
     CLEANUP_X509 X509 *x = X509_new();
 
-    if (!x || X509_set_version(x, X509_VERSION_3) != 1 || X509_set_pubkey(x, key) != 1 ||
+    if (!x || X509_set_version(x, X509_VERSION_3) != 1 ||
         !X509_gmtime_adj(X509_getm_notBefore(x), 0) ||
         !X509_time_adj_ex(X509_getm_notAfter(x), days, 0, NULL))
         return openssl_err(ERR_INTERNAL, "cannot make a certificate");
@@ -224,11 +225,11 @@ struct err *ca_make_authority(const char *cluster_name, const struct uuid *clust
     CLEANUP_KEY EVP_PKEY *key = NULL;
     CLEANUP_X509 X509 *x = NULL;
 
-    TRY(make_key(key_type, &key));
-    TRY(make_blank(key, days, &x));
+    TRY(make_blank(days, &x));
     TRY(set_subject(x, UUID_STR(cluster), cluster_name));
     if (X509_set_issuer_name(x, X509_get_subject_name(x)) != 1)
         return openssl_err(ERR_INTERNAL, "cannot set the issuer");
+    TRY(give_key(x, key_type, &key));
     for (size_t i = 0; i < ARRAY_SIZE(extensions); i++)
         TRY(add_extension(x, x, extensions[i].nid, extensions[i].value));
     return sign_and_write(x, key, key, ret_pair);
@@ -295,8 +296,7 @@ struct err *ca_issue(const struct ca_authority *authority, const struct ca_reque
     CLEANUP_KEY EVP_PKEY *key = NULL;
     CLEANUP_X509 X509 *x = NULL;
 
-    TRY(make_key(request->key_type, &key));
-    TRY(make_blank(key, request->days, &x));
+    TRY(make_blank(request->days, &x));
     TRY(set_subject(x, authority->cluster, request->common_name));
     if (X509_set_issuer_name(x, X509_get_subject_name(authority->certificate)) != 1)
         return openssl_err(ERR_INTERNAL, "cannot set the issuer");
@@ -307,6 +307,7 @@ struct err *ca_issue(const struct ca_authority *authority, const struct ca_reque
     } else if (request->kind == CA_USER) {
         TRY(add_extension(x, authority->certificate, NID_ext_key_usage, "clientAuth"));
     }
+    TRY(give_key(x, request->key_type, &key));
     return sign_and_write(x, authority->key, key, ret_pair);
 }
 
