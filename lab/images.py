@@ -279,5 +279,5 @@ def build(name, cache, progress):
     return archive
 
 
-def build_all(cache, progress, names=tuple(BUILDERS)):
+def build_all(cache, progress, names):
     return [build(name, cache, progress) for name in names]

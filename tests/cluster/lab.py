@@ -193,7 +193,7 @@ class Api:
 class Cluster:
     """One cluster of the lab, in a directory of its own."""
 
-    def __init__(self, nodes=3, backend="btrfs", docker=False, flocker=True, images=False, options=()):
+    def __init__(self, nodes=3, backend="btrfs", docker=False, flocker=True, images=(), options=()):
         top = os.path.join(CHECKOUT, "build", "lab")
         os.makedirs(top, exist_ok=True)
         self.directory = tempfile.mkdtemp(prefix="test-", dir=top)
@@ -205,8 +205,8 @@ class Cluster:
         words += [] if flocker else ["--no-flocker"]
         try:
             self.lab(*words)
-            if images:
-                self.lab("images", timeout=600)
+            for image in images:
+                self.lab("images", "--only", image, timeout=600)
             self.refresh()
         except BaseException:
             self.down()

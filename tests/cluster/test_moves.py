@@ -8,7 +8,7 @@ from test_crashes import go_on, start_pausing, wait_paused
 from volumes import (Guard, container_state, create, delete, digest, fill, is_mounted, state, volume,
                      wait_reason, wait_settled)
 
-CLUSTER = {"nodes": 2, "docker": True, "images": True}
+CLUSTER = {"nodes": 2, "docker": True, "images": ["busybox"]}
 HOSTS = ["h1", "h2"]
 IMAGE = "flocker-lab/busybox:1"
 # Counts on from where the file ends; each number is synced before the next. Ends at once when told to.

@@ -8,7 +8,7 @@ import pytest
 
 from lab import wait_until
 
-CLUSTER = {"nodes": 3, "docker": True, "images": True}
+CLUSTER = {"nodes": 3, "docker": True, "images": ["busybox"]}
 IMAGE = "flocker-lab/busybox:1"
 RUN_ON = "trap 'exit 0' TERM; sleep 100000 & wait"  # a plain sleep as PID 1 would not hear the signal
 SLEEP = ["sh", "-c", RUN_ON]
