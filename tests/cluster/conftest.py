@@ -2,9 +2,9 @@
 
 A module says what it needs with a global, and its tests take `cluster`:
 
-    CLUSTER = {"nodes": 3, "backend": "btrfs", "docker": True, "images": True}
+    CLUSTER = {"nodes": 3, "backend": "btrfs", "docker": True, "images": ["busybox"]}
 
-`backend` may be a list: then every test runs once for each. The cluster is made once a module (and backend), so tests
+`images` are loaded into every host's Docker. `backend` may be a list: then every test runs once for each. The cluster is made once a module (and backend), so tests
 leave it healthy and use datasets of their own. A test that ruins its cluster makes one with `make_cluster(...)`.
 Every test has a deadline (default 180 s; @pytest.mark.deadline(seconds) sets another).
 """
@@ -29,17 +29,21 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "deadline(seconds): how long the test may take")
 
 
-def pytest_collection_modifyitems(items):
-    if items and os.geteuid() != 0:
+def pytest_sessionstart():
+    if os.geteuid() != 0:
         pytest.exit("the cluster tests need root", returncode=3)
-    if items and shutil.which("dockerd") is None:
+    if shutil.which("dockerd") is None:
         pytest.exit("the cluster tests need Docker and more; run: scripts/install-deps --for check", returncode=3)
+
+
+def pytest_collection_modifyitems(items):
+    # Modules with containers take longest. When several modules run at a time, none of these is left for the end.
+    items.sort(key=lambda item: "cluster" not in item.fixturenames or not item.module.CLUSTER.get("docker"))
 
 
 def pytest_generate_tests(metafunc):
     if "cluster" in metafunc.fixturenames:
-        settings = getattr(metafunc.module, "CLUSTER", {})
-        backends = settings.get("backend", "btrfs")
+        backends = metafunc.module.CLUSTER.get("backend", "btrfs")
         if isinstance(backends, str):
             backends = [backends]
         # pytest makes a fixture anew when its parameter is another object: these are the same for all tests of a module.
@@ -49,7 +53,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="module")
 def cluster(request):
     """The module's cluster."""
-    made = lab.Cluster(**{**getattr(request.module, "CLUSTER", {}), "backend": request.param})
+    made = lab.Cluster(**{**request.module.CLUSTER, "backend": request.param})
     yield made
     made.down()
 
