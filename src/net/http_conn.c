@@ -254,6 +254,8 @@ static bool step_idle(struct http_conn *c, struct evbuffer *in)
         evbuffer_drain(in, 2);
         return true;
     }
+    if (n == 1 && p[0] == '\r') /* the first half of one? */
+        return false;
     if (p[0] != '\r' && (p[0] < 'A' || p[0] > 'Z')) {
         refuse(c, 400, "This is not an HTTP request.", /* keep_alive= */ false);
         return true;

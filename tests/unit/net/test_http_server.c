@@ -398,6 +398,20 @@ static void test_pipelining(void **state)
     close(fd);
 }
 
+/* The empty line that old clients send in front of a request, in two pieces. */
+static void test_empty_line_in_pieces(void **state)
+{
+    start((struct http_server_config){0});
+    int fd = dial();
+
+    put(fd, "\r");
+    sleep_ms(20);
+    put(fd, "\nGET /1 HTTP/1.1\r\nConnection: close\r\n\r\n");
+    CLEANUP_FREE char *got = get_all(fd);
+    expect(got, "GET|/1");
+    close(fd);
+}
+
 static void test_half_closed_client_is_served(void **state)
 {
     start((struct http_server_config){0});
@@ -1081,6 +1095,7 @@ int main(void)
         TEST(test_methods),
         TEST(test_kinds_of_answers),
         TEST(test_pipelining),
+        TEST(test_empty_line_in_pieces),
         TEST(test_half_closed_client_is_served),
         TEST(test_garbage),
         TEST(test_expect_continue),
