@@ -14,7 +14,7 @@ static char *description_of(const json_t *answer, long status)
     if (json_is_string(answer))
         return xasprintf("the control service failed (status %ld); see its log for incident %s",
                          status, json_string_value(answer));
-    if (!text)
+    if (!text || !*text)
         return NULL;
     str_append(&full, text);
     json_array_foreach (json_object_get(answer, "errors"), i, item) {

@@ -1,6 +1,7 @@
 #include "cli/ca_x509.h"
 
 #include "base/str.h"
+#include "cli/text.h"
 
 #include <arpa/inet.h>
 #include <openssl/bn.h>
@@ -336,6 +337,23 @@ struct err *ca_check_user(const char *certificate_pem, const char *authority_pem
 
 /* ---- describe ---- */
 
+/* `n` bytes out of a certificate, which may come from anywhere, made harmless for a terminal. The caller frees it. */
+static char *harmless(const char *bytes, size_t n)
+{
+    CLEANUP_STR struct str safe = {0};
+    CLEANUP_FREE char *text = xstrndup(bytes, n);
+
+    text_append_safe(&safe, text);
+    return str_steal(&safe);
+}
+
+static char *subject_shown(const X509 *x, int nid)
+{
+    CLEANUP_FREE char *part = subject_part(x, nid);
+
+    return part ? harmless(part, strlen(part)) : xstrdup("(none)");
+}
+
 static void print_identity(const X509 *x, const char *cn, FILE *to)
 {
     if (X509_check_ca((X509 *)(uintptr_t)x) == 1)
@@ -368,8 +386,9 @@ static void print_names(const X509 *x, FILE *to)
         const GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
         const char *label = i ? "" : "Names:";
         if (n->type == GEN_DNS) {
-            fprintf(to, "%-12s %.*s\n", label, ASN1_STRING_length(n->d.dNSName),
-                    (const char *)ASN1_STRING_get0_data(n->d.dNSName));
+            CLEANUP_FREE char *name = harmless((const char *)ASN1_STRING_get0_data(n->d.dNSName),
+                                               (size_t)ASN1_STRING_length(n->d.dNSName));
+            fprintf(to, "%-12s %s\n", label, name);
         } else if (n->type == GEN_IPADD) {
             char text[INET6_ADDRSTRLEN] = "?";
             int family = ASN1_STRING_length(n->d.iPAddress) == 4 ? AF_INET : AF_INET6;
@@ -386,10 +405,10 @@ struct err *ca_describe(const char *pem, FILE *to)
     CLEANUP_X509 X509 *x = NULL;
 
     TRY(read_certificate(pem, &x));
-    CLEANUP_FREE char *cn = subject_part(x, NID_commonName);
-    CLEANUP_FREE char *ou = subject_part(x, NID_organizationalUnitName);
-    print_identity(x, cn ? cn : "(none)", to);
-    fprintf(to, "Cluster:     %s\n", ou ? ou : "(none)");
+    CLEANUP_FREE char *cn = subject_shown(x, NID_commonName);
+    CLEANUP_FREE char *ou = subject_shown(x, NID_organizationalUnitName);
+    print_identity(x, cn, to);
+    fprintf(to, "Cluster:     %s\n", ou);
     print_time("Valid from:", X509_get0_notBefore(x), to);
     fprintf(to, "%s\n", X509_cmp_current_time(X509_get0_notBefore(x)) > 0 ? " (not yet)" : "");
     print_time("Valid until:", X509_get0_notAfter(x), to);

@@ -400,6 +400,11 @@ static int run_command(const struct command *cmd, const struct globals *g, int a
                                      cmd->operands);
         } else {
             struct err *e = run_at(cmd, g, &args);
+            if (e) {
+                char *text = ctl_harmless(e->text);
+                free(e->text);
+                e->text = text;
+            }
             status = e ? cli_fail(e) : 0;
         }
     } else if (next == CLI_EXIT_OK) {

@@ -74,6 +74,10 @@ void ctl_sort(json_t *list, const char *key);
 struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id) MUST_USE;
 struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id) MUST_USE;
 
+/* `text` without what could command a terminal (a server may say anything); lines stay lines. The caller frees it. */
+char *ctl_harmless(const char *text);
+/* The dataset's maximum_size: "1.50G". */
+char *ctl_quota(const json_t *dataset);
 /* "3f0c9c1e (10.20.0.11)", or "<missing>" when the node is not among the nodes by uuid (contract
  * section 7.3). */
 char *ctl_server(const json_t *nodes, const char *id, bool full_id);

@@ -83,9 +83,7 @@ static json_t *list_row(const json_t *dataset, const char *status, const json_t 
 
 static void list_cells(struct table *t, const json_t *row, const json_t *nodes, bool full_id)
 {
-    /* 1.9 servers may send a float */
-    double size = json_number_value(json_object_get(row, "maximum_size"));
-    CLEANUP_FREE char *quota = text_format_quota(size > 0 ? (uint64_t)size : 0);
+    CLEANUP_FREE char *quota = ctl_quota(row);
     CLEANUP_FREE char *metadata = text_format_metadata(json_object_get(row, "metadata"));
     CLEANUP_FREE char *server = ctl_server(nodes, ctl_text(row, "primary"), full_id);
 

@@ -2,6 +2,7 @@
 
 #include "base/str.h"
 #include "cli/match.h"
+#include "cli/text.h"
 
 #define SHORT_ID 8 /* characters of a uuid that people are shown */
 
@@ -92,6 +93,28 @@ struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id)
     TRY(match_dataset(datasets, text, &dataset));
     *ret_id = xstrdup(ctl_text(dataset, "dataset_id"));
     return NULL;
+}
+
+char *ctl_harmless(const char *text)
+{
+    CLEANUP_STR struct str safe = {0};
+
+    while (*text) {
+        CLEANUP_FREE char *line = xstrndup(text, strcspn(text, "\n"));
+        text_append_safe(&safe, line);
+        text += strlen(line);
+        if (*text == '\n')
+            str_append_bytes(&safe, text++, 1);
+    }
+    return str_steal(&safe);
+}
+
+char *ctl_quota(const json_t *dataset)
+{
+    /* 1.9 servers may send a float; what no size can be is none */
+    double size = json_number_value(json_object_get(dataset, "maximum_size"));
+
+    return text_format_quota(size > 0 && size < 0x1p63 ? (uint64_t)size : 0);
 }
 
 char *ctl_server(const json_t *nodes, const char *id, bool full_id)

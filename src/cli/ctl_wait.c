@@ -153,7 +153,8 @@ static void say(const char *reason, char **last)
 {
     if (!reason || str_equal_null(reason, *last))
         return;
-    fprintf(stderr, "waiting: %s\n", reason);
+    CLEANUP_FREE char *safe = ctl_harmless(reason);
+    fprintf(stderr, "waiting: %s\n", safe);
     free(*last);
     *last = xstrdup(reason);
 }

@@ -101,11 +101,14 @@ static void print_dataset_head(const json_t *d)
     CLEANUP_FREE char *metadata = text_format_metadata(json_object_get(d, "metadata"));
     CLEANUP_STR struct str safe = {0};
 
-    text_append_safe(&safe, metadata);
-    printf("dataset %s", ctl_text(d, "dataset_id"));
-    if (safe.len)
-        printf(" (%s)", safe.data);
-    putchar('\n');
+    str_append(&safe, "dataset ");
+    text_append_safe(&safe, ctl_text(d, "dataset_id"));
+    if (*metadata) {
+        str_append(&safe, " (");
+        text_append_safe(&safe, metadata);
+        str_append(&safe, ")");
+    }
+    puts(safe.data);
 }
 
 static void print_dataset_why(const json_t *d, const json_t *nodes)
@@ -132,13 +135,16 @@ static void print_container_why(const json_t *d, const json_t *nodes)
 {
     const json_t *reason = json_object_get(d, "reason");
     const char *at = ctl_text(d, "on");
+    CLEANUP_STR struct str name = {0};
     CLEANUP_FREE char *wanted = ctl_node_text(nodes, ctl_text(d, "node_uuid"));
     CLEANUP_FREE char *wanted_text = xasprintf("running on %s", wanted);
     CLEANUP_FREE char *node = ctl_node_text(nodes, at);
     CLEANUP_FREE char *actual =
         *at ? xasprintf("%s on %s", ctl_text(d, "state"), node) : xstrdup(ctl_text(d, "state"));
 
-    printf("container %s\n", ctl_text(d, "name"));
+    str_append(&name, "container ");
+    text_append_safe(&name, ctl_text(d, "name"));
+    puts(name.data);
     line("wanted", wanted_text);
     line("actual", actual);
     if (json_is_object(reason))
@@ -212,8 +218,7 @@ static void print_dataset(const json_t *d, const json_t *nodes)
     CLEANUP_FREE char *owner = ctl_node_text(nodes, ctl_text(d, "owner"));
     CLEANUP_FREE char *epoch =
         xasprintf("%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(d, "epoch")));
-    double size = json_number_value(json_object_get(d, "maximum_size"));
-    CLEANUP_FREE char *quota = text_format_quota(size > 0 ? (uint64_t)size : 0);
+    CLEANUP_FREE char *quota = ctl_quota(d);
 
     print_dataset_why(d, nodes);
     line("size", quota);

@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include "cli/api_answer.h"
+#include "cli/ctl.h"
 #include "cli/table.h"
 #include "cli/text.h"
 
@@ -167,6 +169,45 @@ static void test_safe(void **state)
     }
 }
 
+/* What a server says is shown, but cannot command the terminal; lines stay lines. */
+static void test_harmless(void **state)
+{
+    CLEANUP_FREE char *text = ctl_harmless("a\x1b[2J\nb\rc\n\n\xc2\x9b");
+    json_t *d = json_loads("{\"maximum_size\": 1e300}", 0, NULL);
+    CLEANUP_FREE char *quota = ctl_quota(d);
+
+    assert_string_equal(text, "a?[2J\nb?c\n\n?");
+    assert_string_equal(quota, "<no quota>");
+    json_decref(d);
+}
+
+static void test_answers(void **state)
+{
+    static const struct {
+        long status;
+        const char *text;
+        enum err_code code;
+        const char *says;
+    } cases[] = {
+        {200, "[", ERR_CORRUPT, "the answer of c:1 to GET /v1/x is not JSON"},
+        {400, "{\"description\":\"bad\",\"errors\":[\"a\",7,\"b\"]}", ERR_INVALID, "bad a; b"},
+        {400, "{\"description\":\"\"}", ERR_INVALID, "c:1 answered GET /v1/x with status 400"},
+        {404, "<html>", ERR_UNSUPPORTED, "does not offer GET /v1/x"},
+        {409, "{\"description\":\"no\"}", ERR_CONFLICT, "no"},
+        {500, "\"17\"", ERR_INTERNAL, "incident 17"},
+        {503, "", ERR_UNAVAILABLE, "status 503"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct api_answer a = {"c:1", "GET", "/v1/x", cases[i].status, cases[i].text,
+                               strlen(cases[i].text)};
+        struct err *e = api_answer_read(&a, NULL);
+        if (!err_is(e, cases[i].code) || !strstr(e->text, cases[i].says))
+            fail_msg("%s: %s", cases[i].text, e ? e->text : "no error");
+        err_free(e);
+    }
+}
+
 static void assert_printed(const struct table *t, const char *expected)
 {
     char *text = NULL;
@@ -208,6 +249,8 @@ int main(void)
         cmocka_unit_test(test_sizes),    cmocka_unit_test(test_format_sizes),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_times),
         cmocka_unit_test(test_widths),   cmocka_unit_test(test_safe),
+        cmocka_unit_test(test_harmless),
+        cmocka_unit_test(test_answers),
         cmocka_unit_test(test_table),
     };
 
