@@ -241,8 +241,7 @@ struct err *docker_parse_created(const char *body, size_t n, char ret_id[DOCKER_
     return NULL;
 }
 
-/* At most DOCKER_MESSAGE_MAX bytes, cut between characters, without white space around. */
-static char *shorten(const char *s)
+char *docker_message_shorten(const char *s)
 {
     while (isspace((unsigned char)*s))
         s++;
@@ -255,7 +254,7 @@ static char *shorten(const char *s)
     }
     while (n && isspace((unsigned char)s[n - 1]))
         n--;
-    return xstrndup(s, n);
+    return n ? xstrndup(s, n) : xstrdup("the engine gives no reason");
 }
 
 char *docker_parse_message(const char *body, size_t n)
@@ -263,7 +262,7 @@ char *docker_parse_message(const char *body, size_t n)
     json_auto_t *j = n ? json_loadb(body, n, 0, NULL) : NULL;
     const char *text = json_string_value(json_object_get(j, "message"));
 
-    return text && *text ? shorten(text) : xstrdup("the engine gives no reason");
+    return docker_message_shorten(text ? text : "");
 }
 
 bool docker_parse_event_matters(const char *line, size_t n)

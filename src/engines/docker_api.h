@@ -51,6 +51,9 @@ struct err *docker_parse_addresses(const char *body, size_t n, char *ret_address
 /* Answer of POST /containers/create. */
 struct err *docker_parse_created(const char *body, size_t n,
                                  char ret_id[DOCKER_ID_MAX + 1]) MUST_USE;
+/* At most DOCKER_MESSAGE_MAX bytes, cut between characters, without white space around; a sentence of ours when nothing
+ * is left. The caller frees it. */
+char *docker_message_shorten(const char *s);
 /* The sentence inside an error answer, shortened; never NULL; the caller frees it. */
 char *docker_parse_message(const char *body, size_t n);
 /* One line of POST /images/create: the error that it tells, or NULL. Lines that are no JSON are an

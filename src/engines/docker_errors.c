@@ -125,7 +125,7 @@ struct err *docker_parse_pull_line(const char *line, size_t n)
         text = json_string_value(json_object_get(detail, "message"));
     if (text || detail) {
         json_int_t code = json_integer_value(json_object_get(detail, "code"));
-        CLEANUP_FREE char *message = xstrndup(text ? text : "no reason given", DOCKER_MESSAGE_MAX);
+        CLEANUP_FREE char *message = docker_message_shorten(text ? text : "");
 
         e = err_new(code_of_pull(code > 0 && code < 600 ? (long)code : 0, message), "%s", message);
     }

@@ -204,6 +204,7 @@ static void test_pull_lines(void **state)
     assert_err(pull_line("{\"error\":\"dial tcp: lookup r: no such host\"}"), ERR_UNAVAILABLE,
                "lookup");
     assert_err(pull_line("{\"errorDetail\":{}}"), ERR_UNAVAILABLE, "no reason");
+    assert_err(pull_line("{\"error\":\" \"}"), ERR_UNAVAILABLE, "no reason");
     assert_err(pull_line("rubbish"), ERR_CORRUPT, "JSON");
     assert_err(pull_line("[]"), ERR_CORRUPT, "JSON");
     assert_err(
