@@ -54,6 +54,8 @@ static struct err *load_mapping(struct loader *l, yaml_node_t *node, unsigned de
         if (key->type != YAML_SCALAR_NODE)
             return bad(key, "a key that is not a simple value");
         const char *name = (const char *)key->data.scalar.value;
+        if (strlen(name) != key->data.scalar.length)
+            return bad(key, "a NUL character in a key");
         if (json_object_get(object, name))
             return bad(key, "the same key twice");
         TRY(load_node(l, value, depth + 1, &item));

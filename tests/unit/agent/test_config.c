@@ -71,6 +71,7 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "docker: {sock: /x}\n", "'sock'"},
         {GOOD DATASET DATASET, "line 4: the same key twice"},
         {GOOD "dataset: {backend: \"\xff\"}\n", "line"},
+        {GOOD DATASET "\"docker\\0x\": {}\n", "a NUL character in a key"},
     };
 
     (void)state;
