@@ -337,7 +337,7 @@ static void run_engine(struct script *s, uint64_t seed)
     dataset_add_holder(d, &nodes[0]);
     engine_restore_dataset(c.e, d);
     engine_tick(c.e, c.now);
-    for (unsigned i = 0; s->left && i < 200; i++) {
+    for (unsigned i = 0; s->left && i < 100; i++) {
         engine_event(&c, s);
         drain(&c);
         look(&c);
@@ -550,7 +550,7 @@ static void run_node(struct script *s, enum storage_kind storage, uint64_t seed)
         .era = stores[0], .storage = storage, .random = random_seeded(&seed)});
     node_start(h.n, h.now);
     node_drain(&h);
-    for (unsigned i = 0; s->left && i < 200; i++) {
+    for (unsigned i = 0; s->left && i < 100; i++) {
         node_event(&h, s);
         node_drain(&h);
     }

@@ -91,7 +91,15 @@ static void message(const char *text, size_t n)
 {
     CLEANUP_FREE char *m = docker_parse_message(text, n);
 
-    RULE(strlen(m) <= DOCKER_MESSAGE_MAX && str_is_utf8(m, strlen(m)));
+    RULE(*m && strlen(m) <= DOCKER_MESSAGE_MAX && str_is_utf8(m, strlen(m)));
+}
+
+static void pull_line(const char *text, size_t n)
+{
+    CLEANUP_ERR struct err *e = docker_parse_pull_line(text, n);
+
+    RULE(!e || (*e->text && str_is_utf8(e->text, strlen(e->text))));
+    RULE(!e || strlen(e->text) <= DOCKER_MESSAGE_MAX);
 }
 
 static void start_error(const char *text)
@@ -235,7 +243,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void)docker_parse_event_matters(bytes, n);
         return 0;
     case 'p':
-        (void)refused(docker_parse_pull_line(bytes, n));
+        pull_line(bytes, n);
         return 0;
     case 'w':
         lines(bytes, n, &r);

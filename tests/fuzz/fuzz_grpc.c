@@ -1,10 +1,12 @@
 /* The gRPC transport, from the bytes of the socket up. The first byte of the input chooses: bit 0
  * our side (0 server, 1 client), bit 1 what the user does with a message (0 answers, 1 pauses and
- * resumes), bit 2 whether the user closes the connection inside a callback. The rule: on_closed
- * comes exactly once for each stream. */
+ * resumes), bit 2 whether the user closes the connection inside a callback, bit 3 whether the bytes
+ * come in small pieces. The rule: on_closed comes exactly once for each stream. With bit 4 the rest
+ * is instead what the parsers of the protocol's texts and messages are fed. */
 #include "fuzz.h"
 
 #include "net/grpc_conn.h"
+#include "net/grpc_wire.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -116,12 +118,79 @@ static void run(int fd)
     }
 }
 
+static void texts(const char *text, size_t n)
+{
+    CLEANUP_FREE char *decoded = grpc_text_decode(text, n);
+    CLEANUP_STR struct str encoded = {0};
+    uint64_t us, again;
+    char buf[16];
+
+    RULE(strlen(decoded) <= GRPC_MAX_TEXT && str_is_utf8(decoded, strlen(decoded)));
+    grpc_text_encode(decoded, &encoded);
+    if (encoded.len <= GRPC_MAX_TEXT) {
+        CLEANUP_FREE char *twice = grpc_text_decode(encoded.data ? encoded.data : "", encoded.len);
+        RULE(streq(decoded, twice));
+    }
+    RULE(grpc_status_parse(text, n) < GRPC_STATUS_MAX);
+    (void)grpc_content_type_ok(text, n);
+    if (grpc_timeout_parse(text, n, &us)) {
+        grpc_timeout_format(us, buf);
+        RULE(grpc_timeout_parse(buf, strlen(buf), &again) && again <= us);
+    }
+}
+
+/* Messages put together from pieces: their lengths and a hash of all they held. */
+static uint64_t assemble(const uint8_t *data, size_t size, const struct random *r, uint64_t *ret_hash)
+{
+    struct grpc_assembler a = {0};
+    uint64_t messages = 0, hash = 0;
+
+    for (size_t left = size; left;) {
+        size_t n = r ? fuzz_piece(r, left) : left;
+        const uint8_t *p = data + (size - left);
+        left -= n;
+        while (n) {
+            enum grpc_assembled got = grpc_assembler_feed(&a, MAX_MESSAGE, &p, &n);
+            if (got == GRPC_ASSEMBLED_PART)
+                break;
+            if (got != GRPC_ASSEMBLED_MESSAGE) {
+                grpc_assembler_done(&a);
+                *ret_hash = hash + (uint64_t)got;
+                return messages;
+            }
+            RULE(a.length <= MAX_MESSAGE);
+            hash = hash * 31 + fuzz_hash(a.body, a.length) + a.length;
+            messages++;
+            grpc_assembler_next(&a);
+        }
+    }
+    grpc_assembler_done(&a);
+    *ret_hash = hash;
+    return messages;
+}
+
+static void parts(const uint8_t *data, size_t size)
+{
+    uint64_t state = fuzz_hash(data, size), whole, pieces;
+    struct random r = random_seeded(&state);
+
+    texts((const char *)data, size);
+    RULE(assemble(data, size, NULL, &whole) == assemble(data, size, &r, &pieces));
+    RULE(whole == pieces);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    uint64_t state = fuzz_hash(data, size);
+    struct random r = random_seeded(&state);
     int pair[2];
 
     if (!size)
         return 0;
+    if (data[0] & 16) {
+        parts(data + 1, size - 1);
+        return 0;
+    }
     if (!base)
         base = event_base_new();
     choice = data[0];
@@ -138,6 +207,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run(pair[1]);
     for (size_t at = 1; at < size;) {
         size_t piece = size - at < 16384 ? size - at : 16384;
+        if (choice & 8)
+            piece = fuzz_piece(&r, piece);
         ssize_t n = write(pair[1], data + at, piece);
         if (n <= 0)
             break;
