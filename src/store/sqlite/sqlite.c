@@ -49,6 +49,7 @@ static enum err_code code_of(sqlite3 *db, int rc)
         return ERR_NO_SPACE;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
+    case SQLITE_ERROR: /* our statements are right: a table or the file's format is not */
         return ERR_CORRUPT;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
@@ -84,7 +85,8 @@ static const char *advice_of(enum err_code code)
     case ERR_NO_SPACE:
         return "; free space on that file system";
     case ERR_CORRUPT:
-        return "; the file is damaged: restore it from a backup (flocker-control(8), \"THE STORE\")";
+        return "; restore it from a backup (flocker-control(8), \"THE STORE\"), and look for errors of "
+               "the disk in the kernel's log";
     case ERR_BUSY:
         return "; another program has the file open: end it";
     case ERR_DENIED:
@@ -273,6 +275,11 @@ static struct err *check_file(const char *dir, const char *path)
                        "%s belongs to another program (application id 0x%08x); move it away "
                        "or name another directory",
                        path, application);
+    /* SQLite would take a higher one for a file that it may read only. */
+    if (header[18] > 2 || header[19] > 2)
+        return err_new(ERR_CORRUPT,
+                       "the store %s is damaged: its header names file format %d/%d%s", path,
+                       header[18], header[19], advice_of(ERR_CORRUPT));
     return NULL;
 }
 

@@ -38,6 +38,23 @@ void past_done(struct past *p)
     past_forget(p, 0);
 }
 
+/* With room for `more` records. */
+static struct state state_copy(const struct state *from, size_t more)
+{
+    struct state s = {.revision = from->revision,
+                      .records = xcalloc(from->n + more, sizeof(struct record))};
+
+    for (; s.n < from->n; s.n++)
+        s.records[s.n] = (struct record){from->records[s.n].kind, xstrdup(from->records[s.n].key),
+                                         xstrdup(from->records[s.n].value)};
+    return s;
+}
+
+void past_copy_last(struct past *p, const struct past *from)
+{
+    p->states[p->n++] = state_copy(&from->states[from->n - 1], 0);
+}
+
 const struct state *past_find(const struct past *p, uint64_t revision)
 {
     for (size_t i = p->n; i-- > 0;) {
@@ -116,12 +133,8 @@ struct err *commit_random(struct store *s, struct past *p, const struct random *
 
     if (!from || p->n == MAX_STATES)
         abort();
-    struct state next = {.revision = p->states[p->n - 1].revision + n,
-                         .records = xcalloc(from->n + n, sizeof(struct record))};
-    for (; next.n < from->n; next.n++)
-        next.records[next.n] =
-            (struct record){from->records[next.n].kind, xstrdup(from->records[next.n].key),
-                            xstrdup(from->records[next.n].value)};
+    struct state next = state_copy(from, n);
+    next.revision = p->states[p->n - 1].revision + n;
     for (size_t i = 0; i < n; i++) {
         changes[i] = random_change(r, next.revision - n + 1 + i);
         state_put(&next, changes[i].kind, xstrdup(changes[i].key), xstrdup_null(changes[i].value));
@@ -258,7 +271,10 @@ size_t few_or_many(size_t few, size_t many)
 
 static int set_up_connection(sqlite3 *db, char **ret_error, const void *api)
 {
-    return sqlite3_exec(db, "PRAGMA cache_size=12; PRAGMA wal_autocheckpoint=40", NULL, NULL, NULL);
+    /* The size of the cache cannot be set in a damaged file; that is for the store to say. */
+    (void)sqlite3_wal_autocheckpoint(db, 40);
+    (void)sqlite3_exec(db, "PRAGMA cache_size=12", NULL, NULL, NULL);
+    return SQLITE_OK;
 }
 
 void make_sqlite_busy(void)

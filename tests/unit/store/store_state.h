@@ -31,6 +31,8 @@ struct past {
 void past_begin(struct past *p);
 void past_done(struct past *p);
 void past_forget(struct past *p, size_t n); /* all but the first `n` states */
+/* Puts a copy of the last state of `from` behind those of `p`. */
+void past_copy_last(struct past *p, const struct past *from);
 const struct state *past_find(const struct past *p, uint64_t revision); /* NULL: there was none */
 
 /* Commits some random puts, updates and deletes on top of `s`'s state (which must be in `past`) and notes what must be

@@ -318,6 +318,43 @@ static void test_disk_fails(void **state)
     check_image(p, p->image, 40);
 }
 
+/* An error of ext4 itself turns it read-only under the running store, between two commits. */
+static void read_only_after(struct place *p, uint64_t commits)
+{
+    char loop[32];
+    bool uncertain = false;
+    CLEANUP_CLOSE int device = attach(p->image, loop, sizeof(loop));
+    CLEANUP_FREE char *trigger = xasprintf("/sys/fs/ext4/%s/trigger_fs_error", loop + strlen("/dev/"));
+
+    assert_int_equal(mount(loop, p->mount, "ext4", MS_NOSUID | MS_NODEV, "errors=remount-ro"), 0);
+    struct store *s = open_store(p->dir);
+    uint64_t n = store_revision(s) + 1, last = n + commits;
+    for (; n < last; n++)
+        ok(commit_numbered(s, n, 900, &uncertain));
+    CLEANUP_CLOSE int fd = open(trigger, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(write(fd, "test", 4), 4);
+    for (int i = 0; i < 3 && !uncertain; i++) {
+        struct err *e = commit_numbered(s, n, 900, &uncertain);
+
+        assert_non_null(e);
+        assert_non_null(strstr(e->text, p->dir));
+        err_free(e);
+    }
+    assert_true(store_revision(s) == n - 1);
+    store_close(s);
+    refused(store_open(p->dir, &s), ERR_DENIED, "read-only");
+    assert_int_equal(umount2(p->mount, 0), 0);
+    (void)close(steal_fd(&device));
+    check_image(p, p->image, n - 1);
+}
+
+static void test_turns_read_only(void **state)
+{
+    make_image(*state);
+    for (uint64_t commits = 0; commits < 60; commits += 9)
+        read_only_after(*state, commits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +364,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_fails, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_turns_read_only, setup, teardown),
     };
 
     if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 ||
