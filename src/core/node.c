@@ -45,19 +45,6 @@ struct node_effect *node_effect_push(struct node *n, enum node_effect_kind kind)
     return f;
 }
 
-struct node_effect *node_next(struct node *n)
-{
-    struct node_effect *f = n->effects_first;
-
-    if (!f)
-        return NULL;
-    n->effects_first = f->next;
-    if (!n->effects_first)
-        n->effects_last = &n->effects_first;
-    f->next = NULL;
-    return f;
-}
-
 struct node_effect *node_effect_free(struct node_effect *f)
 {
     if (!f)
@@ -160,6 +147,7 @@ struct node *node_free(struct node *n)
 
     if (!n)
         return NULL;
+    n->touched = false;
     for (struct node_effect *f = node_next(n); f; f = node_next(n))
         node_effect_free(f);
     HASH_ITER(hh, n->datasets, d, d2)
@@ -234,8 +222,11 @@ static void forget_empty(struct node *n)
     }
 }
 
-void node_advance(struct node *n, struct now now)
+static void advance(struct node *n)
 {
+    struct now now = n->now;
+
+    n->touched = false;
     persist(n);
     look_around(n, now);
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next)
@@ -246,16 +237,37 @@ void node_advance(struct node *n, struct now now)
     forget_empty(n);
 }
 
+void node_touch(struct node *n, struct now now)
+{
+    n->touched = true;
+    n->now = now;
+}
+
+struct node_effect *node_next(struct node *n)
+{
+    if (n->touched)
+        advance(n);
+    struct node_effect *f = n->effects_first;
+
+    if (!f)
+        return NULL;
+    n->effects_first = f->next;
+    if (!n->effects_first)
+        n->effects_last = &n->effects_first;
+    f->next = NULL;
+    return f;
+}
+
 void node_start(struct node *n, struct now now)
 {
     n->started = true;
     n->resync_us = now.mono_us + n->resync_every_us;
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_tick(struct node *n, struct now now)
 {
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 static void earlier(uint64_t *first, uint64_t us)
@@ -268,6 +280,8 @@ uint64_t node_deadline(const struct node *n)
 {
     uint64_t first = USEC_NEVER;
 
+    if (n->touched)
+        return n->now.mono_us;
     earlier(&first, n->resync_us);
     if (!n->list_volumes_step && !n->volumes_known)
         earlier(&first, n->volumes_backoff.next_us);
@@ -328,7 +342,7 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
         c->order_stale = true;
         c->reported = false;
     }
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_session_down(struct node *n, struct now now)
@@ -336,7 +350,7 @@ void node_session_down(struct node *n, struct now now)
     n->connected = false;
     n->synced = false;
     n->complete = false;
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_order(struct node *n, struct now now, const struct order *order)
@@ -361,7 +375,7 @@ void node_order(struct node *n, struct now now, const struct order *order)
         backoff_reset(&d->backoff);
         d->gone = 0;
     }
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 static void drop_order(struct node_dataset *d)
@@ -380,7 +394,7 @@ void node_order_none(struct node *n, struct now now, const struct uuid *dataset)
     if (!n->connected || n->refused || !d || !d->has_order)
         return;
     drop_order(d);
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_container_order(struct node *n, struct now now, const struct container_order *order)
@@ -402,7 +416,7 @@ void node_container_order(struct node *n, struct now now, const struct container
         c->pull = false;
         c->image_ready = false;
     }
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 static void drop_container_order(struct node_container *c)
@@ -423,7 +437,7 @@ void node_container_none(struct node *n, struct now now, const char *name)
     if (!n->connected || n->refused || !c || !c->has_order)
         return;
     drop_container_order(c);
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_orders_complete(struct node *n, struct now now)
@@ -439,7 +453,7 @@ void node_orders_complete(struct node *n, struct now now)
         if (c->has_order && c->order_stale)
             drop_container_order(c);
     }
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_persisted(struct node *n, struct now now, const struct node_memory *memory)
@@ -451,20 +465,20 @@ void node_persisted(struct node *n, struct now now, const struct node_memory *me
         n->refused = true;
         n->refused_us = now.wall_us;
     }
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset)
 {
     node_dataset_get(n, dataset)->look_again = true;
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_containers_changed(struct node *n, struct now now)
 {
     n->list_containers_again = true;
     backoff_reset(&n->containers_backoff);
-    node_advance(n, now);
+    node_touch(n, now);
 }
 
 void node_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes, uint64_t total)

@@ -101,7 +101,8 @@ struct node_effect {
     struct node_effect *next;
 };
 
-struct node_effect *node_next(struct node *n); /* oldest, or NULL; free with node_effect_free() */
+/* Decides what the inputs since the last call have changed. The oldest effect, or NULL; free with node_effect_free(). */
+struct node_effect *node_next(struct node *n);
 struct node_effect *node_effect_free(struct node_effect *f);
 
 struct node_config {

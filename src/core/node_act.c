@@ -582,5 +582,5 @@ void node_outcome(struct node *n, struct now now, const struct outcome *o)
             found = true;
         }
     }
-    node_advance(n, now);
+    node_touch(n, now);
 }

@@ -75,6 +75,8 @@ struct node {
     bool complete;  /* our first full state was sent in it */
     struct welcome welcome;
 
+    bool touched; /* decide again ... */
+    struct now now; /* ... as of this time */
     bool started;
     uint64_t next_step;
     uint64_t list_volumes_step, list_containers_step;
@@ -101,7 +103,8 @@ struct step *node_push_step(struct node *n, enum step_kind kind);
 struct node_dataset *node_dataset_get(struct node *n, const struct uuid *id);
 struct node_dataset *node_dataset_find(struct node *n, const struct uuid *id);
 struct node_container *node_container_get(struct node *n, const char *name);
-void node_advance(struct node *n, struct now now); /* decide everywhere, then report */
+/* Everything is to be decided and reported again, before the next effect is taken: many inputs cost one pass. */
+void node_touch(struct node *n, struct now now);
 bool node_is_live(const struct node *n, uint64_t revision);
 /* The settings of what runs or is to run under that name; NULL when not known. */
 const struct container *node_container_config(const struct node_container *c);

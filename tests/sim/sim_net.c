@@ -281,6 +281,8 @@ void sim_take_node_effects(struct sim *s, unsigned host)
     };
     struct sim_host *h = &s->hosts[host];
 
+    if (h->brain && sim_chance(s, 15))
+        return; /* the agent takes several inputs in one turn */
     for (struct node_effect *f; h->brain && (f = node_next(h->brain));) {
         switch (f->kind) {
         case NODE_STEP:
