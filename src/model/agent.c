@@ -42,8 +42,8 @@ static void put_text(struct str *s, const char *text)
 
 struct digest order_digest(const struct order *o)
 {
-    const uint64_t numbers[] = {o->role,      o->epoch,  o->born,         o->transfer,
-                                o->peer_port, o->number, o->maximum_size, o->metadata.n};
+    const uint64_t numbers[] = {(uint64_t)o->role, o->epoch,  o->born,         o->transfer,
+                                o->peer_port,      o->number, o->maximum_size, o->metadata.n};
     CLEANUP_STR struct str s = {0};
 
     str_append_bytes(&s, &o->dataset, sizeof(o->dataset));
