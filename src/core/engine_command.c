@@ -100,11 +100,34 @@ static enum result_code dataset_delete(struct engine *e, struct command *c, stru
     return RESULT_OK;
 }
 
-static bool external_port_used(const struct engine *e, uint16_t port)
+/* A set of port numbers: a request may name as many as there are. */
+struct port_set {
+    uint64_t bits[(UINT16_MAX + 1) / 64];
+};
+
+static bool port_set_has(const struct port_set *s, uint16_t port)
 {
+    return s->bits[port / 64] >> (port % 64) & 1;
+}
+
+static void port_set_add(struct port_set *s, uint16_t port)
+{
+    s->bits[port / 64] |= UINT64_C(1) << (port % 64);
+}
+
+/* Is one of its external ports used by another container? 0 is "any", and nobody's. */
+static bool external_port_used(const struct engine *e, const struct container *wanted)
+{
+    struct port_set ports = {0};
+
+    if (!wanted->n_ports)
+        return false;
+    for (size_t i = 0; i < wanted->n_ports; i++)
+        port_set_add(&ports, wanted->ports[i].external);
     for (struct container_entry *c = e->containers; c; c = c->hh.next) {
         for (size_t i = 0; c->head && i < c->head->n_ports; i++) {
-            if (c->head->ports[i].external == port)
+            uint16_t port = c->head->ports[i].external;
+            if (port && port_set_has(&ports, port))
                 return true;
         }
     }
@@ -124,17 +147,34 @@ static enum result_code check_volume(const struct engine *e, const struct contai
     return RESULT_OK;
 }
 
+struct alias {
+    const char *text;
+    UT_hash_handle hh;
+};
+
+/* In the order given: each link's alias, as it was written, then its port. */
 enum result_code container_check_links(const struct container *c)
 {
-    for (size_t i = 0; i < c->n_links; i++) {
-        for (size_t k = 0; k < i; k++) {
-            if (streq(c->links[i].alias, c->links[k].alias))
-                return RESULT_LINK_ALIAS;
-            if (c->links[i].local_port == c->links[k].local_port)
-                return RESULT_LINK_PORT;
-        }
+    CLEANUP_FREE struct alias *aliases = xcalloc(c->n_links, sizeof(*aliases));
+    struct alias *seen = NULL, *same;
+    struct port_set ports = {0};
+    enum result_code code = RESULT_OK;
+
+    for (size_t i = 0; i < c->n_links && code == RESULT_OK; i++) {
+        const struct link *l = &c->links[i];
+        HASH_FIND_STR(seen, l->alias, same);
+        if (same)
+            code = RESULT_LINK_ALIAS;
+        else if (port_set_has(&ports, l->local_port))
+            code = RESULT_LINK_PORT;
+        port_set_add(&ports, l->local_port);
+        if (same)
+            continue;
+        aliases[i].text = l->alias;
+        HASH_ADD_KEYPTR(hh, seen, l->alias, strlen(l->alias), &aliases[i]);
     }
-    return RESULT_OK;
+    HASH_CLEAR(hh, seen);
+    return code;
 }
 
 /* Contract section 1.4: the first failing check wins. */
@@ -149,10 +189,8 @@ static enum result_code check_container(const struct engine *e, const struct con
         if (code != RESULT_OK)
             return code;
     }
-    for (size_t i = 0; i < c->n_ports; i++) {
-        if (c->ports[i].external && external_port_used(e, c->ports[i].external))
-            return RESULT_PORT_IN_USE;
-    }
+    if (external_port_used(e, c))
+        return RESULT_PORT_IN_USE;
     return container_check_links(c);
 }
 
@@ -164,6 +202,7 @@ static enum result_code container_create(struct engine *e, struct command *c,
     if (code != RESULT_OK)
         return code;
     struct container_entry *entry = container_entry_get(e, c->container->name);
+    container_settle_links(c->container);
     c->container->created = next_number(e);
     propose_container(e, entry, steal(&c->container));
     r->container = container_copy(entry->head);

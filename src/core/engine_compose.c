@@ -149,6 +149,7 @@ static void replace_datasets(struct engine *e, struct composition *c)
 static void replace_container(struct engine *e, struct container_entry *entry,
                               struct container *wanted)
 {
+    container_settle_links(wanted);
     if (entry->head && container_same_settings(entry->head, wanted)) {
         wanted->created = entry->head->created;
         if (uuid_eq(&entry->head->node, &wanted->node)) {

@@ -3,6 +3,30 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+#include <ctype.h>
+
+int link_compare(const void *a, const void *b)
+{
+    const struct link *p = a, *q = b;
+    int order = strcmp(p->alias, q->alias);
+
+    if (order)
+        return order;
+    if (p->local_port != q->local_port)
+        return p->local_port < q->local_port ? -1 : 1;
+    return (p->remote_port > q->remote_port) - (p->remote_port < q->remote_port);
+}
+
+void container_settle_links(struct container *c)
+{
+    for (size_t i = 0; i < c->n_links; i++) {
+        for (char *p = c->links[i].alias; *p; p++)
+            *p = (char)tolower((unsigned char)*p);
+    }
+    if (c->n_links)
+        qsort(c->links, c->n_links, sizeof(*c->links), link_compare);
+}
+
 struct container *container_new(const char *name)
 {
     struct container *c = xcalloc(1, sizeof(*c));

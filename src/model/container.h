@@ -39,7 +39,7 @@ struct container {
     char *image; /* always repository:tag, or repository@digest */
     struct port *ports; /* sorted by internal, external */
     size_t n_ports;
-    struct link *links; /* sorted by alias */
+    struct link *links; /* sorted by link_compare() */
     size_t n_links;
     struct env_entry *environment;
     size_t n_environment;
@@ -55,6 +55,11 @@ struct container {
     struct uuid dataset;
     char *mountpoint; /* absolute path inside the container */
 };
+
+/* For qsort(): by alias, local port, remote port. */
+int link_compare(const void *a, const void *b);
+/* Brings the aliases to lower case, and the links into their order. */
+void container_settle_links(struct container *c);
 
 struct container *container_new(const char *name);
 struct container *container_copy(const struct container *c);

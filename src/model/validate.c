@@ -416,33 +416,18 @@ static void check_remote_port(struct check *c, const char *where, const json_t *
     check_port_number(c, where, v, 1, &((struct link *)to)->remote_port);
 }
 
-static int compare_links(const void *a, const void *b)
+/* They stay in the order given: that is the one in which they are checked further. */
+static void refuse_equal_links(struct check *c, const char *where, const struct container *k)
 {
-    const struct link *p = a, *q = b;
-    int order = strcmp(p->alias, q->alias);
+    CLEANUP_FREE struct link *sorted = xmemdup(k->links, k->n_links * sizeof(*sorted));
 
-    if (order)
-        return order;
-    if (p->local_port != q->local_port)
-        return p->local_port < q->local_port ? -1 : 1;
-    return (p->remote_port > q->remote_port) - (p->remote_port < q->remote_port);
-}
-
-/* Sorts the links, refuses the same one twice, and brings the aliases to lower case. */
-static void finish_links(struct check *c, const char *where, struct container *k)
-{
-    qsort(k->links, k->n_links, sizeof(*k->links), compare_links);
+    qsort(sorted, k->n_links, sizeof(*sorted), link_compare);
     for (size_t i = 1; i < k->n_links; i++) {
-        if (compare_links(&k->links[i - 1], &k->links[i]) == 0) {
+        if (link_compare(&sorted[i - 1], &sorted[i]) == 0) {
             complain(c, "\"%s\" must not have the same item twice", where);
             break;
         }
     }
-    for (size_t i = 0; i < k->n_links; i++) {
-        for (char *p = k->links[i].alias; *p; p++)
-            *p = (char)tolower((unsigned char)*p);
-    }
-    qsort(k->links, k->n_links, sizeof(*k->links), compare_links);
 }
 
 static void check_links(struct check *c, const char *where, const json_t *v, void *to)
@@ -463,7 +448,7 @@ static void check_links(struct check *c, const char *where, const json_t *v, voi
         check_object(c, prefix, item, fields, ARRAY_SIZE(fields), &k->links[k->n_links++]);
     }
     if (!c->errors)
-        finish_links(c, where, k);
+        refuse_equal_links(c, where, k);
 }
 
 static void check_environment(struct check *c, const char *where, const json_t *v, void *to)

@@ -208,7 +208,7 @@ static void test_containers(void **state)
          SAYS("The dataset is being used by another container.")},
         {"POST", CC, NEW("\"other\",\"ports\":[{\"internal\":1,\"external\":8080}]"), 409,
          SAYS("A specified external port is already in use.")},
-        {"POST", CC, NEW("\"other\",\"links\":[" LINK("a", "1") "," LINK("A", "2") "]"), 409,
+        {"POST", CC, NEW("\"other\",\"links\":[" LINK("a", "1") "," LINK("a", "2") "]"), 409,
          SAYS("Link aliases must be unique.")},
         {"POST", CC, NEW("\"other\",\"links\":[" LINK("a", "1") "," LINK("b", "1") "]"), 409,
          SAYS("The local ports in a container's links must be unique.")},
@@ -255,7 +255,8 @@ static void test_leases(void **state)
         {"DELETE", CL "/" D1, "", 200,
          "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":null}"},
         {"DELETE", CL "/" D1, "", 404, SAYS("Lease not found.")},
-        {"DELETE", CL "/nonsense", "", 404, SAYS("Lease not found.")},
+        {"DELETE", CL "/nonsense", "", 400,
+         SAYS("The path ends with 'nonsense', which is not a UUID.")},
         {"POST", CL, "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":100.5}", 201,
          "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":100.5}"},
     };

@@ -236,8 +236,8 @@ static void test_accepted(void **state)
          "{" CC ",\"ports\":[{\"internal\":80,\"external\":80},{\"internal\":80,\"external\":81},"
          "{\"internal\":443,\"external\":0}],\"volumes\":[{\"dataset_id\":\"" D1
          "\",\"mountpoint\":\"/data\"}],\"environment\":{\"Z\":\"1\",\"A\":\"\"},"
-         "\"links\":[{\"alias\":\"cache\",\"local_port\":6379,\"remote_port\":16379},"
-         "{\"alias\":\"web\",\"local_port\":80,\"remote_port\":65535}],\"cpu_shares\":1024,"
+         "\"links\":[{\"alias\":\"Web\",\"local_port\":80,\"remote_port\":65535},"
+         "{\"alias\":\"CACHE\",\"local_port\":6379,\"remote_port\":16379}],\"cpu_shares\":1024,"
          "\"memory_limit\":1048576,\"command_line\":[\"sh\",\"-c\",\"\"],"
          "\"restart_policy\":{\"name\":\"on-failure\",\"maximum_retry_count\":1}}"},
         {CONTAINER,
