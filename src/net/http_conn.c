@@ -204,6 +204,7 @@ static void refuse(struct http_conn *c, unsigned status, const char *text, bool 
     struct evbuffer *out = http_conn_output(c);
     bool head_only = c->head && c->head->method == HTTP_HEAD;
 
+    c->server->refused++;
     http_head_write(out, status, &retry, status == 503, strlen(body), /* chunked= */ false,
                     keep_alive);
     if (!head_only && evbuffer_add(out, body, strlen(body)) < 0)
@@ -590,6 +591,8 @@ static void close_late(void *cookie)
 
 void http_request_free(struct http_request *r)
 {
+    if (r->on_done)
+        r->on_done(r->on_done_cookie, r, r->status);
     if (r->close_posted)
         loop_unpost(r->loop, close_late, r);
     http_head_free(r->head);
@@ -668,6 +671,12 @@ void http_request_on_close(struct http_request *r, loop_fn *fn, void *cookie)
         return;
     r->close_posted = true;
     loop_post(r->loop, close_late, r);
+}
+
+void http_request_on_done(struct http_request *r, http_done_fn *fn, void *cookie)
+{
+    r->on_done = fn;
+    r->on_done_cookie = cookie;
 }
 
 bool http_request_is_gone(const struct http_request *r)

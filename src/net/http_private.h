@@ -28,6 +28,7 @@ struct http_server {
     LIST_HEAD(, http_listener) listeners;
     TAILQ_HEAD(, http_conn) conns;
     unsigned conn_count, held;
+    uint64_t refused;
     bool paused; /* not accepting: too many connections, or no file descriptors */
     struct timer resume;
     bool stopping;
@@ -84,6 +85,9 @@ struct http_request {
     void *on_close_cookie;
     bool close_posted;
     void *data;
+    http_done_fn *on_done;
+    void *on_done_cookie;
+    unsigned status; /* of the answer; 0 = none yet */
     bool streaming;
     bool body_wanted; /* of a stream: not for HEAD */
     bool chunked;     /* of a stream: not for HTTP/1.0 */

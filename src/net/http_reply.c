@@ -150,6 +150,8 @@ static bool reply_start(struct http_request *r, unsigned status, const struct ht
 {
     struct http_conn *c = r->conn;
 
+    if (!r->streaming)
+        r->status = status;
     if (!c || r->streaming) /* gone; or a second answer, a defect of the caller */
         return false;
     *ret_keep_alive = c->keep_alive && r->head->keep_alive;
@@ -244,6 +246,7 @@ void http_stream_start(struct http_request *r, unsigned status, const struct htt
     if (r->streaming)
         return;
     r->streaming = true;
+    r->status = status;
     if (!c)
         return;
     r->chunked = r->head->minor == 1;

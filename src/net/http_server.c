@@ -107,6 +107,7 @@ void http_server_log_refusal(struct http_server *s, const char *address, const c
 {
     uint64_t now_us = now_os().mono_us;
 
+    s->refused++;
     if (s->refusal_logged_us && now_us - s->refusal_logged_us < REFUSAL_LOG_US) {
         s->refusals_unlogged++;
         return;
@@ -396,4 +397,9 @@ struct http_server *http_server_free(struct http_server *s)
 unsigned http_server_connections(const struct http_server *s)
 {
     return s->conn_count;
+}
+
+uint64_t http_server_refused(const struct http_server *s)
+{
+    return s->refused;
 }

@@ -67,6 +67,8 @@ void http_server_stop(struct http_server *s, uint64_t deadline_us, loop_fn *done
  * callback. Accepts NULL; returns NULL. */
 struct http_server *http_server_free(struct http_server *s);
 unsigned http_server_connections(const struct http_server *s);
+/* How many requests the server refused by itself, and handshakes that failed, since it was made. */
+uint64_t http_server_refused(const struct http_server *s);
 
 /* ---- the request; everything returned lives as long as the handle ---- */
 
@@ -106,6 +108,11 @@ void *http_request_data(const struct http_request *r);
  * more. */
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *cookie);
 bool http_request_is_gone(const struct http_request *r);
+/* Calls fn(cookie, r, status) once, just before the handle is freed: `status` is that of the answer,
+ * also of one that the client did not wait for; 0 when the request was dropped without one. The
+ * request can still be read then, but not answered. */
+typedef void http_done_fn(void *cookie, const struct http_request *r, unsigned status);
+void http_request_on_done(struct http_request *r, http_done_fn *fn, void *cookie);
 
 /* ---- the answer ---- */
 
