@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "base/options.h"
+#include "control/audit.h"
 #include "control/control.h"
 #include "control/rest.h"
 #include "control/sessions.h"
@@ -23,8 +24,18 @@
 struct options {
     const char *data_path;
     const char *certificates;
+    const char *audit_log; /* NULL = none */
     char *host, *agent_host;
     uint16_t port, agent_port;
+};
+
+/* What became of the changes handed to the store, for /readyz and /metrics. */
+struct commits {
+    uint64_t done, failed;
+    uint64_t sum_us;    /* time of all that are done */
+    uint64_t began_us;  /* of the one under way; 0 = none */
+    char *failure;      /* what the last one said; NULL: it went well */
+    uint64_t failed_us; /* when */
 };
 
 struct control {
@@ -38,6 +49,8 @@ struct control {
     struct tls *tls;
     SSL_CTX *user_tls, *node_tls;
     struct timer timer;
+    struct audit *audit;
+    struct commits commits;
     bool stopping;
     int status;
 };
@@ -50,11 +63,25 @@ struct commit_answer {
     struct store_result result;
 };
 
+static void note_commit(struct commits *n, const struct err *e)
+{
+    free(n->failure);
+    n->failure = e ? xstrdup(e->text) : NULL;
+    n->failed_us = now_os().mono_us;
+    if (e)
+        n->failed++;
+    else
+        n->done++;
+    n->sum_us += n->failed_us - n->began_us;
+    n->began_us = 0;
+}
+
 static void take_commit_answer(void *cookie)
 {
     struct commit_answer *a = cookie;
     struct control *c = a->control;
 
+    note_commit(&c->commits, a->result.err);
     if (!a->result.err) {
         engine_committed(c->engine, now_os(), a->batch);
     } else if (a->result.uncertain) {
@@ -108,6 +135,7 @@ static void commit(struct control *c, const struct batch *b)
         }
         store_batch_add(out, change->revision, kinds[change->kind], change->key, value);
     }
+    c->commits.began_us = now_os().mono_us;
     store_writer_submit(c->writer, out, (void *)(uintptr_t)b->id);
 }
 
@@ -158,7 +186,54 @@ static void submit(void *cookie, struct command *command)
     engine_command(c->engine, now_os(), command);
 }
 
+/* ---- what the REST API tells of us ---- */
+
+/* The engine has at most one commit under way; this long is not "busy" any more. */
+#define COMMIT_LATE_US (5 * USEC_PER_SEC)
+/* Nobody knows whether the disk is well again before somebody tries: after this long it is let try. */
+#define FAILURE_COUNTS_US (30 * USEC_PER_SEC)
+
+static char *not_ready(void *cookie)
+{
+    const struct control *c = cookie;
+    uint64_t now_us = now_os().mono_us;
+
+    if (c->stopping)
+        return xstrdup("it is ending.");
+    if (c->commits.failure && now_us - c->commits.failed_us < FAILURE_COUNTS_US)
+        return xasprintf("the last change could not be stored: %s", c->commits.failure);
+    if (c->commits.began_us && now_us - c->commits.began_us > COMMIT_LATE_US)
+        return xasprintf("the disk has not answered for %llu seconds.",
+                         (unsigned long long)((now_us - c->commits.began_us) / USEC_PER_SEC));
+    return NULL;
+}
+
+static void measure(void *cookie, struct str *out)
+{
+    const struct commits *n = &((const struct control *)cookie)->commits;
+
+    str_appendf(out,
+                "# HELP flocker_store_commit_seconds Time that commits took, each of one or more changes.\n"
+                "# TYPE flocker_store_commit_seconds summary\n"
+                "flocker_store_commit_seconds_sum %.6f\n"
+                "flocker_store_commit_seconds_count %llu\n"
+                "# HELP flocker_store_commits_failed_total Commits that the store refused.\n"
+                "# TYPE flocker_store_commits_failed_total counter\n"
+                "flocker_store_commits_failed_total %llu\n",
+                (double)n->sum_us / USEC_PER_SEC, (unsigned long long)(n->done + n->failed),
+                (unsigned long long)n->failed);
+}
+
 /* ---- start and stop ---- */
+
+/* Log rotation: whoever moved the files away says so. */
+static void on_hangup(void *cookie)
+{
+    struct control *c = cookie;
+
+    if (c->audit)
+        audit_reopen(c->audit);
+}
 
 static void stopped(void *cookie)
 {
@@ -229,11 +304,19 @@ static struct err *start(struct control *c, const struct options *o)
     TRY(load(c));
     TRY(store_writer_start(c->store, committed, c, &c->writer));
 
-    struct rest_config rest = {
-        .loop = c->loop, .engine = c->engine, .submit = submit, .cookie = c};
+    if (o->audit_log)
+        TRY(audit_start(o->audit_log, &c->audit));
+    struct rest_config rest = {.loop = c->loop,
+                               .engine = c->engine,
+                               .submit = submit,
+                               .not_ready = not_ready,
+                               .measure = measure,
+                               .audit = c->audit,
+                               .cookie = c};
     c->rest = rest_new(&rest);
     struct http_server_config http = {.tls = c->user_tls, .name = "rest"};
     TRY(http_server_new(c->loop, &http, rest_handle, c->rest, &c->http));
+    rest_set_server(c->rest, c->http);
     TRY(http_server_listen_tcp(c->http, o->host, o->port, &port));
     struct sessions_config sessions = {.loop = c->loop,
                                        .engine = c->engine,
@@ -244,6 +327,7 @@ static struct err *start(struct control *c, const struct options *o)
     loop_on_idle(c->loop, pump, c);
     TRY(loop_on_signal(c->loop, SIGTERM, on_stop, c));
     TRY(loop_on_signal(c->loop, SIGINT, on_stop, c));
+    TRY(loop_on_signal(c->loop, SIGHUP, on_hangup, c));
     log_info("REST API on port %u, agents on port %u", port, sessions_port(c->sessions));
 #ifdef HAVE_LIBSYSTEMD
     (void)sd_notify(0, "READY=1");
@@ -257,14 +341,18 @@ static void finish(struct control *c)
     c->sessions = sessions_free(c->sessions);
     if (c->writer)
         c->writer = store_writer_stop(c->writer);
+    if (c->rest)
+        rest_set_server(c->rest, NULL);
     http_server_free(c->http);
     rest_free(c->rest);
+    audit_stop(c->audit);
     engine_free(c->engine);
     store_close(c->store);
     SSL_CTX_free(c->user_tls);
     SSL_CTX_free(c->node_tls);
     tls_free(c->tls);
     timer_cancel(&c->timer);
+    free(c->commits.failure);
     loop_free(c->loop);
 }
 
@@ -322,6 +410,9 @@ static struct err *take(void *cookie, int id, const char *value)
         return parse_endpoint(value, &o->host, &o->port);
     case 3:
         return parse_endpoint(value, &o->agent_host, &o->agent_port);
+    case 4:
+        o->audit_log = value;
+        return NULL;
     default:
         o->certificates = value;
         return NULL;
@@ -334,7 +425,8 @@ int control_main(int argc, char **argv)
         {1, 'd', "data-path", "DIR", "Where the store is (/var/lib/flocker)"},
         {2, 'p', "port", "ENDPOINT", "For the REST API (tcp:4523)"},
         {3, 'a', "agent-port", "ENDPOINT", "For the agents (tcp:4524)"},
-        {4, 'c', "certificates-directory", "DIR",
+        {4, 0, "audit-log", "FILE", "Append a line about each change to this file"},
+        {5, 'c', "certificates-directory", "DIR",
          "Holds cluster.crt, control-service.crt and control-service.key (/etc/flocker)"},
     };
     static const struct cli_spec spec = {

@@ -1,113 +1,8 @@
 #include "control/rest_internal.h"
 
-#include <inttypes.h>
-#include <xxhash.h>
+#include "base/log.h"
 
-/* Documents */
-
-struct document *document_new(struct str *text)
-{
-    struct document *d = xcalloc(1, sizeof(*d));
-
-    d->refs = 1;
-    d->len = text->len;
-    d->text = str_steal(text);
-    XXH128_hash_t h = XXH3_128bits(d->text, d->len);
-    (void)snprintf(d->etag, sizeof(d->etag), "\"%016" PRIx64 "%016" PRIx64 "\"", (uint64_t)h.high64,
-                   (uint64_t)h.low64);
-    return d;
-}
-
-struct document *document_unref(struct document *d)
-{
-    if (d && --d->refs == 0) {
-        free(d->text);
-        free(d);
-    }
-    return NULL;
-}
-
-static void document_release(void *d)
-{
-    document_unref(d);
-}
-
-/* Answers */
-
-/* Whether If-None-Match names the tag (RFC 9110 section 13.1.2): a list of tags, weak or not, or
- * "*". */
-static bool client_has(const struct http_request *r, const char *etag)
-{
-    const char *value;
-
-    for (unsigned i = 0; (value = http_request_header(r, "If-None-Match", i)); i++) {
-        /* No tag of ours is part of another: they have quotes and all the same length. */
-        if (streq(value, "*") || strstr(value, etag))
-            return true;
-    }
-    return false;
-}
-
-void respond_document(struct http_request *r, struct document *d, const char *name,
-                      const char *value)
-{
-    struct http_header headers[] = {
-        {"ETag", d->etag}, {"Cache-Control", "no-cache"}, {name, value}};
-    size_t n = name ? 3 : 2;
-
-    if (client_has(r, d->etag)) {
-        http_reply(r, 304, headers, n, NULL, 0);
-        document_unref(d);
-    } else {
-        http_reply_shared(r, 200, headers, n, d->text, d->len, document_release, d);
-    }
-}
-
-void respond_read(struct http_request *r, json_t *v)
-{
-    struct str s = {0};
-
-    json_append(&s, v);
-    json_decref(v);
-    respond_document(r, document_new(&s), NULL, NULL);
-}
-
-void respond_json(struct http_request *r, unsigned status, json_t *v)
-{
-    struct str s = {0};
-
-    json_append(&s, v);
-    json_decref(v);
-    http_reply(r, status, NULL, 0, s.data, s.len);
-    str_done(&s);
-}
-
-json_t *parse_body(struct http_request *r)
-{
-    size_t n;
-    const char *body = http_request_body(r, &n);
-    json_t *v = NULL;
-    struct err *e = json_parse(body, n, &v);
-
-    if (e) {
-        /* The contract fixes the sentence, line break and all; what is wrong goes beside it. */
-        respond_json(r, 400,
-                     json_pack("{s:s, s:[o]}", "description",
-                               "The request body could not be decoded according to the value of "
-                               "the\nContent-Type header.",
-                               "errors", json_text(e->text)));
-        err_free(e);
-    }
-    return v;
-}
-
-void respond_violations(struct http_request *r, json_t *errors)
-{
-    respond_json(r, 400,
-                 json_pack("{s:s, s:o}", "description",
-                           "The provided JSON doesn't match the required schema.", "errors",
-                           errors));
-}
+#include <stdio.h>
 
 /* Commands */
 
@@ -120,7 +15,8 @@ static void respond_mismatch(struct http_request *r, const char *current)
     /* The header's bytes are the client's and need not be UTF-8. */
     if (!first || !str_is_utf8(first, strlen(first)))
         first = "(not UTF-8)";
-    http_reply_error(r, 412, "Tag doesn't match. Required: %s, current: %s", first, current);
+    respond_error_about(r, REST_ERROR_TAG_MISMATCH, "Tag doesn't match. Required: %s, current: %s",
+                        first, current);
 }
 
 bool condition_holds(struct rest *rest, struct http_request *r)
@@ -138,10 +34,30 @@ bool condition_holds(struct rest *rest, struct http_request *r)
     return false;
 }
 
+/* What the audit log says of the command. */
+static void note(const struct http_request *r, const struct command *c)
+{
+    char id[UUID_TEXT_SIZE];
+    const char *object = c->name;
+    const struct uuid *node = uuid_is_nil(&c->node) ? NULL : &c->node;
+
+    if (c->dataset) {
+        object = uuid_format(&c->dataset->id, id);
+        node = &c->dataset->primary;
+    } else if (c->container) {
+        object = c->container->name;
+        node = &c->container->node;
+    } else if (!object) {
+        object = uuid_format(&c->dataset_id, id);
+    }
+    call_note(r, object, node);
+}
+
 static void hand_over(struct rest *rest, struct pending *p, struct command *c)
 {
     p->command = c->id = ++rest->last_command;
     p->kind = c->kind;
+    note(p->request, c);
     c->tags = p->tags;
     c->n_tags = p->n_tags;
     HASH_ADD(hh, rest->pending, command, sizeof(p->command), p);
@@ -177,25 +93,21 @@ static void pending_free(struct rest *rest, struct pending *p)
     free(p);
 }
 
-/* The answers that say no (contract section 1.1; those without a place there are ours). */
-static const struct {
-    unsigned status;
-    const char *description;
-} refusals[RESULT_MAX] = {
-    [RESULT_DATASET_EXISTS] = {409, "The provided dataset_id is already in use."},
-    [RESULT_DATASET_NOT_FOUND] = {404, "Dataset not found."},
-    [RESULT_DATASET_DELETED] = {405, "The dataset has been deleted."},
-    [RESULT_DATASET_ELSEWHERE] = {409, "The dataset is on another node."},
-    [RESULT_DATASET_IN_USE] = {409, "The dataset is being used by another container."},
-    [RESULT_CONTAINER_EXISTS] = {409, "The container name already exists."},
-    [RESULT_CONTAINER_NOT_FOUND] = {404, "Container not found."},
-    [RESULT_PORT_IN_USE] = {409, "A specified external port is already in use."},
-    [RESULT_LINK_ALIAS] = {409, "Link aliases must be unique."},
-    [RESULT_LINK_PORT] = {409, "The local ports in a container's links must be unique."},
-    [RESULT_LEASE_NOT_FOUND] = {404, "Lease not found."},
-    [RESULT_LEASE_HELD] = {409, "Lease already held."},
-    [RESULT_LEASE_RELEASING] = {409, "The dataset is just leaving that node; try again when it has "
-                                     "arrived at its new one."},
+/* The answers that say no. */
+static const enum rest_error refusals[RESULT_MAX] = {
+    [RESULT_DATASET_EXISTS] = REST_ERROR_DATASET_EXISTS,
+    [RESULT_DATASET_NOT_FOUND] = REST_ERROR_DATASET_NOT_FOUND,
+    [RESULT_DATASET_DELETED] = REST_ERROR_DATASET_DELETED,
+    [RESULT_DATASET_ELSEWHERE] = REST_ERROR_DATASET_ELSEWHERE,
+    [RESULT_DATASET_IN_USE] = REST_ERROR_DATASET_IN_USE,
+    [RESULT_CONTAINER_EXISTS] = REST_ERROR_CONTAINER_EXISTS,
+    [RESULT_CONTAINER_NOT_FOUND] = REST_ERROR_CONTAINER_NOT_FOUND,
+    [RESULT_PORT_IN_USE] = REST_ERROR_PORT_IN_USE,
+    [RESULT_LINK_ALIAS] = REST_ERROR_LINK_ALIAS,
+    [RESULT_LINK_PORT] = REST_ERROR_LINK_PORT,
+    [RESULT_LEASE_NOT_FOUND] = REST_ERROR_LEASE_NOT_FOUND,
+    [RESULT_LEASE_HELD] = REST_ERROR_LEASE_HELD,
+    [RESULT_LEASE_RELEASING] = REST_ERROR_LEASE_RELEASING,
 };
 
 static void respond_refusal(struct http_request *r, const struct command_result *result)
@@ -205,13 +117,14 @@ static void respond_refusal(struct http_request *r, const struct command_result 
     if (result->code == RESULT_TAG_MISMATCH)
         respond_mismatch(r, text);
     else if (result->code == RESULT_DATASET_OF_CONTAINER)
-        http_reply_error(
-            r, 409, "The dataset is used by the container %s; move the container instead.", text);
+        respond_error_about(r, REST_ERROR_DATASET_OF_CONTAINER,
+                            "The dataset is used by the container %s; move the container instead.",
+                            text);
     else if (result->code == RESULT_STORE_FAILED)
-        http_reply_error(r, 503, "Nothing was changed, because it could not be stored: %s", text);
+        respond_error_about(r, REST_ERROR_STORE_FAILED,
+                            "Nothing was changed, because it could not be stored: %s", text);
     else
-        http_reply_error(r, refusals[result->code].status, "%s",
-                         refusals[result->code].description);
+        respond_error(r, refusals[result->code]);
 }
 
 /* The answer of a command that was carried out. */
@@ -261,37 +174,56 @@ void rest_reply(struct rest *rest, uint64_t command, const struct command_result
 
 /* Routes */
 
-static void get_version(struct rest *rest, struct http_request *r, const char *param)
+void get_version(struct rest *rest, struct http_request *r, const char *param)
 {
     respond_read(r, json_pack("{s:s}", "flocker", FLOCKER_VERSION));
 }
 
-/* A path that ends in '/' takes one more part, the handler's parameter. */
-static const struct route {
-    enum http_method method;
-    const char *path;
-    rest_handler_fn *handler;
-} routes[] = {
-    {HTTP_GET, "/v1/version", get_version},
-    {HTTP_GET, "/v1/configuration/datasets", datasets_list},
-    {HTTP_POST, "/v1/configuration/datasets", datasets_create},
-    {HTTP_POST, "/v1/configuration/datasets/", datasets_move},
-    {HTTP_DELETE, "/v1/configuration/datasets/", datasets_delete},
-    {HTTP_GET, "/v1/state/datasets", datasets_state_list},
-    {HTTP_GET, "/v1/state/datasets/", datasets_state},
-    {HTTP_GET, "/v1/configuration/containers", containers_list},
-    {HTTP_POST, "/v1/configuration/containers", containers_create},
-    {HTTP_POST, "/v1/configuration/containers/", containers_move},
-    {HTTP_DELETE, "/v1/configuration/containers/", containers_delete},
-    {HTTP_GET, "/v1/state/containers", containers_state_list},
-    {HTTP_GET, "/v1/state/containers/", containers_state},
-    {HTTP_GET, "/v1/state/nodes", nodes_list},
-    {HTTP_GET, "/v1/state/nodes/by_era/", nodes_by_era},
-    {HTTP_GET, "/v1/configuration/leases", leases_list},
-    {HTTP_POST, "/v1/configuration/leases", leases_acquire},
-    {HTTP_DELETE, "/v1/configuration/leases/", leases_release},
-    {HTTP_GET, "/v1/events", events_stream},
+/* What the routes of one kind have in common. */
+#define LISTING REST_BIT(BAD_PARAMETER)
+#define BODY (REST_BIT(NOT_JSON) | REST_BIT(SCHEMA))
+#define CHANGE (REST_BIT(STORE_FAILED) | REST_BIT(ENDING))
+#define CONDITIONAL (CHANGE | REST_BIT(TAG_MISMATCH))
+#define DATASET REST_BIT(DATASET_NOT_FOUND)
+#define CONTAINER REST_BIT(CONTAINER_NOT_FOUND)
+
+const struct route rest_routes[] = {
+    {HTTP_GET, "/v1/version", "getVersion", get_version, 0},
+    {HTTP_GET, "/v1/configuration/datasets", "listDatasets", datasets_list, LISTING},
+    {HTTP_POST, "/v1/configuration/datasets", "createDataset", datasets_create,
+     BODY | CONDITIONAL | REST_BIT(DATASET_EXISTS)},
+    {HTTP_POST, "/v1/configuration/datasets/", "updateDataset", datasets_update,
+     BODY | CONDITIONAL | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(DATASET_OF_CONTAINER)},
+    {HTTP_DELETE, "/v1/configuration/datasets/", "deleteDataset", datasets_delete,
+     CONDITIONAL | DATASET | REST_BIT(BAD_PARAMETER)},
+    {HTTP_GET, "/v1/state/datasets", "listDatasetStates", datasets_state_list, LISTING},
+    {HTTP_GET, "/v1/state/datasets/", "getDatasetState", datasets_state, DATASET},
+    {HTTP_GET, "/v1/configuration/containers", "listContainers", containers_list, LISTING},
+    {HTTP_POST, "/v1/configuration/containers", "createContainer", containers_create,
+     BODY | CHANGE | DATASET | REST_BIT(CONTAINER_EXISTS) | REST_BIT(DATASET_ELSEWHERE) |
+         REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) | REST_BIT(LINK_ALIAS) |
+         REST_BIT(LINK_PORT)},
+    {HTTP_POST, "/v1/configuration/containers/", "moveContainer", containers_move,
+     BODY | CHANGE | CONTAINER},
+    {HTTP_DELETE, "/v1/configuration/containers/", "deleteContainer", containers_delete,
+     CHANGE | CONTAINER},
+    {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
+    {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
+    {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},
+    {HTTP_GET, "/v1/state/nodes/by_era/", "getNodeByEra", nodes_by_era,
+     REST_BIT(BAD_ID) | REST_BIT(ERA_NOT_FOUND)},
+    {HTTP_GET, "/v1/configuration/leases", "listLeases", leases_list, LISTING},
+    {HTTP_POST, "/v1/configuration/leases", "acquireLease", leases_acquire,
+     BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING)},
+    {HTTP_DELETE, "/v1/configuration/leases/", "releaseLease", leases_release,
+     CHANGE | REST_BIT(BAD_ID) | REST_BIT(LEASE_NOT_FOUND)},
+    {HTTP_GET, "/v1/events", "streamEvents", events_stream,
+     REST_BIT(BAD_PARAMETER) | REST_BIT(EVENTS_GONE) | REST_BIT(TOO_MANY_READERS)},
+    {HTTP_GET, "/healthz", "getHealth", get_health, 0},
+    {HTTP_GET, "/readyz", "getReadiness", get_ready, REST_BIT(NOT_READY)},
+    {HTTP_GET, "/metrics", "getMetrics", get_metrics, 0},
 };
+const size_t rest_n_routes = ARRAY_SIZE(rest_routes);
 
 /* The parameter ("" when the route has none), or NULL when the route is another. */
 static const char *match(const struct route *route, const char *path)
@@ -308,20 +240,68 @@ static const char *match(const struct route *route, const char *path)
 static void respond_no_route(struct http_request *r, struct str *allowed)
 {
     if (!allowed->len) {
-        http_reply_error(r, 404, "There is nothing at this path.");
+        respond_error(r, REST_ERROR_NO_ROUTE);
         return;
     }
     struct http_header header = {"Allow", allowed->data};
     struct str s = {0};
-    json_t *body = json_object();
     CLEANUP_FREE char *text = xasprintf("The method %s is not allowed here; %s is.",
                                         http_method_name(http_request_method(r)), allowed->data);
 
-    (void)json_object_set_new(body, "description", json_string(text));
+    call_note_error(r, REST_ERROR_METHOD, text);
+    json_t *body = json_pack("{s:s}", "description", text);
     json_append(&s, body);
     json_decref(body);
     http_reply(r, 405, &header, 1, s.data, s.len);
     str_done(&s);
+}
+
+/* ---- calls ---- */
+
+void call_note(const struct http_request *r, const char *object, const struct uuid *node)
+{
+    struct call *call = http_request_data(r);
+
+    free(call->object);
+    call->object = xstrdup(object);
+    if (node)
+        uuid_format(node, call->node);
+}
+
+void call_note_error(const struct http_request *r, enum rest_error error, const char *description)
+{
+    struct call *call = http_request_data(r);
+    uint64_t general = REST_BIT(NO_ROUTE) | REST_BIT(METHOD);
+
+    free(call->error);
+    call->error = xstrdup(description);
+    /* The OpenAPI document is made by hand, and checked against the table of routes: this table must
+     * not lie. */
+    if (!((call->route ? call->route->errors : general) & (UINT64_C(1) << error)))
+        log_error("defect: the route %s answers with %s, which it does not declare",
+                  call->route ? call->route->name : "none", rest_errors[error].name);
+}
+
+static void call_done(void *cookie, const struct http_request *r, unsigned status)
+{
+    struct call *call = cookie;
+
+    metrics_count(call, r, status);
+    audit_call(call, r, status);
+    free(call->object);
+    free(call->error);
+    free(call);
+}
+
+static struct call *call_begin(struct rest *rest, struct http_request *r)
+{
+    struct call *call = xcalloc(1, sizeof(*call));
+
+    call->rest = rest;
+    call->began_us = now_os().mono_us;
+    http_request_set_data(r, call);
+    http_request_on_done(r, call_done, call);
+    return call;
 }
 
 void rest_handle(struct http_request *r, void *cookie)
@@ -329,19 +309,24 @@ void rest_handle(struct http_request *r, void *cookie)
     const char *path = http_request_path(r);
     enum http_method method = http_request_method(r);
     CLEANUP_STR struct str allowed = {0};
+    struct call *call = call_begin(cookie, r);
 
     if (method == HTTP_HEAD)
         method = HTTP_GET;
-    for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
-        const char *param = match(&routes[i], path);
+    for (size_t i = 0; i < rest_n_routes; i++) {
+        const struct route *route = &rest_routes[i];
+        const char *param = match(route, path);
         if (!param)
             continue;
-        if (routes[i].method == method) {
-            routes[i].handler(cookie, r, param);
+        if (route->method == method) {
+            call->route = route;
+            if (*param && method != HTTP_GET)
+                call_note(r, param, NULL);
+            route->handler(cookie, r, param);
             return;
         }
-        str_appendf(&allowed, "%s%s", allowed.len ? ", " : "", http_method_name(routes[i].method));
-        if (routes[i].method == HTTP_GET)
+        str_appendf(&allowed, "%s%s", allowed.len ? ", " : "", http_method_name(route->method));
+        if (route->method == HTTP_GET)
             str_append(&allowed, ", HEAD");
     }
     respond_no_route(r, &allowed);
@@ -355,8 +340,15 @@ struct rest *rest_new(const struct rest_config *config)
     struct random random = random_os();
 
     rest->config = *config;
+    rest->started_wall_us = now_os().wall_us;
     rest->instance = random_next(&random);
+    rest->counts = xcalloc(rest_n_routes + 1, sizeof(*rest->counts));
     return rest;
+}
+
+void rest_set_server(struct rest *rest, struct http_server *server)
+{
+    rest->server = server;
 }
 
 struct rest *rest_free(struct rest *rest)
@@ -367,12 +359,14 @@ struct rest *rest_free(struct rest *rest)
         return NULL;
     events_free(rest);
     HASH_ITER (hh, rest->pending, p, next) {
-        http_reply_error(p->request, 503,
-                         "The control service is ending; look whether the change was made.");
+        respond_error(p->request, REST_ERROR_ENDING);
         pending_free(rest, p);
     }
     document_unref(rest->datasets);
     document_unref(rest->containers);
+    document_unref(rest->openapi);
+    past_free(rest->past);
+    free(rest->counts);
     free(rest);
     return NULL;
 }

@@ -2,22 +2,43 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
-static void append_item(struct str *s, json_t *v)
+static void append_value(struct str *s, json_t *v)
 {
-    str_append(s, s->len > 1 ? "," : "");
     json_append(s, v);
     json_decref(v);
 }
 
-static void append_container(void *s, const struct container *c)
+static void append_container(void *cookie, const struct container *c)
 {
-    append_item(s, json_container_configuration(c));
+    struct str *s = cookie;
+
+    str_append(s, s->len > 1 ? "," : "");
+    append_value(s, json_container_configuration(c));
+}
+
+static void consider_container(void *page, const struct container *c)
+{
+    if (page_has(page, c->name, &c->node))
+        page_add(page, (struct page_item){.name = c->name, .object = c});
+}
+
+static void append_item(void *cookie, struct str *s, const struct page_item *item)
+{
+    append_value(s, json_container_configuration(item->object));
 }
 
 void containers_list(struct rest *rest, struct http_request *r, const char *param)
 {
     const struct engine *e = rest->config.engine;
+    CLEANUP(page_done) struct page page;
 
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &page))
+        return;
+    if (page.wanted) {
+        engine_each_container(e, consider_container, &page);
+        respond_page(r, &page, append_item, NULL, NULL);
+        return;
+    }
     if (!rest->containers || rest->containers_revision != engine_revision(e)) {
         struct str s = {0};
         str_append(&s, "[");
@@ -28,7 +49,7 @@ void containers_list(struct rest *rest, struct http_request *r, const char *para
         rest->containers_revision = engine_revision(e);
     }
     rest->containers->refs++;
-    respond_document(r, rest->containers, NULL, NULL);
+    respond_document(r, rest->containers, NULL, 0);
 }
 
 void containers_create(struct rest *rest, struct http_request *r, const char *param)
@@ -66,38 +87,39 @@ void containers_delete(struct rest *rest, struct http_request *r, const char *pa
 
 /* State: the list of the contract */
 
-struct listing {
-    const struct engine *engine;
-    struct str text;
-};
-
-static void append_report(void *cookie, const struct uuid *node,
-                          const struct container_report *report)
+static void consider_report(void *page, const struct uuid *node,
+                            const struct container_report *report)
 {
-    struct listing *l = cookie;
-    const struct container *c = engine_container(l->engine, report->name);
+    if (report->run != CONTAINER_ABSENT && page_has(page, report->name, node))
+        page_add(page, (struct page_item){.name = report->name, .id = *node, .object = report});
+}
+
+static void append_report(void *engine, struct str *s, const struct page_item *item)
+{
+    const struct container_report *report = item->object;
+    const struct container *c = engine_container(engine, report->name);
     json_t *o;
 
-    if (report->run == CONTAINER_ABSENT)
-        return;
     if (c)
         o = json_container_configuration(c);
     else /* deleted, and still being stopped: its settings are gone, the keys must be there */
         o = json_pack("{s:n, s:o, s:s, s:{s:s}}", "node_uuid", "name", json_text(report->name),
                       "image", "", "restart_policy", "name", "never");
-    (void)json_object_set_new(o, "node_uuid", json_uuid(node)); /* where it is, not where it goes */
+    /* Where it is, not where it goes. */
+    (void)json_object_set_new(o, "node_uuid", json_uuid(&item->id));
     (void)json_object_set_new(o, "running", json_boolean(report->run == CONTAINER_RUNNING));
-    append_item(&l->text, o);
+    append_value(s, o);
 }
 
 void containers_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    struct listing l = {.engine = rest->config.engine};
+    const struct engine *e = rest->config.engine;
+    CLEANUP(page_done) struct page page;
 
-    str_append(&l.text, "[");
-    engine_each_container_report_all(l.engine, now_os(), append_report, &l);
-    str_append(&l.text, "]");
-    respond_document(r, document_new(&l.text), NULL, NULL);
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &page))
+        return;
+    engine_each_container_report_all(e, now_os(), consider_report, &page);
+    respond_page(r, &page, append_report, (void *)e, NULL);
 }
 
 /* State: one container */
@@ -141,24 +163,48 @@ static json_t *volumes_value(const struct container *c)
                      c->mountpoint);
 }
 
+/* Looks where it is, and why it is not as wanted; the caller calls reason_done(). */
+static void look(const struct engine *e, struct place *p, struct reason *ret_reason)
+{
+    struct now now = now_os();
+
+    engine_each_container_report(e, now, p->container->name, note_place, p);
+    engine_container_reason(e, now, p->container->name, ret_reason);
+}
+
+bool container_brief(const struct rest *rest, const char *key, struct brief *ret_brief)
+{
+    const struct engine *e = rest->config.engine;
+    struct place p = {.container = engine_container(e, key), .run = CONTAINER_ABSENT};
+    struct reason reason;
+
+    if (!p.container)
+        return false;
+    look(e, &p, &reason);
+    *ret_brief = (struct brief){run_names[p.run], p.node, reason.code};
+    reason_done(&reason);
+    return true;
+}
+
 void containers_state(struct rest *rest, struct http_request *r, const char *param)
 {
     const struct engine *e = rest->config.engine;
     const struct container *c = engine_container(e, param);
     struct place p = {.container = c, .run = CONTAINER_ABSENT};
-    struct now now = now_os();
     struct reason reason;
 
     if (!c) {
-        http_reply_error(r, 404, "Container not found.");
+        respond_error(r, REST_ERROR_CONTAINER_NOT_FOUND);
         return;
     }
-    engine_each_container_report(e, now, param, note_place, &p);
-    engine_container_reason(e, now, param, &reason);
-    respond_read(r, json_pack("{s:s, s:o, s:s, s:b, s:s, s:o, s:o, s:o, s:I}", "name", c->name,
-                              "node_uuid", json_uuid(&c->node), "image", c->image, "running",
-                              p.run == CONTAINER_RUNNING, "state", run_names[p.run], "on",
-                              json_uuid_or_null(&p.node), "volumes", volumes_value(c), "reason",
-                              json_reason(&reason), "revision", (json_int_t)c->revision));
+    look(e, &p, &reason);
+    json_t *o = json_pack("{s:s, s:o, s:s, s:b, s:s, s:o, s:o, s:o, s:I}", "name", c->name,
+                          "node_uuid", json_uuid(&c->node), "image", c->image, "running",
+                          p.run == CONTAINER_RUNNING, "state", run_names[p.run], "on",
+                          json_uuid_or_null(&p.node), "volumes", volumes_value(c), "reason",
+                          json_reason(&reason), "revision", (json_int_t)c->revision);
+    (void)json_object_set_new(o, "configuration", json_container_configuration(c));
+    (void)json_object_set_new(o, "history", past_value(rest, OBJECT_CONTAINER, c->name));
+    respond_read(r, o);
     reason_done(&reason);
 }

@@ -10,11 +10,6 @@ static bool parse_id(const char *param, struct uuid *ret)
     return uuid_parse(param, ret) && streq(UUID_STR(ret), param);
 }
 
-static void respond_not_found(struct http_request *r)
-{
-    http_reply_error(r, 404, "Dataset not found.");
-}
-
 static void append_dataset(void *cookie, const struct dataset *d)
 {
     struct str *s = cookie;
@@ -24,11 +19,36 @@ static void append_dataset(void *cookie, const struct dataset *d)
     json_append_dataset(s, d);
 }
 
+static const char *name_of(const struct dataset *d)
+{
+    return d ? metadata_get(&d->metadata, "name") : NULL;
+}
+
+static void consider_dataset(void *page, const struct dataset *d)
+{
+    if (page_has(page, name_of(d), &d->primary))
+        page_add(page, (struct page_item){.id = d->id, .object = d});
+}
+
+static void append_item(void *cookie, struct str *s, const struct page_item *item)
+{
+    json_append_dataset(s, item->object);
+}
+
 void datasets_list(struct rest *rest, struct http_request *r, const char *param)
 {
     const struct engine *e = rest->config.engine;
     CLEANUP_FREE char *tag = engine_tag(e);
+    struct http_header header = {"X-Configuration-Tag", tag};
+    CLEANUP(page_done) struct page page;
 
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &page))
+        return;
+    if (page.wanted) {
+        engine_each_dataset(e, consider_dataset, &page);
+        respond_page(r, &page, append_item, NULL, &header);
+        return;
+    }
     if (!rest->datasets || rest->datasets_revision != engine_revision(e)) {
         struct str s = {0};
         str_append(&s, "[");
@@ -39,7 +59,7 @@ void datasets_list(struct rest *rest, struct http_request *r, const char *param)
         rest->datasets_revision = engine_revision(e);
     }
     rest->datasets->refs++;
-    respond_document(r, rest->datasets, "X-Configuration-Tag", tag);
+    respond_document(r, rest->datasets, &header, 1);
 }
 
 void datasets_create(struct rest *rest, struct http_request *r, const char *param)
@@ -63,7 +83,7 @@ void datasets_create(struct rest *rest, struct http_request *r, const char *para
     submit_conditional(rest, r, &(struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d});
 }
 
-void datasets_move(struct rest *rest, struct http_request *r, const char *param)
+void datasets_update(struct rest *rest, struct http_request *r, const char *param)
 {
     struct command c = {.kind = COMMAND_DATASET_MOVE};
 
@@ -81,19 +101,26 @@ void datasets_move(struct rest *rest, struct http_request *r, const char *param)
     if (parse_id(param, &c.dataset_id))
         submit_conditional(rest, r, &c);
     else
-        respond_not_found(r);
+        respond_error(r, REST_ERROR_DATASET_NOT_FOUND);
 }
 
 void datasets_delete(struct rest *rest, struct http_request *r, const char *param)
 {
     struct command c = {.kind = COMMAND_DATASET_DELETE};
+    CLEANUP_FREE char *purge = http_request_query_value(r, "purge");
 
     if (!condition_holds(rest, r))
         return;
+    if (purge && !streq(purge, "true") && !streq(purge, "false")) {
+        respond_error_about(r, REST_ERROR_BAD_PARAMETER,
+                            "The parameter purge must be true or false.");
+        return;
+    }
+    c.purge = purge && streq(purge, "true");
     if (parse_id(param, &c.dataset_id))
         submit_conditional(rest, r, &c);
     else
-        respond_not_found(r);
+        respond_error(r, REST_ERROR_DATASET_NOT_FOUND);
 }
 
 /* State: the list of the contract */
@@ -145,9 +172,11 @@ static int compare_seen(const void *a, const void *b)
     return uuid_cmp(&p->node, &q->node);
 }
 
-static void append_seen(struct str *s, const struct seen *d)
+static void append_seen(void *cookie, struct str *s, const struct page_item *item)
 {
-    str_appendf(s, "%s{\"dataset_id\":\"%s\"", s->len > 1 ? "," : "", UUID_STR(&d->dataset));
+    const struct seen *d = item->object;
+
+    str_appendf(s, "{\"dataset_id\":\"%s\"", UUID_STR(&d->dataset));
     if (d->mounted)
         str_appendf(s, ",\"primary\":\"%s\",\"path\":\"/flocker/%s\"", UUID_STR(&d->node),
                     UUID_STR(&d->dataset));
@@ -156,24 +185,34 @@ static void append_seen(struct str *s, const struct seen *d)
     str_append(s, "}");
 }
 
+static void consider_seen(const struct engine *e, struct page *page, const struct seen *d,
+                          size_t number)
+{
+    struct uuid nowhere = UUID_NIL;
+
+    if (page_has(page, page->name ? name_of(engine_dataset(e, &d->dataset)) : NULL,
+                 d->mounted ? &d->node : &nowhere))
+        page_add(page, (struct page_item){.id = d->dataset, .object = d, .extra = number});
+}
+
 void datasets_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
     struct seen_list list = {.engine = rest->config.engine};
-    struct str s = {0};
+    CLEANUP(page_done) struct page page;
 
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &page))
+        return;
     engine_each_report_all(rest->config.engine, now_os(), note_report, &list);
     if (list.n)
         qsort(list.items, list.n, sizeof(*list.items), compare_seen);
-    str_append(&s, "[");
     for (size_t i = 0; i < list.n; i++) {
         /* What is mounted nowhere is listed once, without a node. */
         if (list.items[i].mounted || i == 0 ||
             !uuid_eq(&list.items[i].dataset, &list.items[i - 1].dataset))
-            append_seen(&s, &list.items[i]);
+            consider_seen(rest->config.engine, &page, &list.items[i], i);
     }
-    str_append(&s, "]");
+    respond_page(r, &page, append_seen, NULL, NULL);
     free(list.items);
-    respond_document(r, document_new(&s), NULL, NULL);
 }
 
 /* State: one dataset, with all that is known about it */
@@ -187,7 +226,7 @@ static const char *const mark_names[MARK_STATE_MAX] = {
 
 struct view {
     const struct dataset *dataset;
-    json_t *nodes;
+    json_t *nodes; /* NULL = not wanted */
     struct uuid mounted_on; /* nil = nowhere */
     uint64_t bytes_sent, bytes_total;
 };
@@ -204,6 +243,8 @@ static void view_report(void *cookie, const struct uuid *node, const struct repo
         v->bytes_sent = report->bytes_sent;
         v->bytes_total = report->bytes_total;
     }
+    if (!v->nodes)
+        return;
     (void)json_array_append_new(
         v->nodes, json_pack("{s:o, s:b, s:b, s:s, s:I, s:o}", "uuid", json_uuid(node), "present",
                             (int)volume->present, "mounted", (int)volume->mounted, "mark",
@@ -254,7 +295,24 @@ static void set_place(json_t *o, const struct view *v)
     (void)json_object_set_new(o, "node", json_uuid(&v->mounted_on));
 }
 
-static json_t *view_value(struct view *v, const struct reason *reason)
+bool dataset_brief(const struct rest *rest, const char *key, struct brief *ret_brief)
+{
+    const struct engine *e = rest->config.engine;
+    struct now now = now_os();
+    struct view v = {0};
+    struct reason reason;
+    struct uuid id;
+
+    if (!uuid_parse(key, &id) || !(v.dataset = engine_dataset(e, &id)))
+        return false;
+    engine_each_report(e, now, &id, view_report, &v);
+    engine_dataset_reason(e, now, &id, &reason);
+    *ret_brief = (struct brief){status_of(&v), v.mounted_on, reason.code};
+    reason_done(&reason);
+    return true;
+}
+
+static json_t *view_value(const struct rest *rest, struct view *v, const struct reason *reason)
 {
     const struct dataset *d = v->dataset;
     json_t *o = json_pack("{s:o, s:b, s:o, s:o, s:I, s:b}", "dataset_id", json_uuid(&d->id),
@@ -271,6 +329,8 @@ static json_t *view_value(struct view *v, const struct reason *reason)
     (void)json_object_set_new(o, "transfer", transfer_value(v));
     (void)json_object_set_new(o, "reason", json_reason(reason));
     (void)json_object_set_new(o, "nodes", v->nodes);
+    (void)json_object_set_new(o, "history",
+                              past_value(rest, OBJECT_DATASET, UUID_STR(&d->id)));
     (void)json_object_set_new(o, "revision", json_integer((json_int_t)d->revision));
     return o;
 }
@@ -286,12 +346,12 @@ void datasets_state(struct rest *rest, struct http_request *r, const char *param
     if (parse_id(param, &id))
         v.dataset = engine_dataset(e, &id);
     if (!v.dataset) {
-        respond_not_found(r);
+        respond_error(r, REST_ERROR_DATASET_NOT_FOUND);
         return;
     }
     v.nodes = json_array();
     engine_each_report(e, now, &id, view_report, &v);
     engine_dataset_reason(e, now, &id, &reason);
-    respond_read(r, view_value(&v, &reason));
+    respond_read(r, view_value(rest, &v, &reason));
     reason_done(&reason);
 }

@@ -84,6 +84,7 @@ void rest_changed(struct rest *rest, enum object_kind kind, const char *key)
     struct event *e = &rest->events[++rest->last_event % EVENTS_KEPT];
     CLEANUP_STR struct str text = {0};
 
+    past_note(rest, kind, key);
     free(e->key);
     *e = (struct event){.n = rest->last_event, .kind = kind, .key = xstrdup(key)};
     if (!rest->subscribers)
@@ -92,24 +93,56 @@ void rest_changed(struct rest *rest, enum object_kind kind, const char *key)
     send_to_all(rest, &text);
 }
 
-/* What a reader missed since `last`, its Last-Event-ID (NULL: it is new, and has read nothing
- * before). */
-static void append_missed(struct str *text, const struct rest *rest, const char *last)
+/* Which event a reader has seen last, by the id of it; false when what came after it is not known any
+ * more. */
+static bool find_seen(const struct rest *rest, const char *last, uint64_t *ret_n)
 {
     uint64_t instance, n;
     int end = 0;
 
+    if (sscanf(last, "%16" SCNx64 ":%" SCNu64 "%n", &instance, &n, &end) != 2 || last[end] ||
+        instance != rest->instance || n > rest->last_event || rest->last_event - n > EVENTS_KEPT)
+        return false;
+    *ret_n = n;
+    return true;
+}
+
+/* What a reader missed since `last`, its Last-Event-ID (NULL: it is new, and has read nothing
+ * before). */
+static void append_missed(struct str *text, const struct rest *rest, const char *last)
+{
+    uint64_t n;
+
     if (!last)
         return;
-    if (sscanf(last, "%16" SCNx64 ":%" SCNu64 "%n", &instance, &n, &end) == 2 && !last[end] &&
-        instance == rest->instance && n <= rest->last_event &&
-        rest->last_event - n <= EVENTS_KEPT) {
-        while (++n <= rest->last_event)
-            append_event(text, rest, &rest->events[n % EVENTS_KEPT]);
+    if (!find_seen(rest, last, &n)) {
+        str_appendf(text, "event: resync\nid: %016" PRIx64 ":%" PRIu64 "\ndata: {}\n\n",
+                    rest->instance, rest->last_event);
         return;
     }
-    str_appendf(text, "event: resync\nid: %016" PRIx64 ":%" PRIu64 "\ndata: {}\n\n", rest->instance,
-                rest->last_event);
+    while (++n <= rest->last_event)
+        append_event(text, rest, &rest->events[n % EVENTS_KEPT]);
+}
+
+/* ?since=<instance>:<n>: as Last-Event-ID, but whoever asks so wants to be told when it is too old.
+ * False: answered. */
+static bool since_is_known(const struct rest *rest, struct http_request *r, const char *since)
+{
+    uint64_t n, instance;
+    int end = 0;
+
+    if (sscanf(since, "%16" SCNx64 ":%" SCNu64 "%n", &instance, &n, &end) != 2 || since[end]) {
+        respond_error_about(r, REST_ERROR_BAD_PARAMETER,
+                            "The parameter since must be the id of an event: <instance>:<number>.");
+        return false;
+    }
+    if (find_seen(rest, since, &n))
+        return true;
+    respond_error_about(r, REST_ERROR_EVENTS_GONE,
+                        "The events after %016" PRIx64 ":%" PRIu64
+                        " are not known any more; read the state, then go on from now.",
+                        instance, n);
+    return false;
 }
 
 void events_stream(struct rest *rest, struct http_request *r, const char *param)
@@ -117,13 +150,20 @@ void events_stream(struct rest *rest, struct http_request *r, const char *param)
     static const struct http_header headers[] = {{"Content-Type", "text/event-stream"},
                                                  {"Cache-Control", "no-store"}};
     CLEANUP_STR struct str text = {0};
+    CLEANUP_FREE char *since = http_request_query_value(r, "since");
+    const char *seen = http_request_header(r, "Last-Event-ID", 0);
 
+    /* A reader that comes back by itself (an EventSource) repeats its first address, and says in the
+     * header what it saw since. */
+    if (since && !seen && !since_is_known(rest, r, since))
+        return;
     if (http_request_method(r) == HTTP_HEAD) {
         http_reply(r, 200, headers, ARRAY_SIZE(headers), NULL, 0);
         return;
     }
     if (rest->n_subscribers >= MAX_SUBSCRIBERS) {
-        http_reply_error(r, 503, "There are already %d readers of events.", MAX_SUBSCRIBERS);
+        respond_error_about(r, REST_ERROR_TOO_MANY_READERS,
+                            "There are already %d readers of events.", MAX_SUBSCRIBERS);
         return;
     }
     struct subscriber *s = xcalloc(1, sizeof(*s));
@@ -140,7 +180,7 @@ void events_stream(struct rest *rest, struct http_request *r, const char *param)
     http_stream_start(r, 200, headers, ARRAY_SIZE(headers));
     http_request_on_close(r, on_close, s);
     str_append(&text, ": changes of this cluster\n\n");
-    append_missed(&text, rest, http_request_header(r, "Last-Event-ID", 0));
+    append_missed(&text, rest, seen ? seen : since);
     http_stream_write(r, text.data, text.len);
 }
 

@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "base/str.h"
 #include "control/rest.h"
+#include "control/rest_errors.h"
 #include "model/json.h"
 
 #include <uthash.h>
@@ -11,9 +12,10 @@
 /* A rendered answer that may be shared by many requests. */
 struct document {
     unsigned refs;
-    char etag[40]; /* with its quotes */
-    size_t len;
+    char hash[33];
+    size_t len, gzip_len;
     char *text;
+    unsigned char *gzip; /* the same compressed; NULL until somebody wants it */
 };
 
 /* Takes the text over. */
@@ -44,36 +46,90 @@ struct subscriber {
     struct subscriber *prev, *next;
 };
 
+/* `param`: the last part of the path, where the route ends in one. */
+typedef void rest_handler_fn(struct rest *rest, struct http_request *r, const char *param);
+
+/* One method at one path. A path that ends in '/' takes one more part, the handler's parameter. */
+struct route {
+    enum http_method method;
+    const char *path;
+    const char *name; /* the operationId of the OpenAPI document; what metrics and audit log call it */
+    rest_handler_fn *handler;
+    uint64_t errors; /* set of REST_BIT() that it may answer with */
+};
+#define REST_BIT(error) (UINT64_C(1) << REST_ERROR_##error)
+
+extern const struct route rest_routes[];
+extern const size_t rest_n_routes;
+
+/* One request on its way; hangs on the request and ends with it. */
+struct call {
+    struct rest *rest;
+    const struct route *route; /* NULL: none fits */
+    uint64_t began_us;
+    char *object; /* what it is about: id of a dataset, name of a container; NULL = nothing yet */
+    char node[UUID_TEXT_SIZE]; /* the node it names; "" = none */
+    char *error; /* description of the refusal; NULL = none */
+};
+
+/* Notes which error a request is answered with, for the audit log. */
+void call_note_error(const struct http_request *r, enum rest_error error, const char *description);
+/* Notes what a change is about. */
+void call_note(const struct http_request *r, const char *object, const struct uuid *node);
+
+/* Upper ends of the classes of times, in microseconds; the last class has no end. */
+#define CLASSES 12
+extern const uint64_t rest_class_ends_us[CLASSES - 1];
+
+struct times {
+    uint64_t classes[CLASSES];
+    uint64_t sum_us;
+};
+
+/* Requests of one route, by the class of their status: 0 = no answer. */
+struct counts {
+    uint64_t answered[6];
+};
+
+struct past;
+
 struct rest {
     struct rest_config config;
+    struct http_server *server; /* NULL = not told */
     uint64_t last_command;
     struct pending *pending;
 
     /* The configuration lists, as of the revision. */
-    struct document *datasets, *containers;
+    struct document *datasets, *containers, *openapi;
     uint64_t datasets_revision, containers_revision;
 
+    uint64_t started_wall_us;
     uint64_t instance; /* random, of this run */
     uint64_t last_event;
     struct event events[EVENTS_KEPT]; /* event n lies at n % EVENTS_KEPT */
     struct subscriber *subscribers;
     size_t n_subscribers;
     struct timer heartbeat;
+
+    struct past *past;
+    struct counts *counts; /* one a route, and one for requests without */
+    struct times reads, changes;
 };
 
-/* `param`: the last part of the path, where the route ends in one. */
-typedef void rest_handler_fn(struct rest *rest, struct http_request *r, const char *param);
+/* rest_answer.c */
 
-/* rest.c: answers */
-
-/* 200 with the document, or 304 when the client has it; `name`, `value`: one more header, or NULL.
- * Drops the caller's reference. */
-void respond_document(struct http_request *r, struct document *d, const char *name,
-                      const char *value);
+/* 200 with the document, or 304 when the client has it, and at most four more headers. Drops the
+ * caller's reference. */
+void respond_document(struct http_request *r, struct document *d, const struct http_header *more,
+                      size_t n_more);
 /* The same with the text of `v`, which is taken over. */
 void respond_read(struct http_request *r, json_t *v);
 /* Any status; `v` is taken over. */
 void respond_json(struct http_request *r, unsigned status, json_t *v);
+void respond_error(struct http_request *r, enum rest_error error);
+/* The same with another description than that of the table. */
+void respond_error_about(struct http_request *r, enum rest_error error, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 /* Parses the body, or answers with 400 and returns NULL. */
 json_t *parse_body(struct http_request *r);
 /* Answers with 400 and the list of violations, which is taken over. */
@@ -88,12 +144,74 @@ bool condition_holds(struct rest *rest, struct http_request *r);
 void submit(struct rest *rest, struct http_request *r, struct command *c);
 void submit_conditional(struct rest *rest, struct http_request *r, struct command *c);
 
+/* rest_page.c: filters and pages of lists */
+
+struct page_item {
+    struct uuid id;   /* the key of the item, or, when it has a name, its second part */
+    const char *name; /* the key of the item; NULL = id is */
+    const void *object;
+    uint64_t extra;
+};
+
+/* What a request wants of a list. */
+struct page {
+    bool wanted;  /* any of this was asked for */
+    size_t limit; /* of keys; 0 = all */
+    char *after;  /* the key before the first one; NULL = from the beginning */
+    struct uuid after_id;
+    char *name; /* only what has this name; NULL = any */
+    bool has_node;
+    struct uuid node; /* only what is on this node */
+    struct page_item *items;
+    size_t n, cap;
+};
+
+#define PAGE_NAME 1u   /* `name` has a meaning */
+#define PAGE_NODE 2u   /* `node` has one */
+#define PAGE_BY_NAME 4u /* keys are names, not ids */
+
+/* Reads the parameters, or answers with 400 and returns false. Call page_done() in any case. */
+bool page_parse(struct http_request *r, unsigned flags, struct page *ret_page);
+void page_done(struct page *p);
+/* Does it pass the filters? `name` may be NULL. */
+bool page_has(const struct page *p, const char *name, const struct uuid *node);
+void page_add(struct page *p, struct page_item item);
+/* Sorts the items by key and cuts them at the limit. Returns the value of the header Link, when more
+ * follow; else NULL. The caller frees it. */
+char *page_finish(struct page *p, const struct http_request *r);
+/* Answers with the items' texts, which `append` adds. */
+void respond_page(struct http_request *r, struct page *p,
+                  void (*append)(void *cookie, struct str *s, const struct page_item *item),
+                  void *cookie, const struct http_header *header);
+
+/* rest_past.c: what became of datasets and containers lately */
+
+void past_note(struct rest *rest, enum object_kind kind, const char *key);
+/* List of {"time", "status", "node", "reason"}, oldest first. */
+json_t *past_value(const struct rest *rest, enum object_kind kind, const char *key);
+struct past *past_free(struct past *h);
+
+/* How a dataset or container is, in short. */
+struct brief {
+    const char *status; /* static */
+    struct uuid node;   /* where it is; nil = nowhere */
+    enum reason_code reason;
+};
+
+/* False when there is no such object. */
+bool dataset_brief(const struct rest *rest, const char *key, struct brief *ret_brief);
+bool container_brief(const struct rest *rest, const char *key, struct brief *ret_brief);
+
 /* The handlers, by topic. */
-rest_handler_fn datasets_list, datasets_create, datasets_move, datasets_delete;
+rest_handler_fn datasets_list, datasets_create, datasets_update, datasets_delete;
 rest_handler_fn datasets_state_list, datasets_state;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;
 rest_handler_fn containers_state_list, containers_state;
 rest_handler_fn leases_list, leases_acquire, leases_release;
 rest_handler_fn nodes_list, nodes_by_era;
 rest_handler_fn events_stream;
+rest_handler_fn get_version, get_openapi, get_health, get_ready, get_metrics;
 void events_free(struct rest *rest);
+void metrics_count(struct call *call, const struct http_request *r, unsigned status);
+/* One line of the audit log, when there is one. */
+void audit_call(struct call *call, const struct http_request *r, unsigned status);

@@ -2,42 +2,66 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
-static void append_node(void *list, const struct node_view *n)
+static void consider_node(void *page, const struct node_view *n)
 {
     if (n->listed)
-        (void)json_array_append_new(list, json_pack("{s:o, s:o}", "uuid", json_uuid(&n->node),
-                                                    "host", json_text(n->host ? n->host : "")));
+        page_add(page, (struct page_item){.id = n->node, .object = n->host ? n->host : ""});
+}
+
+static void append_node(void *cookie, struct str *s, const struct page_item *item)
+{
+    json_t *v = json_pack("{s:o, s:o}", "uuid", json_uuid(&item->id), "host",
+                          json_text(item->object));
+
+    json_append(s, v);
+    json_decref(v);
 }
 
 void nodes_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    json_t *list = json_array();
+    CLEANUP(page_done) struct page page;
 
-    engine_each_node(rest->config.engine, now_os(), append_node, list);
-    respond_read(r, list);
+    if (!page_parse(r, 0, &page))
+        return;
+    engine_each_node(rest->config.engine, now_os(), consider_node, &page);
+    respond_page(r, &page, append_node, NULL, NULL);
 }
 
 void nodes_by_era(struct rest *rest, struct http_request *r, const char *param)
 {
     struct uuid era, node;
 
-    if (uuid_parse(param, &era) && engine_node_by_era(rest->config.engine, &era, &node))
+    if (!uuid_parse(param, &era))
+        respond_error_about(r, REST_ERROR_BAD_ID,
+                            "The path ends with '%.100s', which is not a UUID.", param);
+    else if (engine_node_by_era(rest->config.engine, &era, &node))
         respond_read(r, json_pack("{s:o}", "uuid", json_uuid(&node)));
     else
-        http_reply_error(r, 404, "No node found with given era.");
+        respond_error(r, REST_ERROR_ERA_NOT_FOUND);
 }
 
-static void append_lease(void *list, const struct lease *l, uint64_t left_us)
+static void consider_lease(void *page, const struct lease *l, uint64_t left_us)
 {
-    (void)json_array_append_new(list, json_lease(l, (int64_t)left_us));
+    if (page_has(page, NULL, &l->node))
+        page_add(page, (struct page_item){.id = l->dataset, .object = l, .extra = left_us});
+}
+
+static void append_lease(void *cookie, struct str *s, const struct page_item *item)
+{
+    json_t *v = json_lease(item->object, (int64_t)item->extra);
+
+    json_append(s, v);
+    json_decref(v);
 }
 
 void leases_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    json_t *list = json_array();
+    CLEANUP(page_done) struct page page;
 
-    engine_each_lease(rest->config.engine, now_os(), append_lease, list);
-    respond_read(r, list);
+    if (!page_parse(r, PAGE_NODE, &page))
+        return;
+    engine_each_lease(rest->config.engine, now_os(), consider_lease, &page);
+    respond_page(r, &page, append_lease, NULL, NULL);
 }
 
 void leases_acquire(struct rest *rest, struct http_request *r, const char *param)
@@ -66,5 +90,6 @@ void leases_release(struct rest *rest, struct http_request *r, const char *param
     if (uuid_parse(param, &c.dataset_id))
         submit(rest, r, &c);
     else
-        http_reply_error(r, 404, "Lease not found.");
+        respond_error_about(r, REST_ERROR_BAD_ID,
+                            "The path ends with '%.100s', which is not a UUID.", param);
 }

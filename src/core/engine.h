@@ -182,6 +182,11 @@ uint64_t engine_deadline(const struct engine *e); /* mono_us; USEC_NEVER = nothi
 
 uint64_t engine_revision(const struct engine *e);
 struct uuid engine_store(const struct engine *e);
+/* How many there are: those that are configured, and those that are only reported by a node or not yet committed. */
+struct engine_counts {
+    size_t datasets, containers, leases;
+};
+struct engine_counts engine_counts(const struct engine *e);
 /* The opaque configuration tag; the caller frees it. */
 char *engine_tag(const struct engine *e);
 

@@ -11,6 +11,11 @@ struct uuid engine_store(const struct engine *e)
     return e->history.store;
 }
 
+struct engine_counts engine_counts(const struct engine *e)
+{
+    return (struct engine_counts){HASH_COUNT(e->datasets), HASH_COUNT(e->containers), HASH_COUNT(e->leases)};
+}
+
 const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id)
 {
     const struct dataset_entry *entry = dataset_entry_find(e, id);

@@ -262,7 +262,8 @@ static void rest_talk(const uint8_t *data, size_t size, bool failing)
     struct http_server *s = NULL;
 
     b.engine = engine_new(&(struct history){store, &life, 1}, 0, random_seeded(&seed));
-    b.rest = rest_new(&(struct rest_config){loop, b.engine, submit, &b});
+    b.rest = rest_new(&(struct rest_config){
+        .loop = loop, .engine = b.engine, .submit = submit, .cookie = &b});
     RULE(!http_server_new(loop, &(struct http_server_config){0}, rest_handle, b.rest, &s));
     loop_on_idle(loop, drain, &b);
     talk(&t, s, data, size, NULL);

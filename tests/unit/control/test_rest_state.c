@@ -62,8 +62,8 @@ static void test_nodes(void **state)
     expect(b, "GET", "/v1/state/nodes/by_era/" ERA, "", "", 200, "{\"uuid\":\"" A "\"}");
     expect(b, "GET", "/v1/state/nodes/by_era/" D1, "", "", 404,
            SAYS("No node found with given era."));
-    expect(b, "GET", "/v1/state/nodes/by_era/x", "", "", 404,
-           SAYS("No node found with given era."));
+    expect(b, "GET", "/v1/state/nodes/by_era/x", "", "", 400,
+           SAYS("The path ends with 'x', which is not a UUID."));
 }
 
 static void test_dataset_state(void **state)
@@ -126,6 +126,56 @@ static void test_dataset_state(void **state)
     json_decref(v);
 }
 
+/* The statuses of a history in one text, each once: "pending attached moving". */
+static char *statuses(struct bench *b, const char *path)
+{
+    json_t *v = get_json(b, path);
+    struct str s = {0};
+    size_t i;
+    json_t *one;
+    double last = 0;
+
+    json_array_foreach (json_object_get(v, "history"), i, one) {
+        assert_true(json_real_value(json_object_get(one, "time")) >= last);
+        last = json_real_value(json_object_get(one, "time"));
+        assert_int_equal(json_object_size(one), 4);
+        str_appendf(&s, "%s%s/%s", i ? " " : "", text(one, "status"),
+                    text(one, "reason") ? text(one, "reason") : "-");
+    }
+    json_decref(v);
+    return str_steal(&s);
+}
+
+static void test_history(void **state)
+{
+    struct bench *b = *state;
+    struct uuid d2 = id(D2);
+
+    expect(b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D2 "\"}", 201, D2_AT(A));
+    CLEANUP_FREE char *born = statuses(b, SD "/" D2);
+    assert_string_equal(born, "pending/node-disconnected");
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    report_volume(b, 1, D2, false, 0, engine_dataset(b->engine, &d2)->epoch);
+    report_volume(b, 1, D2, true, 0, engine_dataset(b->engine, &d2)->epoch);
+    report_volume(b, 1, D2, true, 0, engine_dataset(b->engine, &d2)->epoch); /* nothing new */
+    CLEANUP_FREE char *lives = statuses(b, SD "/" D2);
+    assert_non_null(strstr(lives, "attached/-"));
+    assert_ptr_equal(strstr(lives, "attached/-"), strrchr(lives, ' ') + 1);
+    /* It is not longer than it may be. */
+    for (int i = 0; i < 100; i++)
+        report_volume(b, 1, D2, i % 2, 0, engine_dataset(b->engine, &d2)->epoch);
+    json_t *v = get_json(b, SD "/" D2);
+    assert_int_equal(json_array_size(json_object_get(v, "history")), 16);
+    json_decref(v);
+    expect(b, "POST", CC, "", NEW("\"shop-web\""), 201, NULL);
+    CLEANUP_FREE char *container = statuses(b, SC "/shop-web");
+    assert_true(str_has_prefix(container, "absent/"));
+    expect(b, "DELETE", CC "/shop-web", "", "", 200, "null");
+    expect(b, "POST", CC, "", NEW("\"shop-web\""), 201, NULL);
+    CLEANUP_FREE char *again = statuses(b, SC "/shop-web");
+    assert_string_equal(container, again); /* another container: it begins anew */
+}
+
 static void test_container_state(void **state)
 {
     struct bench *b = *state;
@@ -143,7 +193,7 @@ static void test_container_state(void **state)
     assert_true(json_is_null(json_object_get(v, "on")));
     assert_true(json_is_object(json_object_get(v, "reason")));
     assert_int_equal(json_array_size(json_object_get(v, "volumes")), 0);
-    assert_int_equal(json_object_size(v), 9);
+    assert_int_equal(json_object_size(v), 11);
     json_decref(v);
     r.created = engine_container(b->engine, "shop-web")->created;
     engine_container_report(b->engine, now_os(), 1, &r);
@@ -358,7 +408,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_nodes),
         TEST(test_dataset_state),
-        TEST(test_container_state),
+        TEST(test_history), TEST(test_container_state),
         TEST(test_head_and_etag),
         TEST(test_events),
         TEST(test_slow_reader),

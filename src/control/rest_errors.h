@@ -1,0 +1,56 @@
+/* The errors of the REST API: X(identifier, name, status, description).
+ *
+ * The names are those of the examples in api/openapi.yaml; a test holds the two lists against each
+ * other. The descriptions that the contract knows (section 1.1) are its own words; those with a "%s"
+ * say more where they are sent. */
+#pragma once
+
+#define REST_ERRORS(X)                                                                             \
+    X(NO_ROUTE, "NoRoute", 404, "There is nothing at this path.")                                  \
+    X(METHOD, "MethodNotAllowed", 405, "The method %s is not allowed here; %s.")                   \
+    X(NOT_JSON, "NotJSON", 400,                                                                    \
+      "The request body could not be decoded according to the value of the\nContent-Type header.") \
+    X(SCHEMA, "SchemaMismatch", 400, "The provided JSON doesn't match the required schema.")       \
+    X(BAD_ID, "BadId", 400, "The path ends with '%s'")                                             \
+    X(BAD_PARAMETER, "BadParameter", 400, "The parameter %s")                                      \
+    X(TAG_MISMATCH, "TagMismatch", 412, "Tag doesn't match. Required: %s, current: %s")            \
+    X(DATASET_EXISTS, "DatasetExists", 409, "The provided dataset_id is already in use.")          \
+    X(DATASET_NOT_FOUND, "DatasetNotFound", 404, "Dataset not found.")                             \
+    X(DATASET_DELETED, "DatasetDeleted", 405, "The dataset has been deleted.")                     \
+    X(DATASET_OF_CONTAINER, "DatasetOfContainer", 409,                                             \
+      "The dataset is used by the container %s; move the container instead.")                      \
+    X(DATASET_ELSEWHERE, "DatasetElsewhere", 409, "The dataset is on another node.")               \
+    X(DATASET_IN_USE, "DatasetInUse", 409, "The dataset is being used by another container.")      \
+    X(CONTAINER_EXISTS, "ContainerExists", 409, "The container name already exists.")              \
+    X(CONTAINER_NOT_FOUND, "ContainerNotFound", 404, "Container not found.")                       \
+    X(PORT_IN_USE, "PortInUse", 409, "A specified external port is already in use.")               \
+    X(LINK_ALIAS, "LinkAlias", 409, "Link aliases must be unique.")                                \
+    X(LINK_PORT, "LinkPort", 409, "The local ports in a container's links must be unique.")        \
+    X(LEASE_NOT_FOUND, "LeaseNotFound", 404, "Lease not found.")                                   \
+    X(LEASE_HELD, "LeaseHeld", 409, "Lease already held.")                                         \
+    X(LEASE_RELEASING, "LeaseReleasing", 409,                                                      \
+      "The dataset is just leaving that node; try again when it has arrived at its new one.")      \
+    X(ERA_NOT_FOUND, "EraNotFound", 404, "No node found with given era.")                          \
+    X(EVENTS_GONE, "EventsGone", 410,                                                              \
+      "The events after %s are not known any more; read the state, then go on from now.")          \
+    X(TOO_MANY_READERS, "TooManyReaders", 503, "There are already %d readers of events.")          \
+    X(STORE_FAILED, "StoreFailed", 503,                                                            \
+      "Nothing was changed, because it could not be stored: %s")                                   \
+    X(ENDING, "Ending", 503,                                                                       \
+      "The control service is ending; look whether the change was made.")                          \
+    X(NOT_READY, "NotReady", 503, "The control service is not ready: %s")
+
+enum rest_error {
+#define REST_ERROR_ID(id, name, status, text) REST_ERROR_##id,
+    REST_ERRORS(REST_ERROR_ID)
+#undef REST_ERROR_ID
+        REST_ERROR_MAX
+};
+
+struct rest_error_entry {
+    const char *name;
+    unsigned status;
+    const char *text;
+};
+
+extern const struct rest_error_entry rest_errors[REST_ERROR_MAX];
