@@ -143,9 +143,15 @@ static struct err *ready_filesystem(struct storage *s, const struct uuid *datase
                                     const char *device)
 {
     CLEANUP_FREE char *type = NULL;
+    CLEANUP_CLOSE int dir = -1;
 
     TRY(filesystem_probe(device, &type));
-    return type && streq(type, FSTYPE) ? NULL : make_filesystem(s, dataset, device);
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ false, &dir));
+    /* With the note, mkfs may still run, left by a killed agent; and a note must not outlive it: damaged data would be taken
+     * for a volume that was never finished. */
+    bool begun = dir >= 0 && faccessat(dir, INTENT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
+    return type && streq(type, FSTYPE) && !begun ? NULL : make_filesystem(s, dataset, device);
 }
 
 /* ---- mounting ---- */

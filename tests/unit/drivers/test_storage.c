@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -849,6 +850,30 @@ static void test_attachable_move(void **state)
     destroy_everywhere(&id);
 }
 
+/* mkfs outlived its agent, ended well, and its note is still there. */
+static void test_note_of_mkfs_goes(void **state)
+{
+    struct uuid id = node_new_dataset();
+
+    if (local())
+        return;
+    ok(storage_create(A->storage, &id, 128 * MIB, NULL, 1));
+    CLEANUP_FREE char *file =
+        shell_out("find %s/shared -name 'block-%s*' | tr -d '\n'", node_dir, UUID_STR(&id));
+    CLEANUP_FREE char *note =
+        xasprintf("%s/shared/marks/node-a/%s/mkfs", node_dir, UUID_STR(&id));
+
+    shell("mkfs.ext4 -q -F %s && : >%s", file, note);
+    int held = open(note, O_RDWR | O_CLOEXEC);
+
+    assert_int_equal(flock(held, LOCK_EX), 0);
+    fails(storage_mount(A->storage, &id, 1), ERR_BUSY, "still being formatted");
+    close(held);
+    ok(storage_mount(A->storage, &id, 1));
+    assert_int_equal(access(note, F_OK), -1);
+    destroy_everywhere(&id);
+}
+
 static void test_never_formats(void **state)
 {
     static const char *const kinds[] = {"mkfs.minix", "mkfs.btrfs -q -f", "mkswap -q",
@@ -1090,6 +1115,7 @@ static int run(void)
         cmocka_unit_test(test_promoted_limit),
         cmocka_unit_test(test_final_snapshot_is_retaken),
         cmocka_unit_test(test_attachable_move),
+        cmocka_unit_test(test_note_of_mkfs_goes),
         cmocka_unit_test(test_never_formats),
         cmocka_unit_test(test_parallel),
         cmocka_unit_test(test_kill_anywhere),
