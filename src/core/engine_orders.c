@@ -101,6 +101,13 @@ static void send_order(struct engine *e, struct dataset_entry *entry, const stru
     f->order = o;
 }
 
+/* Its removal is confirmed, and that is being written down: what would be ordered in a new session meanwhile could be carried
+ * out after the dataset was forgotten and made again elsewhere (seed 12341). */
+static bool is_being_struck(const struct dataset_entry *entry, const struct uuid *node)
+{
+    return entry->pending && (!entry->head || !dataset_has_holder(entry->head, node));
+}
+
 void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
 {
     const struct dataset *d = entry->committed;
@@ -121,7 +128,7 @@ void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
     }
     for (size_t i = 0; i < d->n_holders; i++) {
         const struct node_entry *n = open_node(e, &d->holders[i]);
-        if (n)
+        if (n && !is_being_struck(entry, &n->id))
             send_order(e, entry, n);
     }
 }
@@ -205,7 +212,8 @@ void send_all_orders(struct engine *e, struct node_entry *node)
     node->sending = true;
     for (size_t k = near_count(e, &node->id, NEAR_DATASETS); k-- > 0;) {
         struct dataset_entry *d = near_dataset(e, &node->id, k);
-        if (d->committed && dataset_has_holder(d->committed, &node->id))
+        if (d->committed && dataset_has_holder(d->committed, &node->id) &&
+            !is_being_struck(d, &node->id))
             send_order(e, d, node);
         for (size_t i = 0; i < d->n_users; i++) { /* where their dataset is they run, whatever their own node */
             if (d->users[i]->committed)

@@ -186,6 +186,7 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
                              .storage = n->storage,
                              .live = d->has_order && node_is_live(n, d->order.revision),
                              .in_use = may_be_taken_away(d) && dataset_in_use(n, &d->id),
+                             .gone = d->gone,
                              .announced = d->announced,
                              .copy = &d->copy,
                              .mono_us = now.mono_us};

@@ -289,7 +289,8 @@ static struct decision plan_remove(const struct dataset_view *v)
 {
     const struct order *o = v->order;
 
-    if (plan_is_gone(o, v->volume, v->storage))
+    /* Once done, done: on shared storage a volume that appears later is that of a new dataset under the same id. */
+    if (v->gone >= o->number || plan_is_gone(o, v->volume, v->storage))
         return nothing();
     if (!v->live)
         return because(REASON_DELETING, "waiting for the control service to confirm");

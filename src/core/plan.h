@@ -26,6 +26,7 @@ struct dataset_view {
     enum storage_kind storage;
     bool live;      /* connected, all orders known, this store is obeyed, what is seen of it is durable */
     bool in_use;    /* a container of ours that uses it exists or is being started */
+    uint64_t gone;      /* removals up to this number are done */
     uint64_t announced; /* transfer that the mover accepts for it; 0 = none */
     struct copy_progress *copy;
     uint64_t mono_us;

@@ -26,7 +26,7 @@ struct dataset_case {
     uint64_t mark_epoch, mark_transfer;
     const char *mark_snapshot;
     const char *snapshots[3];
-    uint64_t announced, final_sent;
+    uint64_t announced, final_sent, gone;
     bool long_ago; /* the final one was sent */
     enum storage_kind storage;
     /* expected */
@@ -142,6 +142,8 @@ static const struct dataset_case cases[] = {
      .storage = STORAGE_ATTACHABLE, .step = STEP_DROP},
     {"attachable: but not destroyed", .role = ROLE_DESTROY, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
      .step = STEP_DESTROY},
+    {"attachable: what appears after it was destroyed is not ours", .role = ROLE_DESTROY, .number = 9, .gone = 9,
+     .present = true, .storage = STORAGE_ATTACHABLE, .step = WAIT},
 };
 
 static void check_dataset(const struct dataset_case *c)
@@ -172,6 +174,7 @@ static void check_dataset(const struct dataset_case *c)
                                 .storage = c->storage,
                                 .live = !c->not_live,
                                 .in_use = c->in_use,
+                                .gone = c->gone,
                                 .announced = c->announced,
                                 .copy = &copy,
                                 .mono_us = 1};
