@@ -469,6 +469,7 @@ static void set_up(struct sim *s)
         for (size_t k = 0; k < ARRAY_SIZE(s->hosts[i].slots); k++)
             s->hosts[i].slots[k] = -1;
     }
+    s->composes = sim_chance(s, 30) ? 5 : 0;
     sim_plan_faults(s);
     sim_start_control(s);
     for (unsigned i = 0; i < s->n_nodes; i++)

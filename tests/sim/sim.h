@@ -241,6 +241,11 @@ struct sim_command {
         tag_changes; /* as many acknowledged changes were known when the tag was read; UINT64_MAX = no tag */
 };
 
+/* What users were told is configured. */
+struct sim_promises {
+    bool datasets[MAX_DATASETS], containers[MAX_CONTAINERS];
+};
+
 struct sim {
     struct sim_options options;
     struct sim_result *result;
@@ -280,6 +285,9 @@ struct sim {
     uint64_t acknowledged_changes;
     char *old_tag;
     uint64_t old_tag_changes;
+    bool composing;    /* a COMPOSE is unanswered: what it may change is not promised */
+    unsigned composes; /* so many of a hundred commands replace all configuration */
+    struct sim_promises composed, before_compose;
     bool engine_touched;
     bool
         cloned; /* two machines were one node in turns: what they do to its data is the operator's mistake */

@@ -7,9 +7,8 @@ static void check_writers(struct sim *s, unsigned d)
 {
     unsigned mounted = 0;
 
-    for (unsigned i = 0; i < s->n_nodes; i++)
-        mounted +=
-            s->hosts[i].volumes[d].mounted || (i == 0 && s->hosts[s->n_nodes].volumes[d].mounted);
+    for (unsigned i = s->cloned ? 1 : 0; i < s->n_nodes; i++)
+        mounted += s->hosts[i].volumes[d].mounted;
     if (mounted > 1)
         sim_violation(s, V_TWO_WRITERS, "%u hosts have d%u mounted", mounted, d);
 }
@@ -145,8 +144,13 @@ static const char *host_unsettled(const struct sim *s, const struct dataset *st,
 
     if (v->announced || v->partial)
         return "a stream is expected, or half of one is left";
+    if (owner && st->dropped)
+        return v->mounted ? "still mounted" : k->here ? "a container is left" : NULL;
     if (owner != v->mounted)
         return owner ? "not mounted" : "still mounted";
+    if (st->dropped)
+        return k->here ? "a container is left"
+                       : NULL; /* copies stay until a node has mounted it again */
     if (!owner)
         return !sim_volume_is_blank(s, i, d) ? "bytes or a mark are left"
                : k->here                     ? "a container is left"
@@ -175,6 +179,8 @@ static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf,
     (void)snprintf(buf, size, "record of d%u", d);
     if (st->deleted)
         return st->n_holders || !st->tombstone || s->shared[d].present ? buf : NULL;
+    if (st->dropped)
+        return st->transfer.id || !st->born || st->recalled ? buf : NULL;
     return !uuid_eq(&st->owner, &st->primary) || st->transfer.id || st->n_holders != 1 || !st->born
                ? buf
                : NULL;

@@ -136,8 +136,11 @@ static void check_lease(struct sim *s, unsigned host, unsigned d)
 {
     const struct sim_lease *l = &s->datasets[d].lease;
     const struct dataset *st = s->store.datasets[d];
-    bool there =
-        s->hosts[host].volumes[d].mounted || (st && uuid_eq(&st->owner, &s->hosts[host].id));
+    const struct sim_volume *v = &s->hosts[host].volumes[d];
+    /* A drop of what an earlier epoch left may end just after the node became owner again. A node does one step at a time
+     * about a dataset, so nothing of the new ownership was done yet: there is nothing that the drop takes away. */
+    bool owner = st && uuid_eq(&st->owner, &s->hosts[host].id) && v->mark.epoch == st->epoch;
+    bool there = v->mounted || owner;
 
     if (there && l->promised && s->now_us < l->until_us && l->node == host)
         sim_violation(s, V_LEASE, "d%u is taken off h%u in spite of a lease", d, host);
@@ -299,10 +302,7 @@ static struct err *drop(struct sim *s, struct event *ev, unsigned host, unsigned
 {
     struct sim_volume *v = &s->hosts[host].volumes[d];
 
-    /* On shared storage the drop of an old mark may end just after the node became owner again. Its steps come one at a
-     * time, so nothing of the new ownership was done yet: there is nothing that the drop could take away. */
-    if (destroy || !sim_is_shared(s) || v->mounted || attached_here(s, host, d))
-        check_lease(s, host, d);
+    check_lease(s, host, d);
     TRY(unmount(s, host, d));
     PART(ev);
     if (sim_is_shared(s)) {

@@ -150,6 +150,7 @@ void sim_kill_control(struct sim *s)
     for (unsigned d = 0; d < s->n_datasets; d++)
         s->datasets[d].busy = false;
     memset(s->container_busy, 0, sizeof(s->container_busy));
+    s->composing = false;
 }
 
 /* A delete is done when nobody holds a byte any more. */
@@ -164,6 +165,15 @@ static void check_deleted(struct sim *s, unsigned d, const struct dataset *value
     }
 }
 
+/* A record goes only when the user wanted that, and nothing of the dataset is left. */
+static void forgotten(struct sim *s, unsigned d, const struct dataset *old)
+{
+    sim_trace(s, "commit: d%u is forgotten", d);
+    if (!old || !old->deleted || !old->purge || !old->tombstone || old->n_holders)
+        sim_violation(s, V_STORE, "the record of d%u is forgotten too early", d);
+    s->datasets[d].exists = s->datasets[d].deleted = false;
+}
+
 static void commit_dataset(struct sim *s, const struct change *c)
 {
     struct uuid id = UUID_NIL;
@@ -172,9 +182,15 @@ static void commit_dataset(struct sim *s, const struct change *c)
     int d = sim_dataset_index(s, &id);
     if (d < 0)
         return;
-    dataset_free(s->store.datasets[d]);
-    s->store.datasets[d] = c->dataset ? dataset_copy(c->dataset) : NULL;
     const struct dataset *v = c->dataset;
+    if (!v)
+        forgotten(s, (unsigned)d, s->store.datasets[d]);
+    if (v && !s->store.datasets[d]) { /* a new one, if under an old id */
+        s->datasets[d].life++;
+        s->datasets[d].acked = 0;
+    }
+    dataset_free(s->store.datasets[d]);
+    s->store.datasets[d] = v ? dataset_copy(v) : NULL;
     if (v)
         sim_trace(s,
                   "commit %llu d%d primary n%d owner n%d epoch %llu born %d transfer %llu phase %d "
@@ -184,6 +200,7 @@ static void commit_dataset(struct sim *s, const struct change *c)
                   (unsigned long long)v->transfer.id, v->transfer.phase, v->n_holders,
                   v->tombstone ? " tombstone"
                   : v->deleted ? " deleted"
+                  : v->dropped ? " dropped"
                                : "");
     check_deleted(s, (unsigned)d, v);
 }

@@ -33,7 +33,7 @@ static bool choose_for_container(struct sim *s, unsigned c, struct command *cmd,
 {
     unsigned what = (unsigned)random_below(r, 100);
 
-    if (s->container_busy[c])
+    if (s->container_busy[c] || s->composing)
         return false;
     cmd->name = name;
     if (!s->container_exists[c]) {
@@ -70,6 +70,8 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
     unsigned what = (unsigned)random_below(r, 100);
 
     cmd->name = name;
+    if (s->composing)
+        return false;
     if (ds->busy && (!ds->exists || ds->container_exists || what >= 60))
         return false;
     if (ds->busy) {
@@ -81,10 +83,12 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->dataset = dataset_new(ds->id);
         cmd->dataset->primary = cmd->node;
     } else if (ds->deleted) {
-        if (!ds->container_exists && what < 80)
+        if (!ds->container_exists && what < 50)
             return false;
-        cmd->kind =
-            ds->container_exists && what < 60 ? COMMAND_CONTAINER_DELETE : COMMAND_LEASE_RELEASE;
+        cmd->kind = ds->container_exists && what < 60 ? COMMAND_CONTAINER_DELETE
+                    : what < 80                       ? COMMAND_DATASET_DELETE
+                                                      : COMMAND_LEASE_RELEASE;
+        cmd->purge = cmd->kind == COMMAND_DATASET_DELETE;
         if (cmd->kind == COMMAND_LEASE_RELEASE)
             ds->lease.promised = false;
     } else if (!ds->container_exists && what < 35) {
@@ -103,6 +107,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->kind = COMMAND_CONTAINER_DELETE;
     } else if (what < 98) {
         cmd->kind = COMMAND_DATASET_DELETE;
+        cmd->purge = random_below(r, 2);
     } else {
         cmd->kind = COMMAND_DATASET_MOVE; /* refused while a container uses it */
     }
@@ -110,6 +115,69 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         ds->container_exists = false; /* unless it is answered that it is still there */
     ds->busy = true;
     return true;
+}
+
+/* A new configuration: most of what there is, some of it elsewhere, some of it left out. */
+static bool choose_composition(struct sim *s, struct command *cmd, struct composition *all,
+                               struct random *r)
+{
+    bool busy = s->composing;
+
+    for (unsigned d = 0; d < s->n_datasets; d++)
+        busy = busy || s->datasets[d].busy;
+    for (unsigned c = 0; c < s->n_containers; c++)
+        busy = busy || s->container_busy[c];
+    if (busy)
+        return false;
+    *all = (struct composition){.datasets = xcalloc(MAX_DATASETS, sizeof(struct dataset *)),
+                                .containers = xcalloc(MAX_CONTAINERS, sizeof(struct container *))};
+    s->composed = (struct sim_promises){0};
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        struct uuid node = s->hosts[random_below(r, s->n_nodes)].id;
+        const struct dataset *st = c < s->n_datasets ? s->store.datasets[c] : NULL;
+        if (c < s->n_datasets) {
+            struct sim_dataset *ds = &s->datasets[c];
+            s->before_compose.datasets[c] = ds->exists;
+            s->before_compose.containers[c] = ds->container_exists;
+            if (!ds->deleted)
+                ds->exists = false;
+            ds->container_exists = false;
+            ds->lease.promised = false;
+            if (random_below(r, 100) < 25 || (st && st->deleted))
+                continue;
+            struct dataset *d = dataset_new(ds->id);
+            if (st && random_below(r, 100) < 80)
+                node = st->primary;
+            d->primary = node;
+            all->datasets[all->n_datasets++] = d;
+            s->composed.datasets[c] = true;
+        } else {
+            s->before_compose.containers[c] = s->container_exists[c];
+            s->container_exists[c] = false;
+        }
+        if (random_below(r, 100) < 30)
+            continue;
+        all->containers[all->n_containers++] = new_container(s, c, &node, r);
+        s->composed.containers[c] = true;
+    }
+    cmd->kind = COMMAND_COMPOSE;
+    cmd->composition = all;
+    s->composing = true;
+    return true;
+}
+
+static void reply_for_composition(struct sim *s, enum result_code code)
+{
+    const struct sim_promises *p = code == RESULT_OK ? &s->composed : &s->before_compose;
+
+    s->composing = false;
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        if (!s->datasets[d].deleted)
+            s->datasets[d].exists = p->datasets[d] && s->store.datasets[d];
+        s->datasets[d].container_exists = p->containers[d];
+    }
+    for (unsigned c = s->n_datasets; c < s->n_containers; c++)
+        s->container_exists[c] = p->containers[c];
 }
 
 void sim_issue(struct sim *s, unsigned index)
@@ -136,9 +204,14 @@ void sim_issue(struct sim *s, unsigned index)
     char name[] = {'c', (char)('0' + subject), '\0'};
     if (dataset)
         cmd.dataset_id = s->datasets[subject].id;
-    if (dataset ? !choose_for_dataset(s, subject, &cmd, mine, name, &r)
-                : !choose_for_container(s, subject, &cmd, name, &r))
+    struct composition all;
+    if (random_below(&r, 100) < s->composes) {
+        if (!choose_composition(s, &cmd, &all, &r))
+            return;
+    } else if (dataset ? !choose_for_dataset(s, subject, &cmd, mine, name, &r)
+                       : !choose_for_container(s, subject, &cmd, name, &r)) {
         return;
+    }
     s->next_command++;
     mine->kind = cmd.kind;
     CLEANUP_FREE char *tag = NULL;
@@ -168,7 +241,8 @@ void sim_lease_gone(struct sim *s, unsigned d)
 {
     struct sim_lease *l = &s->datasets[d].lease;
 
-    if (l->promised && s->now_us < l->until_us)
+    const struct dataset *st = s->store.datasets[d];
+    if (l->promised && s->now_us < l->until_us && st && !st->tombstone)
         sim_violation(s, V_LEASE, "the lease of d%u ends too early", d);
     l->promised = false;
 }
@@ -180,10 +254,12 @@ static void reply_for_dataset(struct sim *s, const struct sim_command *c, enum r
 
     switch (c->kind) {
     case COMMAND_DATASET_CREATE:
-        d->exists = d->exists || ok || code == RESULT_DATASET_EXISTS;
+        /* Of one that is deleted the record may have gone while the answer waited. */
+        d->exists = ok || (code == RESULT_DATASET_EXISTS ? s->store.datasets[c->subject] != NULL
+                                                         : d->exists);
         break;
     case COMMAND_DATASET_DELETE:
-        d->deleted = d->deleted || ok;
+        d->deleted = d->deleted || (ok && s->store.datasets[c->subject]);
         break;
     case COMMAND_CONTAINER_CREATE:
         d->container_exists = d->container_exists || ok || code == RESULT_CONTAINER_EXISTS;
@@ -226,7 +302,9 @@ void sim_reply(struct sim *s, uint64_t id, const struct command_result *r)
         sim_violation(s, V_TAG, "a command with an old tag is answered %d", r->code);
     if (r->code == RESULT_CREATED || (c->kind == COMMAND_CONTAINER_DELETE && r->code == RESULT_OK))
         s->acknowledged_changes++;
-    if (c->subject < s->n_datasets)
+    if (c->kind == COMMAND_COMPOSE)
+        reply_for_composition(s, r->code);
+    else if (c->subject < s->n_datasets)
         reply_for_dataset(s, c, r->code);
     else
         reply_for_container(s, c, r->code);
