@@ -7,6 +7,7 @@
 #   make demo         move a PostgreSQL between three hosts, under writes; KEEP=1 leaves the cluster up
 #   make bench        benchmarks; ONLY=a,b picks some
 #   make fuzz         every fuzz target for a while (SECONDS=20 each; ONLY=http,codec picks some)
+#   make coverage     lines and branches that unit tests and simulation cover, by room and file
 #   make install      PREFIX=/usr/local DESTDIR=
 #   make deps         installs the packages that are missing
 
@@ -52,6 +53,10 @@ fuzz:
 	@scripts/install-deps --for fuzz
 	@scripts/fuzz $(SECONDS) $(subst $(comma), ,$(ONLY))
 
+coverage:
+	@scripts/install-deps --for coverage
+	@scripts/coverage
+
 install: all
 	@meson configure --prefix=$(PREFIX) build
 	@DESTDIR=$(DESTDIR) meson install -C build
@@ -59,4 +64,4 @@ install: all
 clean:
 	@scripts/clean
 
-.PHONY: all deps test check check-full demo bench fuzz install clean
+.PHONY: all deps test check check-full demo bench fuzz coverage install clean
