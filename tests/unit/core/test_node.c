@@ -69,6 +69,7 @@ static void test_a_list_made_before_a_start(void **state)
     struct container_state running = {.name = (char *)"web", .run = CONTAINER_RUNNING, .created = 1, .era = id(50)};
 
     (void)state;
+    (void)take(n, STEP_START);
     finish(n, 1); /* the first looks find nothing */
     finish(n, 2);
     node_session_up(n, now, &w);
@@ -100,9 +101,15 @@ static void test_an_outdated_hello(void **state)
     struct welcome first = welcome(1, 0, 1), second = welcome(2, 0, 1), third = welcome(2, 1, 1);
 
     (void)state;
+    (void)take(n, STEP_START);
     node_session_up(n, now, &first);
+    struct node_memory memory = {.store = first.store, .generation = first.generation, .seen_revision = 1};
+    bool asked = false;
+    for (struct node_effect *f; (f = node_next(n)); node_effect_free(f))
+        asked = asked || f->kind == NODE_PERSIST;
+    assert_true(asked);
     node_session_down(n, now);
-    (void)take(n, STEP_START); /* the memory is durable only now */
+    node_persisted(n, now, &memory); /* the hello of the next session is on its way already */
     node_session_up(n, now, &second);
     assert_true(node_store_refused(n));
     assert_true(node_hello_is_outdated(n));
