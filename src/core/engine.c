@@ -98,6 +98,7 @@ void dataset_entry_gc(struct engine *e, struct dataset_entry *entry)
         entry->n_users)
         return;
     index_dataset(e, entry);
+    cursors_skip(e, entry);
     HASH_DEL(e->datasets, entry);
     dataset_entry_free(entry);
 }

@@ -131,6 +131,12 @@ struct engine_batch {
     bool needed; /* hand it out even without changes: replies wait for what is before it */
 };
 
+struct dataset_cursor {
+    struct engine *engine;
+    struct dataset_entry *next;
+    struct dataset_cursor *others; /* list of the open ones */
+};
+
 struct engine {
     struct history history;
     struct random random;
@@ -154,6 +160,7 @@ struct engine {
     size_t n_expiring, cap_expiring;
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
+    struct dataset_cursor *cursors;
 
     struct dataset_entry *queue_first, **queue_last;
     struct effect *effects_first, **effects_last;
@@ -203,6 +210,9 @@ const struct container_entry *container_using(const struct engine *e, const stru
                                               bool committed);
 struct lease_entry *next_expiring(const struct engine *e); /* NULL: none */
 void index_free(struct engine *e);
+
+/* engine_view.c: the entry is about to go */
+void cursors_skip(struct engine *e, const struct dataset_entry *entry);
 
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);

@@ -47,6 +47,49 @@ void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct
     }
 }
 
+struct dataset_cursor *engine_cursor_open(struct engine *e)
+{
+    struct dataset_cursor *c = xcalloc(1, sizeof(*c));
+
+    *c = (struct dataset_cursor){.engine = e, .next = e->datasets, .others = e->cursors};
+    e->cursors = c;
+    return c;
+}
+
+bool engine_cursor_next(struct dataset_cursor *c, struct uuid *ret_id)
+{
+    if (!c->next)
+        return false;
+    *ret_id = c->next->id;
+    c->next = c->next->hh.next;
+    return true;
+}
+
+struct dataset_cursor *engine_cursor_close(struct dataset_cursor *c)
+{
+    if (!c)
+        return NULL;
+    struct dataset_cursor **p = &c->engine->cursors;
+    while (*p != c)
+        p = &(*p)->others;
+    *p = c->others;
+    free(c);
+    return NULL;
+}
+
+void cursors_skip(struct engine *e, const struct dataset_entry *entry)
+{
+    for (struct dataset_cursor *c = e->cursors; c; c = c->others) {
+        if (c->next == entry)
+            c->next = entry->hh.next;
+    }
+}
+
+size_t engine_dataset_count(const struct engine *e)
+{
+    return HASH_COUNT(e->datasets);
+}
+
 void engine_each_container(const struct engine *e, void (*fn)(void *, const struct container *),
                            void *cookie)
 {

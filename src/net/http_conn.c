@@ -419,6 +419,8 @@ static void on_written(struct bufferevent *bev, void *cookie)
 
     if (output_length(c) > 0)
         return;
+    if (c->request && c->request->streaming)
+        http_stream_drained(c->request);
     if (c->state == HTTP_STATE_WRITING)
         state_set(c, HTTP_STATE_IDLE, now_os().mono_us);
     else if (c->state == HTTP_STATE_CLOSING)
@@ -595,6 +597,7 @@ void http_request_free(struct http_request *r)
         r->on_done(r->on_done_cookie, r, r->status);
     if (r->close_posted)
         loop_unpost(r->loop, close_late, r);
+    http_stream_forget_drained(r);
     http_head_free(r->head);
     str_done(&r->body);
     free(r);

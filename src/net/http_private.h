@@ -84,6 +84,9 @@ struct http_request {
     loop_fn *on_close;
     void *on_close_cookie;
     bool close_posted;
+    loop_fn *on_drained;
+    void *on_drained_cookie;
+    bool drained_posted;
     void *data;
     http_done_fn *on_done;
     void *on_done_cookie;
@@ -103,6 +106,8 @@ void http_conn_wind_down(struct http_conn *c);
 void http_conn_answered(struct http_conn *c, bool keep_alive);
 void http_conn_output_grew(struct http_conn *c);
 struct evbuffer *http_conn_output(struct http_conn *c);
+void http_stream_drained(struct http_request *r); /* its output buffer is empty */
+void http_stream_forget_drained(struct http_request *r);
 void http_request_free(struct http_request *r);
 
 /* http_server.c */

@@ -282,6 +282,38 @@ size_t http_stream_queued(const struct http_request *r)
     return r->conn ? evbuffer_get_length(http_conn_output(r->conn)) : 0;
 }
 
+static void drained(void *cookie)
+{
+    struct http_request *r = cookie;
+    loop_fn *fn = r->on_drained;
+
+    r->drained_posted = false;
+    r->on_drained = NULL;
+    fn(r->on_drained_cookie);
+}
+
+void http_stream_drained(struct http_request *r)
+{
+    if (!r->on_drained || r->drained_posted)
+        return;
+    r->drained_posted = true;
+    loop_post(r->loop, drained, r);
+}
+
+void http_stream_forget_drained(struct http_request *r)
+{
+    if (r->drained_posted)
+        loop_unpost(r->loop, drained, r);
+}
+
+void http_stream_on_drained(struct http_request *r, loop_fn *fn, void *cookie)
+{
+    r->on_drained = fn;
+    r->on_drained_cookie = cookie;
+    if (http_stream_queued(r) == 0)
+        http_stream_drained(r);
+}
+
 void http_stream_end(struct http_request *r)
 {
     struct http_conn *c = r->conn;

@@ -143,6 +143,9 @@ void http_stream_write(struct http_request *r, const void *bytes, size_t len);
 /* Bytes that wait to be sent: drop (http_drop) a reader that is too far behind. A reader that takes
  * nothing for stall_us is dropped by the server. */
 size_t http_stream_queued(const struct http_request *r);
+/* Calls fn(cookie) once, from the loop, when all that was written has been handed to the socket: for long answers, written
+ * piece by piece. Never after http_drop or http_stream_end; nor when the client is gone (on-close tells). */
+void http_stream_on_drained(struct http_request *r, loop_fn *fn, void *cookie);
 /* Ends the stream; frees the handle. */
 void http_stream_end(struct http_request *r);
 
