@@ -102,13 +102,12 @@ static bool takes_gzip(const struct http_request *r)
 
 /* Whether If-None-Match names the document (RFC 9110 section 13.1.2): a list of tags, weak or not,
  * or "*". Its forms count as one. */
-static bool client_has(const struct http_request *r, const struct document *d)
+bool client_has_tag(const struct http_request *r, const char *tag)
 {
     const char *value;
 
     for (unsigned i = 0; (value = http_request_header(r, "If-None-Match", i)); i++) {
-        /* No hash is part of another: they have all the same length. */
-        if (streq(value, "*") || strstr(value, d->hash))
+        if (streq(value, "*") || strstr(value, tag))
             return true;
     }
     return false;
@@ -129,7 +128,7 @@ void respond_document(struct http_request *r, struct document *d, const struct h
     headers[0].value = etag;
     for (size_t i = 0; i < n_more && n < ARRAY_SIZE(headers) - 1; i++)
         headers[n++] = more[i];
-    if (client_has(r, d)) {
+    if (client_has_tag(r, d->hash)) { /* hashes have all the same length */
         http_reply(r, 304, headers, n, NULL, 0);
         document_unref(d);
         return;

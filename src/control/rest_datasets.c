@@ -35,6 +35,14 @@ static void append_item(void *cookie, struct str *s, const struct page_item *ite
     json_append_dataset(s, item->object);
 }
 
+static void append_configured(const struct rest *rest, struct str *s, const struct uuid *id)
+{
+    const struct dataset *d = engine_dataset(rest->config.engine, id);
+
+    if (d)
+        json_append_dataset(s, d);
+}
+
 void datasets_list(struct rest *rest, struct http_request *r, const char *param)
 {
     const struct engine *e = rest->config.engine;
@@ -49,6 +57,8 @@ void datasets_list(struct rest *rest, struct http_request *r, const char *param)
         respond_page(r, &page, append_item, NULL, &header);
         return;
     }
+    if (respond_stream(rest, r, tag, append_configured))
+        return;
     if (!rest->datasets || rest->datasets_revision != engine_revision(e)) {
         struct str s = {0};
         str_append(&s, "[");
@@ -195,12 +205,29 @@ static void consider_seen(const struct engine *e, struct page *page, const struc
         page_add(page, (struct page_item){.id = d->dataset, .object = d, .extra = number});
 }
 
+static void append_state(const struct rest *rest, struct str *s, const struct uuid *id)
+{
+    struct seen_list list = {.engine = rest->config.engine};
+
+    engine_each_report(rest->config.engine, now_os(), id, note_report, &list);
+    if (list.n)
+        qsort(list.items, list.n, sizeof(*list.items), compare_seen);
+    for (size_t i = 0; i < list.n && (list.items[i].mounted || i == 0); i++) {
+        if (i > 0)
+            str_append_bytes(s, ",", 1);
+        append_seen(NULL, s, &(struct page_item){.object = &list.items[i]});
+    }
+    free(list.items);
+}
+
 void datasets_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
     struct seen_list list = {.engine = rest->config.engine};
     CLEANUP(page_done) struct page page;
 
     if (!page_parse(r, PAGE_NAME | PAGE_NODE, &page))
+        return;
+    if (!page.wanted && respond_stream(rest, r, NULL, append_state))
         return;
     engine_each_report_all(rest->config.engine, now_os(), note_report, &list);
     if (list.n)

@@ -126,6 +126,8 @@ void respond_document(struct http_request *r, struct document *d, const struct h
 void respond_read(struct http_request *r, json_t *v);
 /* Any status; `v` is taken over. */
 void respond_json(struct http_request *r, unsigned status, json_t *v);
+/* Whether If-None-Match names the tag, which is part of no other. */
+bool client_has_tag(const struct http_request *r, const char *tag);
 void respond_error(struct http_request *r, enum rest_error error);
 /* The same with another description than that of the table. */
 void respond_error_about(struct http_request *r, enum rest_error error, const char *fmt, ...)
@@ -134,6 +136,14 @@ void respond_error_about(struct http_request *r, enum rest_error error, const ch
 json_t *parse_body(struct http_request *r);
 /* Answers with 400 and the list of violations, which is taken over. */
 void respond_violations(struct http_request *r, json_t *errors);
+
+/* rest_stream.c */
+
+/* Appends what is to be listed of the dataset: nothing, an item, or more with commas between them. */
+typedef void stream_append_fn(const struct rest *rest, struct str *s, const struct uuid *id);
+/* Answers with a list over all datasets piece by piece when there are many; false: do it at once. `tag`: the
+ * configuration's, where the list depends on nothing else, or NULL. */
+bool respond_stream(struct rest *rest, struct http_request *r, const char *tag, stream_append_fn *append);
 
 /* rest.c: commands */
 

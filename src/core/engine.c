@@ -483,6 +483,7 @@ struct engine *engine_new(const struct history *history, uint64_t revision, stru
     e->revision = e->head_revision = revision;
     e->config = e->head_config = revision;
     e->grace_us = USEC_NEVER;
+    e->cursors = xcalloc(1, sizeof(struct dataset_cursor *));
     e->queue_last = &e->queue_first;
     e->effects_last = &e->effects_first;
     return e;
@@ -505,6 +506,7 @@ struct engine *engine_free(struct engine *e)
     free(e->commit_error);
     history_done(&e->history);
     index_free(e);
+    free(e->cursors);
     HASH_ITER(hh, e->datasets, d, d2)
     {
         HASH_DEL(e->datasets, d);

@@ -198,7 +198,7 @@ void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct
 /* The same bit by bit, with inputs in between: all ids that there are, or are reported, from the beginning to the end.
  * What is made meanwhile comes too; what goes before its turn does not. Close it before engine_free(). */
 struct dataset_cursor;
-struct dataset_cursor *engine_cursor_open(struct engine *e);
+struct dataset_cursor *engine_cursor_open(const struct engine *e);
 bool engine_cursor_next(struct dataset_cursor *c, struct uuid *ret_id); /* false: that was all */
 struct dataset_cursor *engine_cursor_close(struct dataset_cursor *c);   /* accepts NULL; returns NULL */
 size_t engine_dataset_count(const struct engine *e); /* ids that a cursor would give */

@@ -46,7 +46,8 @@ static void leave(struct engine *e, struct near_set *set, size_t number, enum ne
     free(gone.node);
 }
 
-static void join(struct engine *e, struct near_set *set, const struct uuid *node, enum near_kind kind)
+static void join(struct engine *e, struct near_set *set, const struct uuid *node,
+                 enum near_kind kind)
 {
     if (uuid_is_nil(node))
         return;
@@ -101,14 +102,19 @@ struct dataset_entry *near_dataset(const struct engine *e, const struct uuid *no
 {
     const struct node_near *n = node_near_find(e, node);
 
-    return n && number < n->lists[NEAR_DATASETS].n ? (struct dataset_entry *)n->lists[NEAR_DATASETS].sets[number] : NULL;
+    return n && number < n->lists[NEAR_DATASETS].n
+               ? (struct dataset_entry *)n->lists[NEAR_DATASETS].sets[number]
+               : NULL;
 }
 
-struct container_entry *near_container(const struct engine *e, const struct uuid *node, size_t number)
+struct container_entry *near_container(const struct engine *e, const struct uuid *node,
+                                       size_t number)
 {
     const struct node_near *n = node_near_find(e, node);
 
-    return n && number < n->lists[NEAR_CONTAINERS].n ? (struct container_entry *)n->lists[NEAR_CONTAINERS].sets[number] : NULL;
+    return n && number < n->lists[NEAR_CONTAINERS].n
+               ? (struct container_entry *)n->lists[NEAR_CONTAINERS].sets[number]
+               : NULL;
 }
 
 /* ---- containers: by node, and by the dataset they use ---- */
@@ -242,7 +248,8 @@ void index_lease(struct engine *e, struct lease_entry *l)
     bool waits = l->head && !l->pending && l->expires_mono_us != USEC_NEVER;
 
     if (waits && !l->place) {
-        e->expiring = mem_grow(e->expiring, e->n_expiring, &e->cap_expiring, sizeof(struct lease_entry *));
+        e->expiring =
+            mem_grow(e->expiring, e->n_expiring, &e->cap_expiring, sizeof(struct lease_entry *));
         put_lease(e, e->n_expiring++, l);
         sift_up(e, l->place - 1);
     } else if (waits) {
@@ -271,8 +278,7 @@ void index_free(struct engine *e)
 {
     struct node_near *n, *next;
 
-    HASH_ITER(hh, e->near, n, next)
-    {
+    HASH_ITER (hh, e->near, n, next) {
         HASH_DEL(e->near, n);
         for (int k = 0; k < NEAR_KINDS; k++)
             free(n->lists[k].sets);

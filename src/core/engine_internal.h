@@ -132,7 +132,7 @@ struct engine_batch {
 };
 
 struct dataset_cursor {
-    struct engine *engine;
+    struct dataset_cursor **first; /* of the engine's list */
     struct dataset_entry *next;
     struct dataset_cursor *others; /* list of the open ones */
 };
@@ -160,7 +160,7 @@ struct engine {
     size_t n_expiring, cap_expiring;
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
-    struct dataset_cursor *cursors;
+    struct dataset_cursor **cursors; /* its own memory: a reader may add one */
 
     struct dataset_entry *queue_first, **queue_last;
     struct effect *effects_first, **effects_last;

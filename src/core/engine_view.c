@@ -47,12 +47,12 @@ void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct
     }
 }
 
-struct dataset_cursor *engine_cursor_open(struct engine *e)
+struct dataset_cursor *engine_cursor_open(const struct engine *e)
 {
     struct dataset_cursor *c = xcalloc(1, sizeof(*c));
 
-    *c = (struct dataset_cursor){.engine = e, .next = e->datasets, .others = e->cursors};
-    e->cursors = c;
+    *c = (struct dataset_cursor){.first = e->cursors, .next = e->datasets, .others = *e->cursors};
+    *e->cursors = c;
     return c;
 }
 
@@ -69,7 +69,7 @@ struct dataset_cursor *engine_cursor_close(struct dataset_cursor *c)
 {
     if (!c)
         return NULL;
-    struct dataset_cursor **p = &c->engine->cursors;
+    struct dataset_cursor **p = c->first;
     while (*p != c)
         p = &(*p)->others;
     *p = c->others;
@@ -79,7 +79,7 @@ struct dataset_cursor *engine_cursor_close(struct dataset_cursor *c)
 
 void cursors_skip(struct engine *e, const struct dataset_entry *entry)
 {
-    for (struct dataset_cursor *c = e->cursors; c; c = c->others) {
+    for (struct dataset_cursor *c = *e->cursors; c; c = c->others) {
         if (c->next == entry)
             c->next = entry->hh.next;
     }

@@ -64,6 +64,57 @@ static void expect_prefix(struct bench *b, const char *method, const char *path,
     client_done(&c);
 }
 
+/* The answer to a GET by HTTP/1.0: not in chunks. */
+static void get_plain(struct client *c, struct bench *b, const char *path)
+{
+    CLEANUP_FREE char *text = xasprintf("GET %s HTTP/1.0\r\nHost: x\r\n\r\n", path);
+
+    client_send(c, b, text, strlen(text));
+    client_wait(c, NULL);
+    assert_int_equal(status_of(c), 200);
+}
+
+/* A list of so many is sent piece by piece; what is purged while it is under way does no harm. */
+static void test_long_list(void **state)
+{
+    struct bench *b = *state;
+    const size_t n = 9000;
+    struct client c;
+
+    for (size_t i = 0; i < n; i++) {
+        struct dataset *d = dataset_new(UUID_NIL);
+        d->id.b[0] = (unsigned char)(i >> 8);
+        d->id.b[1] = (unsigned char)i;
+        d->id.b[6] = 0x40;
+        d->id.b[8] = 0x80;
+        d->primary = id(A);
+        engine_restore_dataset(b->engine, d);
+    }
+    get_plain(&c, b, CD);
+    json_t *list = json_loads(body_of(&c), 0, NULL);
+    assert_int_equal(json_array_size(list), n);
+    CLEANUP_FREE char *etag = header_of(&c, "ETag");
+    json_decref(list);
+    client_done(&c);
+    CLEANUP_FREE char *condition = xasprintf("If-None-Match: %s\r\n", etag);
+    expect(b, "GET", CD, condition, "", 304, "");
+    get_plain(&c, b, SD); /* nobody reports any */
+    assert_string_equal(body_of(&c), "[]");
+    client_done(&c);
+
+    struct dataset_cursor *cursor = engine_cursor_open(b->engine);
+    struct uuid first, second;
+    assert_true(engine_cursor_next(cursor, &first));
+    struct uuid gone = first;
+    gone.b[1] = 1; /* the next one */
+    CLEANUP_FREE char *path = xasprintf(CD "/%s?purge=true", UUID_STR(&gone));
+    expect(b, "DELETE", path, "", "", 200, NULL);
+    assert_null(engine_dataset(b->engine, &gone));
+    assert_true(engine_cursor_next(cursor, &second));
+    assert_int_equal(second.b[1], 2);
+    engine_cursor_close(cursor);
+}
+
 static void test_bad_requests(void **state)
 {
     static const struct exchange x[] = {
@@ -275,7 +326,8 @@ static void test_leases(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_datasets),         TEST(test_bad_requests), TEST(test_conditional),
+        TEST(test_datasets),         TEST(test_long_list),
+        TEST(test_bad_requests), TEST(test_conditional),
         TEST(test_conditional_race), TEST(test_store_failed), TEST(test_containers),
         TEST(test_leases),
     };
