@@ -24,6 +24,9 @@ build/build.ninja:
 	@scripts/install-deps --for build
 	@meson setup --prefix=$(PREFIX) $(MESON_ARGS) build
 
+programs: build/build.ninja
+	@ninja -C build programs
+
 deps:
 	@scripts/install-deps --for all
 
@@ -41,7 +44,7 @@ check-full:
 
 demo:
 	@scripts/install-deps --for demo
-	@$(MAKE) --no-print-directory all 1>&2
+	@$(MAKE) --no-print-directory programs 1>&2
 	@lab/demo $(if $(KEEP),--keep)
 
 bench:
@@ -64,4 +67,4 @@ install: all
 clean:
 	@scripts/clean
 
-.PHONY: all deps test check check-full demo bench fuzz coverage install clean
+.PHONY: all programs deps test check check-full demo bench fuzz coverage install clean
