@@ -141,8 +141,7 @@ static void queue_datasets_of(struct engine *e, const struct uuid *node)
 {
     for (size_t k = near_count(e, node, NEAR_DATASETS); k-- > 0;) {
         struct dataset_entry *d = near_dataset(e, node, k);
-        if (d->committed &&
-            (uuid_eq(&d->committed->primary, node) || dataset_has_holder(d->committed, node)))
+        if (d->committed)
             queue_dataset(e, d);
     }
 }
