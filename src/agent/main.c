@@ -8,6 +8,7 @@
 #include "base/options.h"
 #include "drivers/driver.h"
 #include "net/tls.h"
+#include "net/tls_reload.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +51,7 @@ struct agent {
     int lock;
     struct tls *tls;
     SSL_CTX *control_tls, *mover_client_tls, *mover_server_tls;
+    struct tls_reload *reload;
     /* Pools of their own, so that what takes long or hangs delays nothing else (design rule 3). */
     struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers,
         *image_workers, *list_workers, *own_workers;
@@ -469,6 +471,26 @@ static void on_stop(void *cookie)
     loop_stop(a->loop);
 }
 
+static void on_hangup(void *cookie)
+{
+    struct agent *a = cookie;
+
+    tls_reload_now(a->reload);
+}
+
+static struct err *watch_certificates(struct agent *a)
+{
+    struct tls_reload_config config = {
+        .loop = a->loop,
+        .dir = a->config.directory,
+        .name = "node",
+        .tls = a->tls,
+        .contexts = {a->control_tls, a->mover_client_tls, a->mover_server_tls}};
+
+    a->reload = tls_reload_new(&config);
+    return loop_on_signal(a->loop, SIGHUP, on_hangup, a);
+}
+
 static struct err *read_era(struct uuid *ret)
 {
     char text[UUID_TEXT_SIZE] = "";
@@ -570,6 +592,7 @@ static struct err *start(struct agent *a)
     loop_on_idle(a->loop, pump, a);
     TRY(loop_on_signal(a->loop, SIGTERM, on_stop, a));
     TRY(loop_on_signal(a->loop, SIGINT, on_stop, a));
+    TRY(watch_certificates(a));
     watch_containers(a);
     node_start(a->node, now_os());
     log_info("node %s, backend %s, boot id %s", UUID_STR(&a->context.node), a->driver->name,

@@ -8,7 +8,7 @@
 
 #define CERTIFICATE_OPEN_ERROR "Certificate file could not be opened."
 
-enum { OPT_INPUT = 1, OPT_OUTPUT, OPT_DAYS, OPT_KEY_TYPE, OPT_UUID };
+enum { OPT_INPUT = 1, OPT_OUTPUT, OPT_DAYS, OPT_KEY_TYPE, OPT_UUID, OPT_NEW_KEY };
 
 /* The options of one run. */
 struct ca_options {
@@ -17,6 +17,7 @@ struct ca_options {
     const char *uuid;
     enum ca_key_type key_type;
     long days;
+    bool new_key;
 };
 
 struct ca_command {
@@ -49,6 +50,9 @@ static struct err *take_option(void *cookie, int id, const char *value)
         o->uuid = value;
         return NULL;
     }
+    case OPT_NEW_KEY:
+        o->new_key = true;
+        return NULL;
     case OPT_DAYS:
         return cli_parse_number("--days", value, 1, CA_DAYS_MAX, &o->days);
     default:
@@ -62,7 +66,7 @@ static struct err *take_option(void *cookie, int id, const char *value)
     }
 }
 
-static struct err *load_authority(const char *directory, struct ca_authority *ret_authority)
+static struct err *load_authority(const char *directory, unsigned flags, struct ca_authority *ret_authority)
 {
     static const char advice[] =
         "Please run `flocker-ca initialize` to generate a new certificate authority.";
@@ -75,7 +79,7 @@ static struct err *load_authority(const char *directory, struct ca_authority *re
     if (!e)
         e = text_file_read("Private key file could not be opened.", f.key, &key);
     if (!e)
-        e = err_wrap(ca_authority_load(certificate, key, ret_authority), "%s and %s", f.certificate,
+        e = err_wrap(ca_authority_load(certificate, key, flags, ret_authority), "%s and %s", f.certificate,
                      f.key);
     if (key)
         explicit_bzero(key, strlen(key));
@@ -95,7 +99,7 @@ static struct err *issue(const struct ca_options *o, const char *file, struct ca
     struct ca_pair pair = {0};
     struct pair_files f;
 
-    TRY(load_authority(o->input, &authority));
+    TRY(load_authority(o->input, 0, &authority));
     request->key_type = o->key_type;
     request->days = (int)o->days;
     pair_files_name(&f, o->output, file);
@@ -195,6 +199,58 @@ static struct err *create_api(const struct ca_options *o, int n, char **operands
     return NULL;
 }
 
+/* The certificate's file, and the key's beside it. */
+static struct err *name_pair(const char *certificate, struct pair_files *f)
+{
+    size_t n = strlen(certificate);
+
+    if (n <= strlen(".crt") || !streq(certificate + n - strlen(".crt"), ".crt"))
+        return err_new(ERR_INVALID, "%s: name the certificate's file, which ends in .crt", certificate);
+    f->certificate = xstrdup(certificate);
+    f->key = xasprintf("%.*s.key", (int)(n - strlen(".crt")), certificate);
+    return NULL;
+}
+
+static struct err *renew_pair(const struct ca_options *o, const struct pair_files *f)
+{
+    CLEANUP_FREE char *old = NULL;
+    struct ca_authority authority;
+    struct ca_pair pair = {0};
+
+    TRY(text_file_read(CERTIFICATE_OPEN_ERROR, f->certificate, &old));
+    /* One that has expired can still sign itself anew, but no other. */
+    bool own = ca_is_authority(old);
+    TRY(load_authority(o->input, own ? CA_EXPIRED_OK : 0, &authority));
+    struct err *e = err_wrap(ca_renew(&authority, old, o->new_key, (int)o->days, &pair), "%s", f->certificate);
+    if (!e)
+        e = pair_files_replace(f, pair.key, pair.certificate);
+    ca_pair_done(&pair);
+    ca_authority_done(&authority);
+    if (e)
+        return e;
+    if (own)
+        printf("Renewed %s. Copy it to every machine and user of the cluster, as cluster.crt; their own certificates stay "
+               "good.\n",
+               f->certificate);
+    else
+        printf("Renewed %s%s%s. Copy %s to where the old one is; flocker-control and flocker-agent use it at once, without "
+               "a restart.\n",
+               f->certificate, o->new_key ? " and " : "", o->new_key ? f->key : "",
+               o->new_key ? "both" : "it");
+    return NULL;
+}
+
+static struct err *renew(const struct ca_options *o, int n, char **operands)
+{
+    struct pair_files f = {0};
+    struct err *e = name_pair(operands[0], &f);
+
+    if (!e)
+        e = renew_pair(o, &f);
+    pair_files_done(&f);
+    return e;
+}
+
 static struct err *show(const struct ca_options *o, int n, char **operands)
 {
     CLEANUP_FREE char *pem = NULL;
@@ -221,6 +277,12 @@ static const struct cli_option node_options[] = {
     {OPT_DAYS, 0, "days", "N", "Days until it expires (default: 7300)"},
     {OPT_KEY_TYPE, 0, "key-type", "rsa|ec", "RSA with 4096 bits (default), or EC P-256"},
     {OPT_UUID, 0, "uuid", "UUID", "Renew: the node keeps this UUID (default: a new one)"},
+};
+
+static const struct cli_option renew_options[] = {
+    {OPT_INPUT, 'i', "inputpath", "DIR", "Where cluster.crt and cluster.key are (default: .)"},
+    {OPT_DAYS, 0, "days", "N", "Days from now until it expires (default: 7300)"},
+    {OPT_NEW_KEY, 0, "new-key", NULL, "Make a new key too (default: the certificate keeps its key)"},
 };
 
 #define SPEC(the_synopsis, the_options, the_text)                                                  \
@@ -270,6 +332,16 @@ static const struct ca_command commands[] = {
         .run = create_api,
     },
     {
+        .name = "renew",
+        .spec = SPEC("flocker-ca renew [options] <file.crt>", renew_options,
+                     "Makes a certificate valid anew, also one that has expired, in its place: who it\n"
+                     "names, its names, its uses and, unless asked for, its key stay as they are."),
+        .min_operands = 1,
+        .max_operands = 1,
+        .operands = "exactly one argument, the certificate's file",
+        .run = renew,
+    },
+    {
         .name = "show",
         .spec = {.program = "flocker-ca",
                  .synopsis = "flocker-ca show <file>",
@@ -295,6 +367,7 @@ static const struct cli_spec main_spec = {
         "  create-control-certificate  Create the control service's certificate\n"
         "  create-node-certificate     Create a node's certificate\n"
         "  create-api-certificate      Create an API user's certificate\n"
+        "  renew                       Make a certificate valid anew\n"
         "  show                        Print what a certificate says\n"
         "\n"
         "Run flocker-ca <subcommand> --help for command usage and help.",

@@ -94,7 +94,7 @@ static struct err *read_certificate(const char *pem, X509 **ret_certificate)
     return NULL;
 }
 
-struct err *ca_authority_load(const char *certificate_pem, const char *key_pem,
+struct err *ca_authority_load(const char *certificate_pem, const char *key_pem, unsigned flags,
                               struct ca_authority *ret_authority)
 {
     CLEANUP_X509 X509 *x = NULL;
@@ -111,8 +111,8 @@ struct err *ca_authority_load(const char *certificate_pem, const char *key_pem,
     }
     if (X509_check_ca(x) != 1)
         return err_new(ERR_INVALID, "the certificate is not that of a certificate authority");
-    if (X509_cmp_current_time(X509_get0_notAfter(x)) <= 0)
-        return err_new(ERR_INVALID, "the certificate authority has expired");
+    if (X509_cmp_current_time(X509_get0_notAfter(x)) <= 0 && !(flags & CA_EXPIRED_OK))
+        return err_new(ERR_INVALID, "the certificate authority has expired; run flocker-ca renew on it");
     CLEANUP_FREE char *cluster = subject_part(x, NID_organizationalUnitName);
     if (!cluster || strlen(cluster) >= sizeof(ret_authority->cluster))
         return err_new(ERR_INVALID, "the certificate names no cluster (its OU)");
@@ -174,14 +174,18 @@ static struct err *add_extension(X509 *x, const X509 *issuer, int nid, const cha
     return ok ? NULL : openssl_err(ERR_INTERNAL, "cannot add a certificate extension");
 }
 
+static bool set_validity(X509 *x, int days)
+{
+    return X509_gmtime_adj(X509_getm_notBefore(x), 0) &&
+           X509_time_adj_ex(X509_getm_notAfter(x), days, 0, NULL);
+}
+
 /* Everything but names, key and extensions. */
 static struct err *make_blank(int days, X509 **ret_certificate)
 {
     CLEANUP_X509 X509 *x = X509_new();
 
-    if (!x || X509_set_version(x, X509_VERSION_3) != 1 ||
-        !X509_gmtime_adj(X509_getm_notBefore(x), 0) ||
-        !X509_time_adj_ex(X509_getm_notAfter(x), days, 0, NULL))
+    if (!x || X509_set_version(x, X509_VERSION_3) != 1 || !set_validity(x, days))
         return openssl_err(ERR_INTERNAL, "cannot make a certificate");
     TRY(set_serial(x));
     *ret_certificate = steal(&x);
@@ -196,6 +200,7 @@ static char *bio_text(BIO *bio)
     return xstrndup(data, (size_t)n);
 }
 
+/* `key` NULL: only the certificate. */
 static struct err *sign_and_write(X509 *x, EVP_PKEY *signer, EVP_PKEY *key,
                                   struct ca_pair *ret_pair)
 {
@@ -204,10 +209,10 @@ static struct err *sign_and_write(X509 *x, EVP_PKEY *signer, EVP_PKEY *key,
     CLEANUP_BIO BIO *certificate_bio = BIO_new(BIO_s_mem());
     CLEANUP_BIO BIO *key_bio = BIO_new(BIO_s_secmem());
     if (!certificate_bio || !key_bio || PEM_write_bio_X509(certificate_bio, x) != 1 ||
-        PEM_write_bio_PrivateKey(key_bio, key, NULL, NULL, 0, NULL, NULL) != 1)
+        (key && PEM_write_bio_PrivateKey(key_bio, key, NULL, NULL, 0, NULL, NULL) != 1))
         return openssl_err(ERR_INTERNAL, "cannot write the certificate as PEM");
-    *ret_pair =
-        (struct ca_pair){.key = bio_text(key_bio), .certificate = bio_text(certificate_bio)};
+    *ret_pair = (struct ca_pair){.key = key ? bio_text(key_bio) : NULL,
+                                 .certificate = bio_text(certificate_bio)};
     return NULL;
 }
 
@@ -312,6 +317,35 @@ struct err *ca_issue(const struct ca_authority *authority, const struct ca_reque
     return sign_and_write(x, authority->key, key, ret_pair);
 }
 
+/* Is it signed by the authority, or the authority's own? */
+static struct err *check_issuer(const struct ca_authority *authority, X509 *x)
+{
+    if (X509_NAME_cmp(X509_get_issuer_name(x), X509_get_subject_name(authority->certificate)) == 0 &&
+        X509_verify(x, authority->key) == 1)
+        return NULL;
+    ERR_clear_error();
+    return err_new(ERR_DENIED, "it was not signed by this cluster's authority, so it cannot be renewed with it");
+}
+
+struct err *ca_renew(const struct ca_authority *authority, const char *certificate_pem, bool new_key, int days,
+                     struct ca_pair *ret_pair)
+{
+    CLEANUP_KEY EVP_PKEY *key = NULL;
+    CLEANUP_X509 X509 *x = NULL;
+
+    TRY(read_certificate(certificate_pem, &x));
+    TRY(check_issuer(authority, x));
+    if (new_key && X509_check_ca(x) == 1)
+        return err_new(ERR_INVALID, "an authority with a new key would be another one: nothing that it signed would be "
+                                    "trusted any more");
+    TRY(set_serial(x));
+    if (!set_validity(x, days))
+        return openssl_err(ERR_INTERNAL, "cannot set the validity");
+    if (new_key)
+        TRY(give_key(x, EVP_PKEY_is_a(X509_get0_pubkey(x), "RSA") ? CA_KEY_RSA : CA_KEY_EC, &key));
+    return sign_and_write(x, authority->key, key, ret_pair);
+}
+
 struct err *ca_check_user(const char *certificate_pem, const char *authority_pem)
 {
     CLEANUP_X509 X509 *x = NULL, *authority = NULL;
@@ -333,6 +367,14 @@ struct err *ca_check_user(const char *certificate_pem, const char *authority_pem
         return err_new(ERR_DENIED,
                        "the user's certificate is not valid yet; is this machine's clock right?");
     return NULL;
+}
+
+bool ca_is_authority(const char *certificate_pem)
+{
+    CLEANUP_X509 X509 *x = NULL;
+    CLEANUP_ERR struct err *e = read_certificate(certificate_pem, &x);
+
+    return !e && X509_check_ca(x) == 1;
 }
 
 /* ---- describe ---- */

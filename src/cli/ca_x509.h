@@ -35,8 +35,9 @@ struct ca_authority {
 };
 
 void ca_authority_done(struct ca_authority *a);
-/* Reads the pair; checks that they belong together, that it is an authority and still valid. */
-struct err *ca_authority_load(const char *certificate_pem, const char *key_pem,
+/* Reads the pair; checks that they belong together, that it is an authority and, unless CA_EXPIRED_OK, still valid. */
+#define CA_EXPIRED_OK 1u
+struct err *ca_authority_load(const char *certificate_pem, const char *key_pem, unsigned flags,
                               struct ca_authority *ret_authority) MUST_USE;
 
 enum ca_kind { CA_CONTROL, CA_NODE, CA_USER };
@@ -58,11 +59,21 @@ struct err *ca_make_authority(const char *cluster_name, const struct uuid *clust
 struct err *ca_issue(const struct ca_authority *authority, const struct ca_request *request,
                      struct ca_pair *ret_pair) MUST_USE;
 
+/* The same certificate with a new serial number and valid from now on, for `days`: subject, names and extensions stay, and
+ * the key too unless `new_key`: then one of the same type, and without it ret_pair->key is NULL. The certificate must be
+ * signed by this authority, or be the authority's own (which keeps its key, so what it signed stays good); it may have
+ * expired. */
+struct err *ca_renew(const struct ca_authority *authority, const char *certificate_pem, bool new_key, int days,
+                     struct ca_pair *ret_pair) MUST_USE;
+
 /* NULL when `name` can stand in a certificate as a DNS name or an IP address; `*ret_is_address`. */
 struct err *ca_check_host(const char *name, bool *ret_is_address) MUST_USE;
 
 /* NULL when the PEM certificate is an API user's, valid now, signed by this authority. */
 struct err *ca_check_user(const char *certificate_pem, const char *authority_pem) MUST_USE;
+
+/* Is the PEM text an authority's certificate? */
+bool ca_is_authority(const char *certificate_pem);
 
 /* Prints kind, identity, cluster, validity, names, key and fingerprint of a PEM certificate. */
 struct err *ca_describe(const char *pem, FILE *to) MUST_USE;

@@ -130,6 +130,32 @@ struct err *pair_files_write(const struct pair_files *f, const char *key, const 
     return path_err(CERTIFICATE_ERROR, -r, f->certificate);
 }
 
+static int replace_file(const char *path, const char *text)
+{
+    CLEANUP_FREE char *fresh = xasprintf("%s.%ld.new", path, (long)getpid());
+    CLEANUP_FREE char *copy = xstrdup(path);
+    int r = write_named(fresh, text);
+
+    if (r < 0)
+        return r;
+    if (rename(fresh, path) < 0) {
+        r = -errno;
+        (void)unlink(fresh);
+        return r;
+    }
+    return sync_directory(dirname(copy));
+}
+
+struct err *pair_files_replace(const struct pair_files *f, const char *key, const char *certificate)
+{
+    int r = key ? replace_file(f->key, key) : 0;
+
+    if (r < 0)
+        return path_err(KEY_ERROR, -r, f->key);
+    r = replace_file(f->certificate, certificate);
+    return r < 0 ? path_err(CERTIFICATE_ERROR, -r, f->certificate) : NULL;
+}
+
 struct err *text_file_read(const char *sentence, const char *path, char **ret_text)
 {
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -19,6 +19,10 @@ struct err *pair_files_check(const struct pair_files *f) MUST_USE;
 struct err *pair_files_write(const struct pair_files *f, const char *key,
                              const char *certificate) MUST_USE;
 
+/* Puts the new certificate in the place of `certificate`, and, unless NULL, the new key in that of the file's `key`; mode
+ * 0600. Each file is the old one or the new one, whole, at any moment; the key changes first. */
+struct err *pair_files_replace(const struct pair_files *f, const char *key, const char *certificate) MUST_USE;
+
 #define TEXT_FILE_MAX (1u << 20)
 /* Reads a whole text file of at most TEXT_FILE_MAX bytes without NUL. The error is `sentence`, the
  * reason and the path. */

@@ -10,6 +10,7 @@
 #include "net/http_server.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "net/tls_reload.h"
 #include "store/writer.h"
 
 #include <signal.h>
@@ -48,6 +49,7 @@ struct control {
     struct sessions *sessions;
     struct tls *tls;
     SSL_CTX *user_tls, *node_tls;
+    struct tls_reload *reload;
     struct timer timer;
     struct audit *audit;
     struct commits commits;
@@ -226,11 +228,12 @@ static void measure(void *cookie, struct str *out)
 
 /* ---- start and stop ---- */
 
-/* Log rotation: whoever moved the files away says so. */
+/* Whoever moved the log away or has put new certificates there says so. */
 static void on_hangup(void *cookie)
 {
     struct control *c = cookie;
 
+    tls_reload_now(c->reload);
     if (c->audit)
         audit_reopen(c->audit);
 }
@@ -293,6 +296,17 @@ static struct err *load_certificates(struct control *c, const char *dir)
     return tls_server_context(c->tls, TLS_KIND_NODE, TLS_NO_TICKETS | TLS_ALPN_H2, &c->node_tls);
 }
 
+static void watch_certificates(struct control *c, const char *dir)
+{
+    struct tls_reload_config config = {.loop = c->loop,
+                                       .dir = dir,
+                                       .name = "control-service",
+                                       .tls = c->tls,
+                                       .contexts = {c->user_tls, c->node_tls}};
+
+    c->reload = tls_reload_new(&config);
+}
+
 static struct err *start(struct control *c, const struct options *o)
 {
     uint16_t port;
@@ -300,6 +314,7 @@ static struct err *start(struct control *c, const struct options *o)
     TRY(loop_new(&c->loop));
     timer_init(&c->timer, c->loop, on_timer, c);
     TRY(load_certificates(c, o->certificates));
+    watch_certificates(c, o->certificates);
     TRY(store_open(o->data_path, &c->store));
     TRY(load(c));
     TRY(store_writer_start(c->store, committed, c, &c->writer));
@@ -348,6 +363,7 @@ static void finish(struct control *c)
     audit_stop(c->audit);
     engine_free(c->engine);
     store_close(c->store);
+    tls_reload_free(c->reload);
     SSL_CTX_free(c->user_tls);
     SSL_CTX_free(c->node_tls);
     tls_free(c->tls);

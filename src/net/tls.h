@@ -62,6 +62,9 @@ struct err *tls_server_context(const struct tls *t, enum tls_kind peer, unsigned
  * tls_client_ssl() to say which node. */
 struct err *tls_client_context(const struct tls *t, enum tls_kind peer, unsigned flags,
                                SSL_CTX **ret_ctx) MUST_USE;
+/* From now on connections made from `ctx` show the certificate of `t`, and trust its CA; those that exist stay as they are.
+ * `t` must be of the same cluster. Any thread. */
+struct err *tls_context_renew(SSL_CTX *ctx, const struct tls *t) MUST_USE;
 /* One connection of a server context. */
 struct err *tls_server_ssl(SSL_CTX *ctx, SSL **ret_ssl) MUST_USE;
 /* One connection of a client context, with the server name set. `node` (copied) is the node that

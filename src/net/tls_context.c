@@ -12,9 +12,14 @@ struct demand {
     enum tls_kind peer;
     bool client; /* we are the client */
     struct uuid cluster;
+    unsigned flags;
     unsigned char alpn[16]; /* wire form: length, name */
     unsigned alpn_len;
+    SSL_CTX *newest; /* made from a later certificate; NULL: none. Under `newest_lock` */
 };
+
+/* An SSL_CTX cannot take another certificate in one step while other threads use it, so it points to its successor. */
+static pthread_mutex_t newest_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Places of our data in OpenSSL's objects. */
 static pthread_once_t places_once = PTHREAD_ONCE_INIT;
@@ -27,9 +32,18 @@ static void ex_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long a
     free(ptr);
 }
 
+static void demand_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp)
+{
+    struct demand *d = ptr;
+
+    if (d)
+        SSL_CTX_free(d->newest);
+    free(d);
+}
+
 static void places_make(void)
 {
-    place_demand = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, ex_free);
+    place_demand = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, demand_free);
     place_node = SSL_get_ex_new_index(0, NULL, NULL, NULL, ex_free);
     place_refusal = SSL_get_ex_new_index(0, NULL, NULL, NULL, ex_free);
     if (place_demand < 0 || place_node < 0 || place_refusal < 0)
@@ -148,6 +162,7 @@ static struct err *context_new(const struct tls *t, enum tls_kind peer, bool cli
 
     d->peer = peer;
     d->client = client;
+    d->flags = flags;
     d->cluster = t->own.cluster;
     if (!ctx || SSL_CTX_set_ex_data(ctx, place_demand, d) != 1)
         abort(); /* memory */
@@ -173,9 +188,40 @@ struct err *tls_client_context(const struct tls *t, enum tls_kind peer, unsigned
     return context_new(t, peer, true, flags, ret_ctx);
 }
 
+struct err *tls_context_renew(SSL_CTX *ctx, const struct tls *t)
+{
+    struct demand *d = SSL_CTX_get_ex_data(ctx, place_demand);
+    SSL_CTX *fresh = NULL;
+
+    if (!uuid_eq(&t->own.cluster, &d->cluster))
+        return err_new(ERR_INVALID, "the new certificate is of cluster %s, but this is cluster %s",
+                       UUID_STR(&t->own.cluster), UUID_STR(&d->cluster));
+    TRY(context_new(t, d->peer, d->client, d->flags, &fresh));
+    pthread_mutex_lock(&newest_lock);
+    SSL_CTX *before = d->newest;
+    d->newest = fresh;
+    pthread_mutex_unlock(&newest_lock);
+    SSL_CTX_free(before);
+    return NULL;
+}
+
+/* NULL: no memory. */
+static SSL *ssl_new(SSL_CTX *ctx)
+{
+    const struct demand *d = SSL_CTX_get_ex_data(ctx, place_demand);
+
+    pthread_mutex_lock(&newest_lock);
+    SSL_CTX *newest = d->newest ? d->newest : ctx;
+    SSL_CTX_up_ref(newest);
+    pthread_mutex_unlock(&newest_lock);
+    SSL *ssl = SSL_new(newest);
+    SSL_CTX_free(newest);
+    return ssl;
+}
+
 struct err *tls_server_ssl(SSL_CTX *ctx, SSL **ret_ssl)
 {
-    SSL *ssl = SSL_new(ctx);
+    SSL *ssl = ssl_new(ctx);
 
     if (!ssl)
         return err_new(ERR_INTERNAL, "cannot make a TLS connection object");
@@ -187,7 +233,7 @@ struct err *tls_server_ssl(SSL_CTX *ctx, SSL **ret_ssl)
 struct err *tls_client_ssl(SSL_CTX *ctx, const struct uuid *node, SSL **ret_ssl)
 {
     const struct demand *d = SSL_CTX_get_ex_data(ctx, place_demand);
-    SSL *ssl = SSL_new(ctx);
+    SSL *ssl = ssl_new(ctx);
 
     if (!ssl)
         return err_new(ERR_INTERNAL, "cannot make a TLS connection object");

@@ -267,6 +267,73 @@ def test_simultaneous_runs_make_one_consistent_pair(ec):
     assert sorted(os.listdir(ec)) == ["cluster.crt", "cluster.key", "x.crt", "x.key"]
 
 
+def public_key(path):
+    return field(path, "-pubkey").splitlines()[:-1]
+
+
+def test_renewal_keeps_everything_but_the_time(ec):
+    ok("flocker-ca", "create-control-certificate", "--key-type=ec", "--days=3", "10.1.2.3", "a.example.org", cwd=ec)
+    ok("flocker-ca", "create-api-certificate", "--key-type=ec", "--days=3", "u", cwd=ec)
+    node = NODE.match(ok("flocker-ca", "create-node-certificate", "--key-type=ec", "--days=3", cwd=ec)).group(1)
+    for name in ("control-10.1.2.3", "u", node):
+        path = ec / f"{name}.crt"
+        before = (subject(path), extensions(path), public_key(path), field(path, "-issuer"))
+        serial, key = field(path, "-serial"), (ec / f"{name}.key").read_bytes()
+        said = ok("flocker-ca", "renew", path, cwd=ec)
+        assert said.startswith(f"Renewed {path}. Copy it to where")
+        assert (subject(path), extensions(path), public_key(path), field(path, "-issuer")) == before
+        assert field(path, "-serial") != serial
+        assert (ec / f"{name}.key").read_bytes() == key
+        assert mode(path) == 0o600
+        openssl("x509", "-in", path, "-noout", "-checkend", 7299 * 86400)
+        openssl("verify", "-CAfile", ec / "cluster.crt", path)
+        # And with a new key, of the same type.
+        ok("flocker-ca", "renew", "--new-key", "--days", "9", path, cwd=ec)
+        assert (subject(path), extensions(path)) == before[:2]
+        assert field(path, "-pubkey") == openssl("pkey", "-in", ec / f"{name}.key", "-pubout").strip()
+        assert public_key(path) != before[2]
+        assert mode(ec / f"{name}.key") == 0o600
+        assert "NIST CURVE: P-256" in field(path, "-text")
+        openssl("verify", "-CAfile", ec / "cluster.crt", path)
+    assert len(os.listdir(ec)) == 8  # nothing is left over
+
+
+def test_renewal_of_what_has_expired(ec):
+    """Also of the authority itself: what it has signed stays good."""
+    ok("flocker-ca", "create-api-certificate", "--key-type=ec", "u", cwd=ec)
+    authority = ("-CA", ec / "cluster.crt", "-CAkey", ec / "cluster.key", "-set_serial", "7", "-days", "-1")
+    openssl("x509", "-in", ec / "u.crt", "-x509toreq", "-signkey", ec / "u.key", "-out", ec / "u.csr")
+    openssl("x509", "-req", "-in", ec / "u.csr", *authority, "-out", ec / "u.crt")
+    openssl("x509", "-in", ec / "cluster.crt", *authority, "-out", ec / "short.crt")
+    os.replace(ec / "short.crt", ec / "cluster.crt")
+    with pytest.raises(subprocess.CalledProcessError):
+        openssl("verify", "-CAfile", ec / "cluster.crt", ec / "u.crt")
+    done = run("flocker-ca", "renew", "u.crt", cwd=ec)
+    assert done.returncode == 1 and "the certificate authority has expired; run flocker-ca renew on it" in done.stderr
+    before = (subject(ec / "cluster.crt"), extensions(ec / "cluster.crt"), public_key(ec / "cluster.crt"))
+    assert "as cluster.crt" in ok("flocker-ca", "renew", "cluster.crt", cwd=ec)
+    assert (subject(ec / "cluster.crt"), extensions(ec / "cluster.crt"), public_key(ec / "cluster.crt")) == before
+    ok("flocker-ca", "renew", "u.crt", cwd=ec)
+    openssl("verify", "-x509_strict", "-CAfile", ec / "cluster.crt", ec / "cluster.crt")
+    openssl("verify", "-CAfile", ec / "cluster.crt", "-purpose", "sslclient", ec / "u.crt")
+
+
+def test_renewal_refused(ec, rsa):
+    d, node = rsa
+    before = (d / f"{node}.crt").read_bytes()
+    for words, says in (
+        (["renew", d / f"{node}.crt"], "was not signed by this cluster's authority"),
+        (["renew", "--new-key", "cluster.crt"], "an authority with a new key would be another one"),
+        (["renew", "cluster.key"], "name the certificate's file, which ends in .crt"),
+        (["renew", "missing.crt"], "Certificate file could not be opened. No such file"),
+        (["renew"], "Wrong number of arguments"),
+    ):
+        done = run("flocker-ca", *words, cwd=ec)
+        assert done.returncode == 1 and says in done.stderr, done
+    assert (d / f"{node}.crt").read_bytes() == before
+    assert sorted(os.listdir(ec)) == ["cluster.crt", "cluster.key"]
+
+
 def test_missing_output_directory_leaves_nothing(ec):
     done = run("flocker-ca", "create-api-certificate", "--key-type=ec", "-o", "missing", "x", cwd=ec)
     assert done.returncode == 1

@@ -68,14 +68,28 @@ static void der(const uint8_t *data, size_t size)
     ERR_clear_error();
 }
 
+/* What is renewed was ours before, and names the same. */
+static void renew(const char *text)
+{
+    struct ca_authority a;
+    struct ca_pair pair = {0};
+
+    RULE(!ca_authority_load(authority.certificate, authority.key, CA_EXPIRED_OK, &a));
+    CLEANUP_ERR struct err *e = ca_renew(&a, text, false, 1, &pair);
+    RULE(e ? *e->text : !pair.key && ca_is_authority(pair.certificate) == ca_is_authority(text));
+    ca_pair_done(&pair);
+    ca_authority_done(&a);
+    ERR_clear_error();
+}
+
 static void pem_text(const char *text)
 {
     struct ca_authority a;
-    CLEANUP_ERR struct err *e = ca_authority_load(text, authority.key, &a);
+    CLEANUP_ERR struct err *e = ca_authority_load(text, authority.key, 0, &a);
     CLEANUP_ERR struct err *e2 = ca_check_user(text, authority.certificate);
     CLEANUP_ERR struct err *e3 = ca_check_user(user.certificate, text);
     struct ca_authority b;
-    CLEANUP_ERR struct err *e4 = ca_authority_load(authority.certificate, text, &b);
+    CLEANUP_ERR struct err *e4 = ca_authority_load(authority.certificate, text, 0, &b);
 
     RULE((!e || *e->text) && (!e2 || *e2->text) && (!e3 || *e3->text) && (!e4 || *e4->text));
     if (!e)
@@ -83,6 +97,7 @@ static void pem_text(const char *text)
     if (!e4)
         ca_authority_done(&b);
     describe(text);
+    renew(text);
     ERR_clear_error();
 }
 
@@ -103,7 +118,7 @@ static void prepare(void)
     if (authority.key)
         return;
     RULE(!ca_make_authority("c", &cluster, CA_KEY_EC, CA_DAYS, &authority));
-    RULE(!ca_authority_load(authority.certificate, authority.key, &a));
+    RULE(!ca_authority_load(authority.certificate, authority.key, 0, &a));
     RULE(!ca_issue(&a, &r, &user));
     ca_authority_done(&a);
 }
@@ -168,7 +183,7 @@ bool fuzz_seed(unsigned i, struct str *out)
                                .n_names = i == 3 ? ARRAY_SIZE(hosts) : 0,
                                .key_type = CA_KEY_EC,
                                .days = CA_DAYS};
-        RULE(!ca_authority_load(authority.certificate, authority.key, &a));
+        RULE(!ca_authority_load(authority.certificate, authority.key, 0, &a));
         RULE(!ca_issue(&a, &r, &pair));
         add_der(out, pair.certificate);
         ca_pair_done(&pair);

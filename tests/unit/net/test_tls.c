@@ -1,6 +1,6 @@
 #include "base/str.h"
 #include "certs.h"
-#include "net/tls.h"
+#include "net/tls_private.h"
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -26,6 +26,8 @@ static int group_setup(void **state)
     certs_make(&ca_a, dir, "control", "control-service", NULL, CERTS_SAN_CONTROL);
     certs_make(&ca_a, dir, "control-nosan", "control-service", NULL, 0);
     certs_make(&ca_a, dir, "node1", "node-" NODE_1, NULL, 0);
+    certs_make(&ca_a, dir, "node1-renewed", "node-" NODE_1, NULL, 0);
+    certs_make(&ca_b, dir, "node1-b", "node-" NODE_1, NULL, 0);
     certs_make(&ca_a, dir, "node2", "node-" NODE_2, NULL, 0);
     certs_make(&ca_a, dir, "node-bad", "node-not-a-uuid", NULL, 0);
     certs_make(&ca_a, dir, "alice", "user-alice", NULL, CERTS_CLIENT_AUTH);
@@ -548,6 +550,56 @@ static void test_old_tls_is_refused(void **state)
     SSL_CTX_free(cc);
 }
 
+/* Connects, and says whether the server shows this certificate, and the client that one. */
+static bool they_show(SSL_CTX *sc, SSL_CTX *cc, const struct tls *server, const struct tls *client, struct ends *e)
+{
+    struct uuid node;
+
+    assert_true(uuid_parse(NODE_1, &node));
+    assert_null(tls_server_ssl(sc, &e->server));
+    assert_null(tls_client_ssl(cc, &node, &e->client));
+    shake(e);
+    if (!e->alive)
+        fail_msg("refused: %s / %s", e->server_why, e->client_why);
+    return X509_cmp(SSL_get0_peer_certificate(e->client), server->cert) == 0 &&
+           X509_cmp(SSL_get0_peer_certificate(e->server), client->cert) == 0;
+}
+
+static void test_renewed_certificate(void **state)
+{
+    struct tls *old = load_ok("node1"), *fresh = load_ok("node1-renewed"), *foreign = NULL;
+    SSL_CTX *sc, *cc;
+    struct ends before = {0}, after = {0}, again = {0};
+    char *warning = NULL, c = 0;
+
+    assert_null(load("b", "node1-b", "node1-b", &warning, &foreign));
+    assert_null(tls_server_context(old, TLS_KIND_NODE, TLS_NO_TICKETS | TLS_ALPN_H2, &sc));
+    assert_null(tls_client_context(old, TLS_KIND_NODE, TLS_NO_TICKETS | TLS_ALPN_H2, &cc));
+    assert_true(they_show(sc, cc, old, old, &before));
+    assert_null(tls_context_renew(sc, fresh));
+    assert_true(they_show(sc, cc, fresh, old, &after));
+    assert_null(tls_context_renew(cc, fresh));
+    assert_null(tls_context_renew(sc, old));
+    assert_true(they_show(sc, cc, old, fresh, &again));
+    /* What was connected before stays so. */
+    assert_int_equal(SSL_write(before.client, "z", 1), 1);
+    assert_int_equal(SSL_read(before.server, &c, 1), 1);
+    assert_int_equal(c, 'z');
+    CLEANUP_ERR struct err *e = tls_context_renew(sc, foreign);
+    assert_non_null(e);
+    assert_non_null(strstr(e->text, "is of cluster " CLUSTER_B));
+    ends_done(&before);
+    ends_done(&after);
+    ends_done(&again);
+    assert_true(they_show(sc, cc, old, fresh, &again));
+    ends_done(&again);
+    SSL_CTX_free(sc);
+    SSL_CTX_free(cc);
+    tls_free(old);
+    tls_free(fresh);
+    tls_free(foreign);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -563,6 +615,7 @@ int main(void)
         cmocka_unit_test(test_tickets),
         cmocka_unit_test(test_ticket_of_another_port),
         cmocka_unit_test(test_old_tls_is_refused),
+        cmocka_unit_test(test_renewed_certificate),
     };
 
     return cmocka_run_group_tests_name("tls", tests, group_setup, group_teardown);
