@@ -2,8 +2,10 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "base/options.h"
+#include "control/admin.h"
 #include "control/audit.h"
 #include "control/control.h"
+#include "control/offline.h"
 #include "control/rest.h"
 #include "control/sessions.h"
 #include "model/record.h"
@@ -26,6 +28,8 @@ struct options {
     const char *data_path;
     const char *certificates;
     const char *audit_log; /* NULL = none */
+    const char *backup, *restore;
+    bool replace;
     char *host, *agent_host;
     uint16_t port, agent_port;
 };
@@ -47,6 +51,7 @@ struct control {
     struct rest *rest;
     struct http_server *http;
     struct sessions *sessions;
+    struct admin *admin; /* NULL: its socket could not be made */
     struct tls *tls;
     SSL_CTX *user_tls, *node_tls;
     struct tls_reload *reload;
@@ -307,6 +312,15 @@ static void watch_certificates(struct control *c, const char *dir)
     c->reload = tls_reload_new(&config);
 }
 
+/* A full disk or a long path is no reason not to serve. */
+static void start_admin(struct control *c, const char *data_path)
+{
+    CLEANUP_ERR struct err *e = admin_new(c->loop, c->writer, data_path, &c->admin);
+
+    if (e)
+        log_warning("no backup can be made while this service runs: %s", e->text);
+}
+
 static struct err *start(struct control *c, const struct options *o)
 {
     uint16_t port;
@@ -318,6 +332,7 @@ static struct err *start(struct control *c, const struct options *o)
     TRY(store_open(o->data_path, &c->store));
     TRY(load(c));
     TRY(store_writer_start(c->store, committed, c, &c->writer));
+    start_admin(c, o->data_path);
 
     if (o->audit_log)
         TRY(audit_start(o->audit_log, &c->audit));
@@ -358,6 +373,7 @@ static void finish(struct control *c)
         c->writer = store_writer_stop(c->writer);
     if (c->rest)
         rest_set_server(c->rest, NULL);
+    c->admin = admin_free(c->admin);
     http_server_free(c->http);
     rest_free(c->rest);
     audit_stop(c->audit);
@@ -429,10 +445,31 @@ static struct err *take(void *cookie, int id, const char *value)
     case 4:
         o->audit_log = value;
         return NULL;
-    default:
+    case 5:
         o->certificates = value;
         return NULL;
+    case 6:
+        o->backup = value;
+        return NULL;
+    case 7:
+        o->restore = value;
+        return NULL;
+    default:
+        o->replace = true;
+        return NULL;
     }
+}
+
+/* One of the commands that serve nothing; false: none was given. */
+static bool run_offline(const struct options *o, struct err **ret_error)
+{
+    if (o->backup)
+        *ret_error = offline_backup(o->data_path, o->backup);
+    else if (o->restore)
+        *ret_error = offline_restore(o->data_path, o->restore, o->replace);
+    else
+        return false;
+    return true;
 }
 
 int control_main(int argc, char **argv)
@@ -444,6 +481,9 @@ int control_main(int argc, char **argv)
         {4, 0, "audit-log", "FILE", "Append a line about each change to this file"},
         {5, 'c', "certificates-directory", "DIR",
          "Holds cluster.crt, control-service.crt and control-service.key (/etc/flocker)"},
+        {6, 0, "backup", "FILE", "Copy the store to FILE, also while the service runs; then exit"},
+        {7, 0, "restore", "FILE", "Put such a copy in the place of the store; then exit"},
+        {8, 0, "replace", NULL, "With --restore: also where there is a store; it is kept beside"},
     };
     static const struct cli_spec spec = {
         .program = "flocker-control",
@@ -457,6 +497,7 @@ int control_main(int argc, char **argv)
                         .certificates = "/etc/flocker",
                         .port = 4523,
                         .agent_port = 4524};
+    struct err *e = NULL;
     int first, status;
 
     mem_setup_service();
@@ -470,7 +511,9 @@ int control_main(int argc, char **argv)
     }
     if (first != argc)
         return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
-    status = run(&o);
+    if (!!o.backup + !!o.restore > 1 || (o.replace && !o.restore))
+        return cli_usage_error(&spec, "--backup and --restore cannot be used together, and --replace belongs to --restore");
+    status = run_offline(&o, &e) ? (e ? cli_fail(e) : 0) : run(&o);
     free(o.host);
     free(o.agent_host);
     return status;

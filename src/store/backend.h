@@ -20,6 +20,8 @@ struct store_ops {
     /* `changes` were checked against the limits and the revision. */
     struct err *(*commit_sync)(struct store *s, const struct store_change *changes, size_t n,
                                bool *ret_uncertain);
+    /* The contract of these three is that of store_backup_begin_sync and so on. */
+    struct err *(*backup_begin_sync)(struct store *s, const char *path, struct store_backup **ret);
     void (*close)(struct store *s); /* frees it */
 };
 
@@ -29,6 +31,12 @@ struct store {
     struct uuid id;
     _Atomic uint64_t revision;
     bool uncertain; /* a commit ended without a known outcome; the store takes no more */
+};
+
+/* The first member of each backend's own struct. */
+struct store_backup {
+    struct err *(*step_sync)(struct store_backup *b, bool *ret_done);
+    void (*end_sync)(struct store_backup *b); /* frees it */
 };
 
 struct err *store_sqlite_open(const char *dir, struct store **ret) MUST_USE;

@@ -172,3 +172,23 @@ struct err *store_commit_sync(struct store *s, const struct store_change *change
         s->uncertain = *ret_uncertain;
     return e;
 }
+
+struct err *store_backup_begin_sync(struct store *s, const char *path, struct store_backup **ret)
+{
+    if (s->uncertain)
+        return err_new(ERR_IO, "the store cannot be copied: the disk failed during an earlier commit; restart the "
+                               "control service");
+    return s->ops->backup_begin_sync(s, path, ret);
+}
+
+struct err *store_backup_step_sync(struct store_backup *b, bool *ret_done)
+{
+    return b->step_sync(b, ret_done);
+}
+
+struct store_backup *store_backup_end_sync(struct store_backup *b)
+{
+    if (b)
+        b->end_sync(b);
+    return NULL;
+}

@@ -85,3 +85,39 @@ struct err *store_load_sync(struct store *s, struct store_content *ret) MUST_USE
  * The caller ends itself without answering, and starts again from the store. */
 struct err *store_commit_sync(struct store *s, const struct store_change *changes, size_t n,
                               bool *ret_uncertain) MUST_USE;
+
+/* ---- copies ---- */
+
+/* What a store, or a copy of one, holds. */
+struct store_summary {
+    struct uuid id;
+    uint64_t revision;
+    size_t n_datasets, n_containers, n_leases;
+};
+
+/* A copy that is made of an open store, piece by piece, between its commits. Functions as above: one thread at a time
+ * inside the store and its backup together. */
+struct store_backup;
+
+/* Begins to copy to the new file `path` (mode 0600); ERR_EXISTS when it is there. Blocks. */
+struct err *store_backup_begin_sync(struct store *s, const char *path, struct store_backup **ret) MUST_USE;
+/* Copies the next piece, some hundred KiB. What is committed between two pieces comes along: when *ret_done is true,
+ * the file is the store as it is now. It is not flushed. Blocks. */
+struct err *store_backup_step_sync(struct store_backup *b, bool *ret_done) MUST_USE;
+/* Removes the file unless the copy is complete. Before store_close(). Accepts NULL; returns NULL. Blocks. */
+struct store_backup *store_backup_end_sync(struct store_backup *b);
+
+/* Reads the whole file of a store that nobody uses: its structure and every record. ERR_CORRUPT says what is wrong with
+ * it, ERR_UNSUPPORTED that a newer version wrote it. Changes nothing. Blocks. */
+struct err *store_file_check_sync(const char *path, struct store_summary *ret) MUST_USE;
+/* Copies such a file, checks the copy, and gives it its name only then: `to` is whole, durable and has mode 0600, or is
+ * what it was before. Blocks. */
+struct err *store_file_copy_sync(const char *from, const char *to, struct store_summary *ret) MUST_USE;
+
+#define STORE_REPLACE 1u
+/* Puts a checked copy of `file` in place of the store in `dir` (made when missing), which nobody may use meanwhile
+ * (ERR_BUSY). ERR_EXISTS: there is a store; with STORE_REPLACE it is kept beside, and *ret_kept is its new path (NULL when
+ * there was none; the caller frees it). Cut short, the directory has the old store, or none that can be opened until
+ * this is done again. Blocks. */
+struct err *store_restore_sync(const char *dir, const char *file, unsigned flags, char **ret_kept,
+                               struct store_summary *ret) MUST_USE;

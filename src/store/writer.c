@@ -14,6 +14,14 @@ struct store_batch {
     void *cookie;
 };
 
+/* A copy that is being made, a piece whenever no batch waits. */
+struct backup_job {
+    char *path;
+    store_backup_done_fn *done;
+    void *cookie;
+    struct store_backup *backup; /* NULL = not begun; the writer thread's alone */
+};
+
 struct store_writer {
     struct store *store;
     store_done_fn *done;
@@ -24,6 +32,7 @@ struct store_writer {
     pthread_cond_t wake;
     struct store_batch *first;
     struct store_batch **last;
+    struct backup_job *job; /* set by anyone, taken off by the writer thread */
     bool stopping;
 };
 
@@ -69,13 +78,28 @@ void store_writer_submit(struct store_writer *w, struct store_batch *b, void *ba
     (void)pthread_mutex_unlock(&w->lock);
 }
 
-/* Takes the first batch; waits for one, or returns NULL when the writer is to stop and none is
- * left. */
-static struct store_batch *take_first(struct store_writer *w)
+struct err *store_writer_backup(struct store_writer *w, const char *path, store_backup_done_fn *done, void *cookie)
+{
+    struct backup_job *j = NULL;
+
+    (void)pthread_mutex_lock(&w->lock);
+    if (!w->job) {
+        j = w->job = xcalloc(1, sizeof(*j));
+        *j = (struct backup_job){.path = xstrdup(path), .done = done, .cookie = cookie};
+        (void)pthread_cond_signal(&w->wake);
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return j ? NULL : err_new(ERR_BUSY, "another copy of the store is being made; wait for it");
+}
+
+/* Takes the first batch; waits for one, or returns NULL when there is none but a copy to go on with, or the writer is to
+ * stop. */
+static struct store_batch *take_first(struct store_writer *w, bool *ret_stop)
 {
     (void)pthread_mutex_lock(&w->lock);
-    while (!w->first && !w->stopping)
+    while (!w->first && !w->stopping && !w->job)
         (void)pthread_cond_wait(&w->wake, &w->lock);
+    *ret_stop = w->stopping;
     struct store_batch *b = w->first;
     if (b) {
         w->first = b->next;
@@ -122,13 +146,50 @@ static void commit(struct store_writer *w, struct store_batch *b)
     }
 }
 
+static void end_backup(struct store_writer *w, struct err *e)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    struct backup_job *j = steal(&w->job);
+    (void)pthread_mutex_unlock(&w->lock);
+
+    if (j) {
+        store_backup_end_sync(j->backup);
+        j->done(j->cookie, e);
+        free(j->path);
+        free(j);
+    }
+}
+
+static void go_on_with_backup(struct store_writer *w)
+{
+    struct backup_job *j = w->job; /* once set, only this thread takes it away */
+    bool done = false;
+    struct err *e = NULL;
+
+    if (!j->backup)
+        e = store_backup_begin_sync(w->store, j->path, &j->backup);
+    if (!e)
+        e = store_backup_step_sync(j->backup, &done);
+    if (e || done)
+        end_backup(w, e);
+}
+
 static void *writer_main(void *arg)
 {
     struct store_writer *w = arg;
-    struct store_batch *b;
+    bool stop;
 
-    while ((b = take_first(w)))
-        commit(w, b);
+    for (;;) {
+        struct store_batch *b = take_first(w, &stop);
+        if (b)
+            commit(w, b);
+        else if (stop)
+            break;
+        else
+            go_on_with_backup(w);
+    }
+    if (w->job)
+        end_backup(w, err_new(ERR_CANCELLED, "the copy of the store was given up: the control service is ending"));
     return NULL;
 }
 

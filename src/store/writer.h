@@ -34,6 +34,16 @@ struct store_batch *store_batch_free(struct store_batch *b); /* accepts NULL; re
 /* Queues the batch and takes it over; never blocks on the disk. Any thread. */
 void store_writer_submit(struct store_writer *w, struct store_batch *b, void *batch_cookie);
 
-/* Commits and answers what is still queued, then ends the thread and frees the writer. Accepts
+/* Called on the writer thread; `e` is NULL when the copy is complete (not flushed), otherwise owned by the receiver, and
+ * there is no file. */
+typedef void store_backup_done_fn(void *cookie, struct err *e);
+
+/* Copies the store to the new file `path` while commits go on: a commit waits for one small piece of it at most. What was
+ * answered as durable before this call is in the copy. ERR_BUSY: one is being made; `done` is not called. Any thread; never
+ * blocks on the disk. */
+struct err *store_writer_backup(struct store_writer *w, const char *path, store_backup_done_fn *done,
+                                void *cookie) MUST_USE;
+
+/* Commits and answers what is still queued, gives a copy up (ERR_CANCELLED), then ends the thread and frees the writer. Accepts
  * NULL; returns NULL. Blocks. Nothing may be submitted any more. */
 struct store_writer *store_writer_stop(struct store_writer *w);

@@ -1,14 +1,13 @@
 /* The store in one SQLite file (README.md says why it is set up like this). */
 #include "base/random.h"
 #include "base/str.h"
-#include "store/backend.h"
 #include "store/sqlite/log_check.h"
 #include "store/sqlite/mark.h"
+#include "store/sqlite/sqlite_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -17,7 +16,6 @@
 
 #define APPLICATION_ID 0x464c4b52 /* "FLKR", in the file's header */
 #define SCHEMA_VERSION 2 /* 1: without checksum, maybe without generations */
-#define FILE_NAME "store.sqlite"
 #define LOCK_NAME "lock"
 
 struct sqlite_store {
@@ -244,31 +242,28 @@ static uint32_t big_endian(const unsigned char *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* Makes the file, or looks at its header before SQLite may change a byte of something that is not
- * ours. An application id of 0 is decided later: the header may still be in the log. So is rubbish
- * with a rollback journal beside it: its creation was cut short, and SQLite takes that back. */
-static struct err *check_file(const char *dir, const char *path)
+static bool has_magic(int fd, const struct stat *st)
 {
-    CLEANUP_FREE char *journal = xasprintf("%s-journal", path);
+    char magic[16];
+
+    return S_ISREG(st->st_mode) && pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) &&
+           memcmp(magic, "SQLite format 3", 16) == 0;
+}
+
+/* An application id of 0 is decided later: the header may still be in the log. */
+struct err *sqlite_check_header(int fd, const char *path)
+{
     unsigned char header[100];
-    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     struct stat st;
 
-    if (fd < 0)
-        return directory_error(errno, "cannot open the store", path);
     if (fstat(fd, &st) < 0)
         return err_errno(errno, "cannot look at %s", path);
-    if (S_ISREG(st.st_mode) && st.st_size == 0)
-        return sync_directory(dir);
     ssize_t n = S_ISREG(st.st_mode) ? pread(fd, header, sizeof(header), 0) : 0;
     if (n < 0)
         return err_errno(errno, "cannot read %s", path);
-    if (n < (ssize_t)sizeof(header) || memcmp(header, "SQLite format 3", 16) != 0) {
-        if (S_ISREG(st.st_mode) && access(journal, F_OK) == 0)
-            return NULL;
+    if (n < (ssize_t)sizeof(header) || !has_magic(fd, &st))
         return err_new(ERR_CORRUPT,
                        "%s is not a Flocker store; move it away or name another directory", path);
-    }
     uint32_t application = big_endian(header + 68);
     if (application != 0 && application != APPLICATION_ID)
         return err_new(ERR_CORRUPT,
@@ -281,6 +276,25 @@ static struct err *check_file(const char *dir, const char *path)
                        "the store %s is damaged: its header names file format %d/%d%s", path,
                        header[18], header[19], advice_of(ERR_CORRUPT));
     return NULL;
+}
+
+/* Makes the file, or looks at its header before SQLite may change a byte of something that is not
+ * ours. Rubbish with a rollback journal beside it is let pass: its creation was cut short, and SQLite takes that back. */
+static struct err *check_file(const char *dir, const char *path)
+{
+    CLEANUP_FREE char *journal = xasprintf("%s-journal", path);
+    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct stat st;
+
+    if (fd < 0)
+        return directory_error(errno, "cannot open the store", path);
+    if (fstat(fd, &st) < 0)
+        return err_errno(errno, "cannot look at %s", path);
+    if (S_ISREG(st.st_mode) && st.st_size == 0)
+        return sync_directory(dir);
+    if (S_ISREG(st.st_mode) && !has_magic(fd, &st) && access(journal, F_OK) == 0)
+        return NULL;
+    return sqlite_check_header(fd, path);
 }
 
 /* Schema */
@@ -693,6 +707,7 @@ static const struct store_ops ops = {
     .read_sync = read_sync,
     .read_history_sync = read_history_sync,
     .commit_sync = commit_sync,
+    .backup_begin_sync = sqlite_backup_begin,
     .close = close_store,
 };
 
@@ -767,6 +782,19 @@ static struct err *renew_mark(struct sqlite_store *s, const char *dir)
     return NULL;
 }
 
+/* A restore that was cut short has taken the old store away, or its log, and not yet put the new one there. */
+static struct err *check_no_restore(const char *dir)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/" SQLITE_STORE_RESTORING, dir);
+
+    if (access(path, F_OK) == 0)
+        return err_new(ERR_CONFLICT,
+                       "a restore of the store in %s was cut short (%s is there); run flocker-control "
+                       "--restore again",
+                       dir, path);
+    return NULL;
+}
+
 static struct err *open_directory(struct sqlite_store *s, const char *dir)
 {
     CLEANUP_FREE char *log = xasprintf("%s-wal", s->path);
@@ -774,6 +802,7 @@ static struct err *open_directory(struct sqlite_store *s, const char *dir)
 
     TRY(make_directory(dir));
     TRY(take_lock(dir, &s->lock_fd));
+    TRY(check_no_restore(dir));
     TRY(mark_open(dir, &m, &s->mark_fd));
     TRY(check_file(dir, s->path));
     TRY(log_check(log));
@@ -788,8 +817,69 @@ struct err *store_sqlite_open(const char *dir, struct store **ret)
 
     s->base.ops = &ops;
     s->lock_fd = s->mark_fd = -1;
-    s->path = xasprintf("%s/" FILE_NAME, dir);
+    s->path = xasprintf("%s/" SQLITE_STORE_FILE, dir);
     e = open_directory(s, dir);
+    if (e) {
+        close_store(&s->base);
+        return e;
+    }
+    *ret = &s->base;
+    return NULL;
+}
+
+/* For copy.c */
+
+sqlite3 *sqlite_store_database(struct store *s)
+{
+    return of(s)->db;
+}
+
+struct err *sqlite_store_failure(sqlite3 *db, const char *path, int rc, const char *doing)
+{
+    struct sqlite_store s = {.db = db, .path = (char *)path};
+
+    return failure(&s, rc, doing);
+}
+
+struct err *sqlite_sync_directory(const char *path)
+{
+    return sync_directory(path);
+}
+
+struct err *sqlite_take_directory(const char *dir, int *ret_lock)
+{
+    TRY(make_directory(dir));
+    return take_lock(dir, ret_lock);
+}
+
+static struct err *check_file_of_store(struct sqlite_store *s, const char *uri)
+{
+    int64_t version;
+    int rc = sqlite3_open_v2(uri, &s->db,
+                             SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
+                             NULL);
+
+    if (rc != SQLITE_OK)
+        return failure(s, rc, "open");
+    TRY(check_schema(s, &version));
+    if (version == 0)
+        return damaged(s, "it is empty");
+    if (version != SCHEMA_VERSION)
+        return err_new(ERR_UNSUPPORTED, "%s was written by an older version; open it with flocker-control --data-path once, "
+                                        "as store.sqlite in a directory of its own", s->path);
+    TRY(check_pages(s));
+    TRY(read_meta(s));
+    return check_sum(s);
+}
+
+struct err *sqlite_open_file(const char *path, const char *uri, struct store **ret)
+{
+    struct sqlite_store *s = xcalloc(1, sizeof(*s));
+
+    s->base.ops = &ops;
+    s->lock_fd = s->mark_fd = -1;
+    s->path = xstrdup(path);
+    struct err *e = check_file_of_store(s, uri);
     if (e) {
         close_store(&s->base);
         return e;
