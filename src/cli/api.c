@@ -13,6 +13,7 @@
 #define SERVER_NAME "control-service"
 #define CONNECT_TIMEOUT_S 10L
 #define CALL_TIMEOUT_S 60L
+#define SILENCE_S 90L /* of a stream; the server says something every 30 s */
 #define ANSWER_MAX (256u << 20) /* a list of a million datasets; more is not believed */
 
 struct api {
@@ -216,4 +217,79 @@ struct err *api_call(struct api *r, const char *method, const char *path, const 
     a.text = text.data ? text.data : "";
     a.n = text.len;
     return api_answer_read(&a, ret_answer);
+}
+
+struct following {
+    CURL *curl;
+    struct sse *sse;
+    struct str refusal; /* body of an answer that is no stream */
+    bool began, bad;
+};
+
+static size_t take_stream(char *data, size_t size, size_t n, void *cookie)
+{
+    struct following *f = cookie;
+    long status = 0;
+
+    (void)size; /* always 1 */
+    (void)curl_easy_getinfo(f->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status != 200) {
+        if (f->refusal.len + n > SSE_LINE_MAX)
+            return 0;
+        str_append_bytes(&f->refusal, data, n);
+        return n;
+    }
+    f->began = true;
+    f->bad = !sse_feed(f->sse, data, n);
+    return f->bad ? 0 : n;
+}
+
+static struct err *follow(struct api *r, const char *path, struct following *f)
+{
+    CLEANUP_FREE char *url = xasprintf("https://" SERVER_NAME ":%u%s", r->port, path);
+    CLEANUP_FREE char *last = f->sse->id.len ? xasprintf("Last-Event-ID: %s", f->sse->id.data) : NULL;
+    struct curl_slist *headers = last ? curl_slist_append(NULL, last) : NULL;
+    struct api_answer a = {.peer = r->peer, .method = "GET", .path = path, .text = ""};
+    CURLcode bad = CURLE_OK;
+
+    bad |= curl_easy_setopt(f->curl, CURLOPT_HTTPGET, 1L);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_URL, url);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_HTTPHEADER, headers);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_TIMEOUT, 0L);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_LOW_SPEED_TIME, SILENCE_S);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_WRITEFUNCTION, take_stream);
+    bad |= curl_easy_setopt(f->curl, CURLOPT_WRITEDATA, f);
+    r->error[0] = '\0';
+    CURLcode code = bad == CURLE_OK ? curl_easy_perform(f->curl) : CURLE_FAILED_INIT;
+    curl_slist_free_all(headers);
+    if (f->bad)
+        return err_new(ERR_CORRUPT, "%s sends events with lines longer than %u bytes", r->peer, SSE_LINE_MAX);
+    if (code != CURLE_OK)
+        return transport_err(r, code);
+    (void)curl_easy_getinfo(f->curl, CURLINFO_RESPONSE_CODE, &a.status);
+    if (a.status == 200)
+        return NULL;
+    if (f->refusal.len) {
+        a.text = f->refusal.data;
+        a.n = f->refusal.len;
+    }
+    json_t *answer = NULL;
+    struct err *e = api_answer_read(&a, &answer);
+    json_decref(answer);
+    return e ? e : err_new(ERR_UNSUPPORTED, "%s has no stream of events", r->peer);
+}
+
+struct err *api_follow(struct api *r, const char *path, struct sse *s, bool *ret_began)
+{
+    struct following f = {.curl = curl_easy_duphandle(r->curl), .sse = s};
+
+    *ret_began = false;
+    if (!f.curl)
+        return err_new(ERR_INTERNAL, "cannot prepare libcurl");
+    struct err *e = follow(r, path, &f);
+    *ret_began = f.began;
+    curl_easy_cleanup(f.curl);
+    str_done(&f.refusal);
+    return e;
 }

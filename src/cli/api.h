@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "cli/sse.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -34,5 +35,8 @@ static inline struct err *api_get(struct api *r, const char *path, json_t **ret_
 {
     return api_call(r, "GET", path, NULL, ret_answer);
 }
+/* Feeds a stream of events into `s` until it ends (NULL) or breaks (ERR_UNAVAILABLE: worth repeating; s->id is where to go
+ * on). *ret_began: the stream was open. Calls of api_call from within s->fn are fine. */
+struct err *api_follow(struct api *r, const char *path, struct sse *s, bool *ret_began) MUST_USE;
 /* "/v1/state/containers/" + the percent-encoded name. */
 char *api_path(const char *prefix, const char *name);

@@ -44,6 +44,7 @@ enum {
     OPT_RESTART,
     OPT_MEMORY,
     OPT_CPU_SHARES,
+    OPT_FOLLOW,
 };
 
 #define OUTPUT_OPTION                                                                              \
@@ -221,6 +222,10 @@ static const struct cli_option destroy_options[] = {DATASET_OPTION, WAIT_OPTION,
 static const struct cli_option move_options[] = {DATASET_OPTION, DESTINATION_OPTION, WAIT_OPTION,
                                                  OUTPUT_OPTION};
 static const struct cli_option output_options[] = {OUTPUT_OPTION};
+static const struct cli_option events_options[] = {
+    {OPT_FOLLOW, 'f', "follow", NULL, "Accepted, no effect: it always goes on"},
+    OUTPUT_OPTION,
+};
 static const struct cli_option create_container_options[] = {
     NODE_OPTION,
     {OPT_VOLUME, 'V', "volume", "DATASET:/PATH", "Mount this dataset there in the container"},
@@ -258,6 +263,8 @@ static const struct command commands[] = {
      "Print everything about a dataset"},
     {"why", NULL, ctl_why, SPEC("why DATASET|CONTAINER", output_options), 1, 1,
      "one dataset or container", "Print why something is not as wanted, and what to do"},
+    {"events", NULL, ctl_events, SPEC("events [--follow]", events_options), .operands = "no arguments",
+     .summary = "Print what changes, as it changes, until interrupted"},
     {"ps", NULL, ctl_ps, SPEC("ps [-l]", nodes_options), .operands = "no arguments",
      .summary = "List the containers"},
     {"create-container", NULL, ctl_create_container,

@@ -51,6 +51,7 @@ struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
 struct err *ctl_move_container(struct ctl *c) MUST_USE;
 struct err *ctl_show(struct ctl *c) MUST_USE;
 struct err *ctl_why(struct ctl *c) MUST_USE;
+struct err *ctl_events(struct ctl *c) MUST_USE;
 
 /* ---- shared by the commands ---- */
 
