@@ -4,6 +4,7 @@
  * at zero. */
 #include "drivers/btrfs/btrfs.h"
 
+#include "base/log.h"
 #include "base/str.h"
 #include "drivers/durable.h"
 
@@ -24,6 +25,7 @@
 #define QUOTA_CTL_ENABLE_SIMPLE 4 /* newer than Debian 12's header: Linux 6.7 */
 #define LEVEL_1 (1ull << 48)
 #define NO_LIMIT UINT64_MAX /* clears a limit */
+#define REMOVE_TRIES 16
 
 uint64_t quota_group(const struct pool *p, const struct uuid *dataset)
 {
@@ -116,12 +118,12 @@ uint64_t quota_get_limit(const struct pool *p, uint64_t group)
 
 /* ---- removing ---- */
 
-/* What is left of a group to remove it by: the kernel refuses while it is still needed. */
-static void remove_group(const struct pool *p, uint64_t group)
+/* 0, or -errno; the kernel refuses (EBUSY) while the group is needed. */
+static int remove_group(const struct pool *p, uint64_t group)
 {
     struct btrfs_ioctl_qgroup_create_args a = {.create = 0, .qgroupid = group};
 
-    (void)ioctl(p->top, BTRFS_IOC_QGROUP_CREATE, &a);
+    return ioctl(p->top, BTRFS_IOC_QGROUP_CREATE, &a) < 0 ? -errno : 0;
 }
 
 /* Looks in the quota tree for items with keys from (objectid, type, from) to (objectid, type, to). */
@@ -140,27 +142,32 @@ static bool search(const struct pool *p, uint64_t objectid, uint32_t type, uint6
     return ioctl(p->top, BTRFS_IOC_TREE_SEARCH, ret) == 0 && ret->key.nr_items;
 }
 
-static bool take_member_out(const struct pool *p, uint64_t group)
+/* The kernel may be clearing one away at the same moment: then there is nothing to take out. */
+static void take_members_out(const struct pool *p, uint64_t group)
 {
     struct btrfs_ioctl_search_args found;
-    struct btrfs_ioctl_search_header first;
+    struct btrfs_ioctl_search_header h = {0};
 
-    if (!search(p, group, BTRFS_QGROUP_RELATION_KEY, 0, LEVEL_1 - 1, &found))
-        return false;
-    memcpy(&first, found.buf, sizeof(first));
-    struct btrfs_ioctl_qgroup_assign_args a = {.assign = 0, .src = first.offset, .dst = group};
+    while (search(p, group, BTRFS_QGROUP_RELATION_KEY, h.offset + 1, LEVEL_1 - 1, &found)) {
+        memcpy(&h, found.buf, sizeof(h));
+        struct btrfs_ioctl_qgroup_assign_args a = {.assign = 0, .src = h.offset, .dst = group};
 
-    return ioctl(p->top, BTRFS_IOC_QGROUP_ASSIGN, &a) == 0;
+        (void)ioctl(p->top, BTRFS_IOC_QGROUP_ASSIGN, &a);
+    }
 }
 
 void quota_remove(const struct pool *p, uint64_t group)
 {
-    if (!group)
-        return;
+    int rc = group ? -EBUSY : 0;
+
     /* The volume is deleted, but the groups of its subvolumes stay members, some for ever: see below. */
-    while (take_member_out(p, group))
-        ;
-    remove_group(p, group);
+    for (int i = 0; i < REMOVE_TRIES && rc == -EBUSY; i++) {
+        take_members_out(p, group);
+        rc = remove_group(p, group);
+    }
+    if (rc && rc != -ENOENT)
+        log_warning("the quota group %" PRIu64 " of a removed dataset is left in the btrfs pool %s: %s",
+                    (uint64_t)(group & (LEVEL_1 - 1)), p->path, strerrordesc_np(-rc));
 }
 
 static bool subvolume_is_gone(const struct pool *p, uint64_t id)
@@ -178,7 +185,7 @@ static void remove_if_stale(const struct pool *p, uint64_t group,
 {
     if (group >= BTRFS_FIRST_FREE_OBJECTID && group < LEVEL_1 && !item->rfer && !item->excl &&
         le64toh(item->generation) < generation && subvolume_is_gone(p, group))
-        remove_group(p, group);
+        (void)remove_group(p, group);
 }
 
 void quota_remove_stale(const struct pool *p)
