@@ -174,6 +174,17 @@ void rest_reply(struct rest *rest, uint64_t command, const struct command_result
 
 /* Routes */
 
+void get_openapi(struct rest *rest, struct http_request *r, const char *param)
+{
+    if (!rest->openapi) {
+        struct str s = {0};
+        str_append_bytes(&s, openapi_json, openapi_json_len);
+        rest->openapi = document_new(&s);
+    }
+    rest->openapi->refs++;
+    respond_document(r, rest->openapi, NULL, 0);
+}
+
 void get_version(struct rest *rest, struct http_request *r, const char *param)
 {
     respond_read(r, json_pack("{s:s}", "flocker", FLOCKER_VERSION));
@@ -217,6 +228,7 @@ const struct route rest_routes[] = {
      BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING)},
     {HTTP_DELETE, "/v1/configuration/leases/", "releaseLease", leases_release,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(LEASE_NOT_FOUND)},
+    {HTTP_GET, "/v1/openapi.json", "getOpenAPI", get_openapi, 0},
     {HTTP_GET, "/v1/events", "streamEvents", events_stream,
      REST_BIT(BAD_PARAMETER) | REST_BIT(EVENTS_GONE) | REST_BIT(TOO_MANY_READERS)},
     {HTTP_GET, "/healthz", "getHealth", get_health, 0},

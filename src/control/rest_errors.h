@@ -1,6 +1,7 @@
 /* The errors of the REST API: X(identifier, name, status, description).
  *
- * The names are those of the examples in api/openapi.yaml; a test holds the two lists against each
+ * Those that begin with HTTP are sent by the HTTP server, and may answer any request. The names are
+ * those of the examples in api/openapi.yaml; a test holds the two lists against each
  * other. The descriptions that the contract knows (section 1.1) are its own words; those with a "%s"
  * say more where they are sent. */
 #pragma once
@@ -8,6 +9,10 @@
 #define REST_ERRORS(X)                                                                             \
     X(NO_ROUTE, "NoRoute", 404, "There is nothing at this path.")                                  \
     X(METHOD, "MethodNotAllowed", 405, "The method %s is not allowed here; %s.")                   \
+    X(HTTP_SYNTAX, "BadRequest", 400, "%s")                                                        \
+    X(HTTP_TOO_LARGE, "ContentTooLarge", 413, "The body of the request is too large.")             \
+    X(HTTP_BUSY, "TooManyRequests", 503,                                                           \
+      "Too many requests wait for their answers. Try again later.")                                \
     X(NOT_JSON, "NotJSON", 400,                                                                    \
       "The request body could not be decoded according to the value of the\nContent-Type header.") \
     X(SCHEMA, "SchemaMismatch", 400, "The provided JSON doesn't match the required schema.")       \

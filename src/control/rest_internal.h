@@ -59,6 +59,10 @@ struct route {
 };
 #define REST_BIT(error) (UINT64_C(1) << REST_ERROR_##error)
 
+/* api/openapi.yaml as JSON; made by the build. */
+extern const char openapi_json[];
+extern const size_t openapi_json_len;
+
 extern const struct route rest_routes[];
 extern const size_t rest_n_routes;
 

@@ -627,9 +627,10 @@ json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
 
 static void check_lease_dataset(struct check *c, const char *where, const json_t *v, void *to)
 {
-    if (!json_is_string(v) ||
-        !uuid_parse(json_string_value(v), &((struct lease_request *)to)->dataset))
-        complain(c, "\"%s\" must be a UUID", where);
+    struct uuid *dataset = &((struct lease_request *)to)->dataset;
+
+    if (!json_is_string(v) || !uuid_parse(json_string_value(v), dataset) || uuid_is_nil(dataset))
+        complain(c, "\"%s\" must be a UUID, and not the nil one", where);
 }
 
 static void check_lease_node(struct check *c, const char *where, const json_t *v, void *to)

@@ -80,7 +80,7 @@ size_t http_head_find(const char *bytes, size_t n, size_t *scanned,
 static const char *const method_names[] = {
     [HTTP_GET] = "GET",     [HTTP_HEAD] = "HEAD",     [HTTP_POST] = "POST",
     [HTTP_PUT] = "PUT",     [HTTP_DELETE] = "DELETE", [HTTP_OPTIONS] = "OPTIONS",
-    [HTTP_PATCH] = "PATCH",
+    [HTTP_PATCH] = "PATCH", [HTTP_TRACE] = "TRACE",   [HTTP_QUERY] = "QUERY",
 };
 
 const char *http_method_name(enum http_method m)
@@ -128,6 +128,10 @@ static struct http_refusal target_parse(struct http_head *h, char *target)
     h->path = http_percent_decode(h->raw_path, strlen(h->raw_path), /* plus= */ false);
     if (!h->path)
         return REFUSE(400, "The path of the request is badly percent-encoded.");
+    /* Only looked at: whoever wants a parameter decodes it. */
+    CLEANUP_FREE char *query = http_percent_decode(h->query, strlen(h->query), /* plus= */ true);
+    if (!query)
+        return REFUSE(400, "The query of the request is badly percent-encoded.");
     return ACCEPTED;
 }
 

@@ -27,6 +27,8 @@ enum http_method {
     HTTP_DELETE,
     HTTP_OPTIONS,
     HTTP_PATCH,
+    HTTP_TRACE,
+    HTTP_QUERY,
 };
 
 struct http_server;

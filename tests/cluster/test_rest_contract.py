@@ -340,6 +340,7 @@ def test_a_lease_for_ever(service):
 @pytest.mark.parametrize("body", [
     {}, {"dataset_id": NONE, "node_uuid": A}, {"dataset_id": NONE, "node_uuid": A, "expires": "1"},
     {"dataset_id": NONE, "node_uuid": A, "expires": True}, {"dataset_id": "x" * 36, "node_uuid": A, "expires": 1},
+    {"dataset_id": "00000000-0000-0000-0000-000000000000", "node_uuid": A, "expires": 1},  # no store can hold it
     {"dataset_id": NONE, "node_uuid": "x", "expires": 1}, {"dataset_id": NONE, "node_uuid": A, "expires": 1, "x": 1}])
 def test_lease_schema(service, body):
     assert expect(service, "POST", LEASES, body, 400, ...).json()["description"] == MISMATCH
@@ -375,7 +376,7 @@ def test_nothing_is_there_without_agents(service, path):
     (f"{CONTAINERS}/x", "POST, DELETE"), (LEASES, "GET, HEAD, POST"), (f"{LEASES}/{NONE}", "DELETE"),
     ("/v1/version", "GET, HEAD"), ("/v1/state/nodes", "GET, HEAD"), (f"/v1/state/nodes/by_era/{NONE}", "GET, HEAD")])
 def test_other_methods(service, path, allowed):
-    for method in {"GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"} - set(allowed.split(", ")):
+    for method in {"GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE"} - set(allowed.split(", ")):
         got = expect(service, method, path, None, 405, f"The method {method} is not allowed here; {allowed} is.")
         assert got.headers["Allow"] == allowed
 

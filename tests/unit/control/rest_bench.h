@@ -108,7 +108,7 @@ static inline void drain(void *cookie)
     }
 }
 
-static inline void submit(void *cookie, struct command *c)
+static inline void bench_submit(void *cookie, struct command *c)
 {
     struct bench *b = cookie;
 
@@ -128,7 +128,7 @@ static inline int setup(void **state)
     b->engine = engine_new(&content.history, content.revision, random_os());
     store_content_done(&content);
     b->rest = rest_new(
-        &(struct rest_config){.loop = b->loop, .engine = b->engine, .submit = submit, .cookie = b});
+        &(struct rest_config){.loop = b->loop, .engine = b->engine, .submit = bench_submit, .cookie = b});
     ok(http_server_new(b->loop, &(struct http_server_config){0}, rest_handle, b->rest, &b->server));
     ok(http_server_listen_tcp(b->server, "127.0.0.1", 0, &b->port));
     loop_on_idle(b->loop, drain, b);
