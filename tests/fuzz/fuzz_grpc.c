@@ -8,6 +8,7 @@
 #include "net/grpc_conn.h"
 #include "net/grpc_wire.h"
 
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -191,8 +192,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         parts(data + 1, size - 1);
         return 0;
     }
-    if (!base)
+    if (!base) {
         base = event_base_new();
+        (void)signal(SIGPIPE, SIG_IGN); /* as in every program of ours */
+    }
     choice = data[0];
     opened = closed = 0;
     RULE(base && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
