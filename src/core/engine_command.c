@@ -29,7 +29,7 @@ void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct 
     if (!node_ready(e, &d->primary) || stranger_with_data(entry, d))
         return;
     d->owner = d->primary;
-    d->epoch = d->number = next_number(e);
+    d->epoch = d->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);
     dataset_add_holder(d, &d->owner);
 }
 

@@ -1,6 +1,7 @@
 /* What concerns a node, what uses a dataset, which lease ends next: kept up to date, so that nothing has to be searched
  * for. Everything here can be computed from the entries; it decides nothing. */
 #include "core/engine_internal.h"
+#include "core/fault.h"
 
 /* ---- by node ---- */
 
@@ -191,6 +192,9 @@ const struct container_entry *container_using(const struct engine *e, const stru
 
 void index_session(struct engine *e, struct node_entry *n, uint64_t session)
 {
+#ifdef FLOCKER_FAULTS
+    n->old_session = n->session ? n->session : n->old_session;
+#endif
     if (n->session)
         HASH_DELETE(by_session, e->sessions, n);
     n->session = session;
@@ -204,6 +208,10 @@ struct node_entry *node_of_session(const struct engine *e, uint64_t session)
 
     if (session)
         HASH_FIND(by_session, e->sessions, &session, sizeof(session), n);
+#ifdef FLOCKER_FAULTS
+    for (struct node_entry *k = e->nodes; k && session && !n && FAULT(OLD_SESSION); k = k->hh.next)
+        n = k->old_session == session ? k : NULL;
+#endif
     return n;
 }
 

@@ -110,6 +110,9 @@ struct node_entry {
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
     uint64_t closed_wall_us; /* end of the last session */
     UT_hash_handle hh, by_session;
+#ifdef FLOCKER_FAULTS
+    uint64_t old_session;
+#endif
 };
 
 struct era_entry {

@@ -233,7 +233,7 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
     }
     struct dataset *changed = dataset_copy(d);
     changed->owner = d->primary;
-    changed->epoch = changed->number = next_number(e);
+    changed->epoch = changed->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);
     free(changed->base);
     changed->base = NULL;
     dataset_add_holder(changed, &changed->owner);
@@ -331,7 +331,7 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
         propose_dataset(e, entry, changed);
         return;
     }
-    if (d->recalled) {
+    if (d->recalled && !FAULT(STALE_TRANSFER)) {
         if (node_ready(e, &d->owner))
             becausef(entry, now, REASON_MOUNTING, "node %s mounts the volume", UUID_STR(&d->owner));
         else
@@ -405,7 +405,7 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
     }
     if (!can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
         return;
-    if (!source || source->copied != d->transfer.id) {
+    if (!source || (source->copied != d->transfer.id && !FAULT(STALE_TRANSFER))) {
         becausef(entry, now, REASON_COPYING, "the data are being copied to node %s",
                  UUID_STR(&d->primary));
         return;
@@ -446,6 +446,8 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
     bool released = source && source->volume.mark.state == MARK_RELEASED &&
                     source->volume.mark.epoch == t->epoch && source->volume.mark.transfer == t->id;
     released = released || (FAULT(SKIP_RELEASED) && source);
+    released = released ||
+               (FAULT(STALE_TRANSFER) && source && source->volume.mark.state == MARK_RELEASED);
     /* On attachable storage nothing is shipped: released means detached, as the backend says. */
     const struct node_entry *from = node_entry_find(e, &t->source);
     bool shipped = destination && destination->received == t->id && released &&

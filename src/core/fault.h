@@ -14,6 +14,14 @@
     X(MOUNT_UNBORN)    /* mount before the birth is recorded */                                    \
     X(SAME_EPOCH)      /* take a release order back without a new epoch */                         \
     X(FORGET_WAKE)     /* do not come back to a postponed step */                                  \
+    X(REMOUNT_RELEASED) /* take a released volume again at the same epoch, when left alone */      \
+    X(REUSE_EPOCH)     /* begin to count epochs anew for a dataset made anew */                    \
+    X(DESTROY_UNKNOWN) /* destroy what no order is there for */                                    \
+    X(OLD_SESSION)     /* listen to a session after a newer one was opened */                      \
+    X(FORGET_ERA)      /* let a machine with another boot id take a node's session over */         \
+    X(STALE_TRANSFER)  /* take what was said about an earlier transfer for this one */             \
+    X(OLDER_STORE)     /* obey a store that knows less than this node has seen */                  \
+    X(NO_CAP)          /* wait longer and longer after failures */                                 \
     X(STALE_DEVICE)    /* (driver) mount from the device name of the last time */                  \
     X(FORMAT_ANYWAY)   /* (driver) format a device that has a filesystem */                        \
     X(STALE_STREAM)    /* (mover) take a stream that was not announced */                          \

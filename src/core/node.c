@@ -1,3 +1,4 @@
+#include "core/fault.h"
 #include "core/node_internal.h"
 
 static const char *const step_names[STEP_MAX] = {
@@ -314,6 +315,8 @@ bool node_hello_is_outdated(const struct node *n)
 /* Rule 0: another store, or one that does not know all that was seen of it, gives no orders. */
 static bool is_obeyed(const struct node_memory *m, const struct welcome *w)
 {
+    if (FAULT(OLDER_STORE))
+        return true;
     if (uuid_is_nil(&m->store))
         return true;
     if (!uuid_eq(&m->store, &w->store))

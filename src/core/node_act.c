@@ -7,6 +7,13 @@ static uint64_t wall_of(struct now now, uint64_t mono_us)
     return mono_us > now.mono_us ? now.wall_us + (mono_us - now.mono_us) : now.wall_us;
 }
 
+static void fail_later(const struct node *n, struct now now, struct backoff *b)
+{
+    backoff_fail(b, now.mono_us, &n->random);
+    if (FAULT(NO_CAP))
+        b->next_us = now.mono_us + ((uint64_t)BACKOFF_FIRST_US << (b->failures < 20 ? b->failures : 20));
+}
+
 /* ---- datasets ---- */
 
 static bool uses(const struct node_container *c, const struct uuid *dataset)
@@ -245,7 +252,7 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
             d->observed = false;
         if (o->error->code == ERR_CANCELLED && d->cancelling)
             return;
-        backoff_fail(&d->backoff, now.mono_us, &n->random);
+        fail_later(n, now, &d->backoff);
         reason_set(&d->reason, reason_of_error(kind, o->error->code), now.wall_us,
                    wall_of(now, d->backoff.next_us), o->error->text);
         return;
@@ -287,7 +294,7 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     n->list_volumes_step = 0;
     n->volumes_answered = true;
     if (o->error) {
-        backoff_fail(&n->volumes_backoff, now.mono_us, &n->random);
+        fail_later(n, now, &n->volumes_backoff);
         reason_set(&n->storage_reason, REASON_STORAGE_MISSING, now.wall_us,
                    wall_of(now, n->volumes_backoff.next_us), o->error->text);
         return;
@@ -445,7 +452,7 @@ static enum reason_code reason_of_container_error(enum step_kind kind, enum err_
 static void container_failed(struct node *n, struct now now, struct node_container *c,
                              enum reason_code code, const char *text)
 {
-    backoff_fail(&c->backoff, now.mono_us, &n->random);
+    fail_later(n, now, &c->backoff);
     reason_set(&c->reason, code, now.wall_us, wall_of(now, c->backoff.next_us), text);
 }
 
@@ -534,7 +541,7 @@ static void containers_outcome(struct node *n, struct now now, const struct outc
                 c->revive = true;
         }
         n->containers_known = false;
-        backoff_fail(&n->containers_backoff, now.mono_us, &n->random);
+        fail_later(n, now, &n->containers_backoff);
         reason_set(&n->engine_reason, REASON_ENGINE_UNAVAILABLE, now.wall_us,
                    wall_of(now, n->containers_backoff.next_us), o->error->text);
         return;

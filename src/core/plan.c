@@ -89,7 +89,8 @@ void plan_received(const struct volume_state *volume, uint64_t transfer,
     for (size_t i = 0; i < volume->n_snapshots; i++) {
         uint64_t t;
         unsigned round;
-        if (!parse_name(volume->snapshots[i], &t, &round) || t != transfer || round < best)
+        if (!parse_name(volume->snapshots[i], &t, &round) ||
+            (t != transfer && !FAULT(STALE_TRANSFER)) || round < best)
             continue;
         best = round;
         memcpy(ret_snapshot, volume->snapshots[i], SNAPSHOT_NAME_SIZE);
@@ -269,6 +270,8 @@ static struct decision plan_release(const struct dataset_view *v)
     char name[SNAPSHOT_NAME_SIZE];
 
     if (mark->state == MARK_RELEASED && mark->epoch == o->epoch && mark->transfer == o->transfer) {
+        if (FAULT(REMOUNT_RELEASED) && !v->live)
+            return act(v, STEP_CLAIM);
         if (v->storage == STORAGE_ATTACHABLE)
             return because(REASON_RELEASING, NULL);
         if (v->copy->final_sent != o->transfer || v->mono_us >= v->copy->again_us)
@@ -311,6 +314,8 @@ struct decision plan_dataset(const struct dataset_view *v)
         d.step.transfer = v->announced;
         return d; /* the dataset's id is filled in by the user */
     }
+    if (!o && FAULT(DESTROY_UNKNOWN) && v->volume->present)
+        return (struct decision){.act = true, .step.kind = STEP_DESTROY};
     if (!o)
         return nothing();
     switch (o->role) {

@@ -111,7 +111,7 @@ void sim_violation(struct sim *s, enum violation v, const char *fmt, ...)
 {
     va_list ap;
 
-    if (s->result->violation || (s->cloned && is_of_data(v)))
+    if (s->result->violation || ((s->cloned || s->blind) && is_of_data(v)))
         return;
     s->result->violation = v;
     s->result->at_us = s->now_us;
@@ -253,7 +253,7 @@ static void dispatch_to_agent(struct sim *s, struct event *ev)
         return;
     switch (ev->kind) {
     case EV_PERSISTED:
-        h->memory = ev->memory;
+        sim_remember(s, ev->host, &ev->memory);
         node_persisted(h->brain, sim_now(s), &ev->memory);
         sim_trace(s, "h%u remembers revision %llu%s", ev->host,
                   (unsigned long long)ev->memory.seen_revision,
@@ -369,6 +369,9 @@ static void dispatch(struct sim *s, struct event *ev)
     case EV_CONTAINER_DIES:
         if (s->hosts[ev->host].containers[ev->number].crash_us == ev->at)
             sim_container_dies(s, ev->host, (unsigned)ev->number);
+        break;
+    case EV_ADOPT:
+        sim_adopt(s, ev->host);
         break;
     case EV_LOOK:
         look(s);
@@ -487,13 +490,8 @@ static void tear_down(struct sim *s)
     engine_free(s->engine);
     for (unsigned i = 0; i < s->n_hosts; i++)
         node_free(s->hosts[i].brain);
-    for (unsigned d = 0; d < s->n_datasets; d++) {
-        dataset_free(s->store.datasets[d]);
-        free(s->store.leases[d]);
-    }
-    for (unsigned c = 0; c < s->n_containers; c++)
-        container_free(s->store.containers[c]);
-    history_done(&s->store.history);
+    sim_store_done(&s->store);
+    sim_store_done(&s->backup);
     sim_net_done(s);
     free(s->heap);
     free(s->old_tag);

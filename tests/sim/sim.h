@@ -61,6 +61,7 @@ enum nuisance {
     N_DOCKER_RESTART,
     N_PULL_FAILS,
     N_CLONE,
+    N_RESTORE,
     N_MAX,
 };
 
@@ -145,6 +146,7 @@ struct sim_lease {
 };
 
 struct sim_dataset {
+    uint64_t number; /* highest number given out for it, in all its lives */
     struct uuid id;
     uint64_t acked; /* last write a container was told is safe */
     uint64_t life;  /* how often a dataset was created under the id */
@@ -179,7 +181,8 @@ enum event_kind {
     EV_VOLUME_CHANGED,
     EV_CONTAINER_DIES,
     EV_CONTAINERS_CHANGED,
-    EV_LOOK, /* has it settled? */
+    EV_ADOPT, /* an operator looks whether the node refuses its store */
+    EV_LOOK,  /* has it settled? */
     EV_MAX,
 };
 
@@ -262,7 +265,11 @@ struct sim {
 
     struct engine *engine; /* NULL: the control service is not running */
     uint64_t control_incarnation, control_tick_us;
-    struct sim_store store;
+    struct sim_store store, backup;
+    bool has_backup;
+    bool restored;
+    bool
+        blind; /* the backup does not know of data that were written since: what becomes of them is not judged */
     struct sim_session **sessions; /* by number - 1 */
     size_t n_sessions, cap_sessions;
 
@@ -347,8 +354,14 @@ void sim_start_host(struct sim *s, unsigned host);
 void sim_kill_host(struct sim *s, unsigned host);
 void sim_start_control(struct sim *s);
 void sim_kill_control(struct sim *s);
+void sim_remember(struct sim *s, unsigned host, const struct node_memory *news);
 void sim_begin_step(struct sim *s, unsigned host, struct step *step);
 void sim_run_step(struct sim *s, struct event *ev);
+void sim_store_done(struct sim_store *st);
+/* The store comes back as it was in the backup, or empty. */
+void sim_restore(struct sim *s, bool empty);
+void sim_back_up(struct sim *s);
+void sim_adopt(struct sim *s, unsigned host);
 void sim_commit(struct sim *s, const struct batch *b);
 
 /* sim_fault.c */

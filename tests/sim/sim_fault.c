@@ -15,6 +15,7 @@ static const unsigned likely[N_MAX] = {
     [N_WIPE] = 8,          [N_CONTAINER_CRASH] = 40,
     [N_CRASH_LOOP] = 20,   [N_DOCKER_RESTART] = 30,
     [N_PULL_FAILS] = 20,   [N_CLONE] = 6,
+    [N_RESTORE] = 8,
 };
 
 static uint64_t own(struct random *r, uint64_t low, uint64_t high)
@@ -183,6 +184,15 @@ static void break_something(struct sim *s, enum nuisance what, unsigned host, st
         break;
     case N_CLONE:
         clone(s);
+        break;
+    case N_RESTORE:
+        if (s->has_backup || random_below(r, 4) == 0) {
+            sim_restore(s, !s->has_backup);
+            sim_schedule(s, own(r, 100000, 3 * USEC_PER_SEC), EV_CONTROL_START, 0);
+            s->nuisances[N_RESTORE] = random_below(r, 2);
+        } else {
+            sim_back_up(s);
+        }
         break;
     default:
         break_host(s, what, host, r);

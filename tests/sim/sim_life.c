@@ -42,7 +42,7 @@ static void settle_steps(struct sim *s, unsigned host)
             sim_run_step(s, ev);
             ev->settling = false;
         } else if (ev->kind == EV_PERSISTED && sim_chance(s, 50)) {
-            h->memory = ev->memory;
+            sim_remember(s, host, &ev->memory);
         }
     }
 }
@@ -153,6 +153,84 @@ void sim_kill_control(struct sim *s)
     s->composing = false;
 }
 
+void sim_store_done(struct sim_store *st)
+{
+    for (unsigned d = 0; d < MAX_DATASETS; d++) {
+        dataset_free(st->datasets[d]);
+        free(st->leases[d]);
+    }
+    for (unsigned c = 0; c < MAX_CONTAINERS; c++)
+        container_free(st->containers[c]);
+    history_done(&st->history);
+    *st = (struct sim_store){0};
+}
+
+static void store_copy(struct sim_store *to, const struct sim_store *from)
+{
+    history_copy(&to->history, &from->history);
+    to->revision = from->revision;
+    for (unsigned d = 0; d < MAX_DATASETS; d++) {
+        to->datasets[d] = from->datasets[d] ? dataset_copy(from->datasets[d]) : NULL;
+        to->leases[d] = from->leases[d] ? xmemdup(from->leases[d], sizeof(*from->leases[d])) : NULL;
+    }
+    for (unsigned c = 0; c < MAX_CONTAINERS; c++)
+        to->containers[c] = from->containers[c] ? container_copy(from->containers[c]) : NULL;
+}
+
+void sim_back_up(struct sim *s)
+{
+    sim_store_done(&s->backup);
+    store_copy(&s->backup, &s->store);
+    s->has_backup = true;
+    sim_trace(s, "the store is backed up at revision %llu", (unsigned long long)s->store.revision);
+}
+
+void sim_restore(struct sim *s, bool empty)
+{
+    sim_kill_control(s);
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        const struct dataset *now = s->store.datasets[d], *then = s->backup.datasets[d];
+        bool known = !empty && then && then->born && now && !now->deleted;
+        if (now && !known)
+            s->blind = true;
+    }
+    sim_store_done(&s->store);
+    if (empty)
+        s->store.history.store = uuid_random_v4(&s->random);
+    else
+        store_copy(&s->store, &s->backup);
+    s->restored = true;
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        struct sim_dataset *ds = &s->datasets[d];
+        ds->exists = ds->deleted = ds->container_exists = ds->lease.promised = false;
+        ds->lost =
+            true; /* leftovers that the backup does not know of stay, and what the nodes know better waits */
+        ds->number = 0;
+        if (!s->store.datasets[d] || !s->store.datasets[d]->born)
+            ds->life++; /* if it is made again, then anew */
+    }
+    memset(s->container_exists, 0, sizeof(s->container_exists));
+    free(steal(&s->old_tag));
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        sim_schedule(s, 2 * USEC_PER_SEC + sim_random(s, 8 * USEC_PER_SEC), EV_ADOPT, i);
+    sim_trace(s, "the store comes back %s, at revision %llu", empty ? "empty" : "from the backup",
+              (unsigned long long)s->store.revision);
+}
+
+/* flocker-agent --adopt, where it is needed. */
+void sim_adopt(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+
+    sim_schedule(s, 3 * USEC_PER_SEC, EV_ADOPT, host);
+    if (!h->brain || !node_store_refused(h->brain) || sim_suspended(s, host))
+        return;
+    sim_kill_agent(s, host);
+    h->memory = (struct node_memory){0};
+    sim_trace(s, "h%u adopts the store", host);
+    sim_start_agent(s, host);
+}
+
 /* A delete is done when nobody holds a byte any more. */
 static void check_deleted(struct sim *s, unsigned d, const struct dataset *value)
 {
@@ -189,6 +267,12 @@ static void commit_dataset(struct sim *s, const struct change *c)
         s->datasets[d].life++;
         s->datasets[d].acked = 0;
     }
+    const struct dataset *old = s->store.datasets[d];
+    if (v && (!old || old->epoch != v->epoch) && v->epoch && v->epoch <= s->datasets[d].number)
+        sim_violation(s, V_NUMBERS, "d%d gets epoch %llu, but number %llu was given out for it", d,
+                      (unsigned long long)v->epoch, (unsigned long long)s->datasets[d].number);
+    if (v && v->number > s->datasets[d].number)
+        s->datasets[d].number = v->number;
     dataset_free(s->store.datasets[d]);
     s->store.datasets[d] = v ? dataset_copy(v) : NULL;
     if (v)
@@ -250,6 +334,20 @@ static void look_at_volumes(struct sim *s, unsigned host, struct sim_list *list)
         else
             list->n_volumes++;
     }
+}
+
+/* A node that has seen more of the store's history than the store has must not go over to it (unless it is told to). */
+void sim_remember(struct sim *s, unsigned host, const struct node_memory *news)
+{
+    struct node_memory *m = &s->hosts[host].memory;
+    struct uuid present = history_generation(&s->store.history);
+
+    if (s->engine && !uuid_is_nil(&m->store) && uuid_eq(&news->generation, &present) &&
+        (!uuid_eq(&m->store, &s->store.history.store) ||
+         m->seen_revision > history_end(&s->store.history, &m->generation, s->store.revision)))
+        sim_violation(s, V_STORE, "h%u goes over to a store that knows less than it has seen",
+                      host);
+    *m = *news;
 }
 
 void sim_begin_step(struct sim *s, unsigned host, struct step *step)
