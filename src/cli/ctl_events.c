@@ -64,25 +64,26 @@ static struct err *fetch(struct ctl *c, const char *kind, const char *id, json_t
 static void take_event(void *cookie, const struct sse_event *event)
 {
     struct ctl *c = cookie;
+    const char *kind = str_is_utf8(event->event, strlen(event->event)) ? event->event : "?";
     json_t *data = json_loads(event->data, JSON_REJECT_DUPLICATES, NULL);
     CLEANUP_FREE char *id = xstrdup(ctl_text(data, "id"));
     json_t *detail = NULL;
 
     json_decref(data);
-    if (streq(event->event, "resync")) {
+    if (streq(kind, "resync")) {
         if (c->args->json)
             print_json("resync", "", NULL);
         else
             print_line("resync", "", NULL, "some events were missed");
     } else {
-        CLEANUP_ERR struct err *e = fetch(c, event->event, id, &detail);
+        CLEANUP_ERR struct err *e = fetch(c, kind, id, &detail);
         if (e)
             log_warning("%s", e->text);
         if (c->args->json)
-            print_json(event->event, id, detail);
+            print_json(kind, id, detail);
         else
-            print_line(event->event, id, detail,
-                       streq(event->event, "dataset") || streq(event->event, "container") ? "is gone" : "changed");
+            print_line(kind, id, detail,
+                       streq(kind, "dataset") || streq(kind, "container") ? "is gone" : "changed");
         json_decref(detail);
     }
     (void)fflush(stdout);

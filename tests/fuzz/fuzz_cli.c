@@ -3,6 +3,7 @@
  *   l, n, p    list, list-nodes, ps; S, W show and why: over the answers in an object, by path. What is printed cannot
  *              command a terminal
  *   J          the same with -o json
+ *   e          the stream of events: the same events whatever the pieces
  *   g          has --wait reached its goal?
  *   z, m, h    sizes, metadata, times
  *   w          the width of a text */
@@ -10,6 +11,7 @@
 
 #include "cli/api_answer.h"
 #include "cli/ctl.h"
+#include "cli/sse.h"
 #include "cli/text.h"
 
 static const json_t *answers; /* by path; what stands in for the control service */
@@ -114,6 +116,38 @@ static void show(uint8_t command, const uint8_t *data, size_t size)
     check_error(e);
 }
 
+static void keep_event(void *cookie, const struct sse_event *event)
+{
+    RULE(*event->event && !strpbrk(event->event, "\r\n") && !strchr(event->data, '\r'));
+    str_appendf(cookie, "[%s|%s]", event->event, event->data);
+}
+
+static bool read_events(const uint8_t *data, size_t size, const struct random *r, struct str *events, struct str *id)
+{
+    struct sse s = {.fn = keep_event, .cookie = events};
+    bool ok = true;
+
+    for (size_t at = 0; at < size && ok;) {
+        size_t piece = r ? fuzz_piece(r, size - at) : size;
+        ok = sse_feed(&s, (const char *)data + at, piece);
+        at += piece;
+    }
+    str_append(id, s.id.len ? s.id.data : "");
+    sse_done(&s);
+    return ok;
+}
+
+static void events(const uint8_t *data, size_t size)
+{
+    uint64_t state = fuzz_hash(data, size);
+    struct random r = random_seeded(&state);
+    CLEANUP_STR struct str whole = {0}, id = {0};
+    CLEANUP_STR struct str pieces = {0}, id2 = {0};
+
+    RULE(read_events(data, size, NULL, &whole, &id) == read_events(data, size, &r, &pieces, &id2));
+    RULE(whole.len == pieces.len && (!whole.len || streq(whole.data, pieces.data)) && streq(id.data, id2.data));
+}
+
 static void goal(const uint8_t *data, size_t size)
 {
     json_t *detail = json_loadb((const char *)data, size, JSON_DECODE_ANY, NULL);
@@ -198,6 +232,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 'W':
     case 'J':
         show(data[0], data + 1, size - 1);
+        return 0;
+    case 'e':
+        events(data + 1, size - 1);
         return 0;
     case 'g':
         goal(data + 1, size - 1);

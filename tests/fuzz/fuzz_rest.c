@@ -127,8 +127,6 @@ static void check_lease(const struct lease_request *request)
 
     RULE(request->expires_in_us <= VALIDATE_MAX_LEASE_US &&
          request->expires_in_us >= -VALIDATE_MAX_LEASE_US);
-    if (uuid_is_nil(&l.dataset)) /* no dataset has this id */
-        return;
     RULE(record && !record_lease_decode(record, strlen(record), &again));
     RULE(uuid_eq(&l.dataset, &again.dataset) && uuid_eq(&l.node, &again.node) &&
          l.expires == again.expires);
