@@ -106,7 +106,7 @@ static struct err *load_authority(struct agents *all)
 
     TRY(read_text(all->o->certificates, "cluster.crt", &certificate));
     TRY(read_text(all->o->certificates, "cluster.key", &key));
-    TRY(ca_authority_load(certificate, key, &all->authority));
+    TRY(ca_authority_load(certificate, key, 0, &all->authority));
     /* The certificate that the context comes with is replaced on each connection. */
     return measure_client(all->o->certificates, "user", TLS_NO_TICKETS | TLS_ALPN_H2, &all->ctx);
 }
