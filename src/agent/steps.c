@@ -95,6 +95,8 @@ static struct err *dataset_step(struct step_job *j)
         return storage_release(st, &s->dataset, s->epoch, s->transfer, s->snapshot);
     case STEP_PRUNE:
         return storage_prune(st, &s->dataset, s->snapshot[0] ? s->snapshot : NULL);
+    case STEP_GROW:
+        return storage_grow(st, &s->dataset, s->maximum_size, s->epoch);
     case STEP_DROP:
         return storage_drop(st, &s->dataset);
     case STEP_DESTROY:

@@ -98,6 +98,8 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_DATASET_EXISTS] = REST_ERROR_DATASET_EXISTS,
     [RESULT_DATASET_NOT_FOUND] = REST_ERROR_DATASET_NOT_FOUND,
     [RESULT_DATASET_DELETED] = REST_ERROR_DATASET_DELETED,
+    [RESULT_DATASET_SHRINKS] = REST_ERROR_DATASET_SHRINKS,
+    [RESULT_DATASET_FIXED] = REST_ERROR_DATASET_FIXED,
     [RESULT_DATASET_ELSEWHERE] = REST_ERROR_DATASET_ELSEWHERE,
     [RESULT_DATASET_IN_USE] = REST_ERROR_DATASET_IN_USE,
     [RESULT_CONTAINER_EXISTS] = REST_ERROR_CONTAINER_EXISTS,
@@ -135,7 +137,7 @@ static void respond_result(struct pending *p, const struct command_result *resul
 
     switch (p->kind) {
     case COMMAND_DATASET_CREATE:
-    case COMMAND_DATASET_MOVE:
+    case COMMAND_DATASET_UPDATE:
     case COMMAND_DATASET_DELETE:
         json_append_dataset(&s, result->dataset);
         http_reply(p->request, status, NULL, 0, s.data, s.len);
@@ -204,7 +206,8 @@ const struct route rest_routes[] = {
     {HTTP_POST, "/v1/configuration/datasets", "createDataset", datasets_create,
      BODY | CONDITIONAL | REST_BIT(DATASET_EXISTS)},
     {HTTP_POST, "/v1/configuration/datasets/", "updateDataset", datasets_update,
-     BODY | CONDITIONAL | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(DATASET_OF_CONTAINER)},
+     BODY | CONDITIONAL | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(DATASET_OF_CONTAINER) |
+         REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED)},
     {HTTP_DELETE, "/v1/configuration/datasets/", "deleteDataset", datasets_delete,
      CONDITIONAL | DATASET | REST_BIT(BAD_PARAMETER)},
     {HTTP_GET, "/v1/state/datasets", "listDatasetStates", datasets_state_list, LISTING},

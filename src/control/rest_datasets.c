@@ -95,23 +95,29 @@ void datasets_create(struct rest *rest, struct http_request *r, const char *para
 
 void datasets_update(struct rest *rest, struct http_request *r, const char *param)
 {
-    struct command c = {.kind = COMMAND_DATASET_MOVE};
+    struct command c = {.kind = COMMAND_DATASET_UPDATE};
+    struct dataset *wanted = NULL;
+    bool has_metadata;
 
     if (!condition_holds(rest, r))
         return;
     CLEANUP(json_decrefp) json_t *body = parse_body(r);
     if (!body)
         return;
-    json_t *errors = validate_dataset_update(body, &c.node);
+    json_t *errors = validate_dataset_update(body, &wanted, &has_metadata);
     if (errors) {
         respond_violations(r, errors);
         return;
     }
+    c.node = wanted->primary;
     c.keep_primary = uuid_is_nil(&c.node);
+    c.metadata = has_metadata ? &wanted->metadata : NULL;
+    c.maximum_size = wanted->maximum_size;
     if (parse_id(param, &c.dataset_id))
         submit_conditional(rest, r, &c);
     else
         respond_error(r, REST_ERROR_DATASET_NOT_FOUND);
+    dataset_free(wanted);
 }
 
 void datasets_delete(struct rest *rest, struct http_request *r, const char *param)

@@ -17,7 +17,7 @@ struct engine;
 
 enum command_kind {
     COMMAND_DATASET_CREATE,
-    COMMAND_DATASET_MOVE, /* change of primary */
+    COMMAND_DATASET_UPDATE, /* change of primary, metadata, size */
     COMMAND_DATASET_DELETE, /* `purge`: and forget it when nothing is left; also of one that is deleted already */
     COMMAND_CONTAINER_CREATE,
     COMMAND_CONTAINER_MOVE, /* takes the dataset of its volume along */
@@ -49,9 +49,11 @@ struct command {
     struct container *container; /* CONTAINER_CREATE; taken over */
     struct composition *composition; /* COMPOSE; its content is taken over */
     bool purge;                  /* DATASET_DELETE */
-    struct uuid dataset_id;      /* DATASET_MOVE, DATASET_DELETE, LEASE_* */
-    bool keep_primary;           /* DATASET_MOVE: nothing to change, only answer */
-    struct uuid node;            /* DATASET_MOVE, CONTAINER_MOVE, LEASE_ACQUIRE */
+    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, LEASE_* */
+    bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
+    const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
+    uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
+    struct uuid node;            /* DATASET_UPDATE, CONTAINER_MOVE, LEASE_ACQUIRE */
     const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE */
     bool expires;                /* LEASE_ACQUIRE */
     int64_t expires_in_us;       /* LEASE_ACQUIRE: from now; may be <= 0 (gone at the next sweep) */
@@ -65,6 +67,8 @@ enum result_code {
     RESULT_DATASET_NOT_FOUND,
     RESULT_DATASET_DELETED,
     RESULT_DATASET_OF_CONTAINER, /* the container that uses it must be moved instead */
+    RESULT_DATASET_SHRINKS,      /* the new size is below the present one, or there was no limit */
+    RESULT_DATASET_FIXED,        /* the storage of its node cannot grow a volume */
     RESULT_DATASET_ELSEWHERE,
     RESULT_DATASET_IN_USE,
     RESULT_CONTAINER_EXISTS,

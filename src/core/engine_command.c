@@ -62,7 +62,41 @@ static enum result_code dataset_create(struct engine *e, struct command *c, stru
     return RESULT_CREATED;
 }
 
-static enum result_code dataset_move(struct engine *e, struct command *c, struct command_result *r)
+/* A size only grows: what was promised is not taken back. */
+static enum result_code check_size(const struct engine *e, const struct dataset *d, uint64_t size)
+{
+    const struct node_entry *owner = node_entry_find(e, &d->owner);
+
+    if (!size || size == d->maximum_size)
+        return RESULT_OK;
+    if (!d->maximum_size || size < d->maximum_size)
+        return RESULT_DATASET_SHRINKS;
+    return owner && owner->hello.storage == STORAGE_ATTACHABLE ? RESULT_DATASET_FIXED : RESULT_OK;
+}
+
+static bool is_news(const struct dataset *d, const struct command *c)
+{
+    return (!c->keep_primary && !uuid_eq(&c->node, &d->primary)) ||
+           (c->metadata && !metadata_same(c->metadata, &d->metadata)) ||
+           (c->maximum_size && c->maximum_size != d->maximum_size);
+}
+
+static struct dataset *updated(const struct dataset *from, const struct command *c)
+{
+    struct dataset *d = dataset_copy(from);
+
+    if (!c->keep_primary)
+        d->primary = c->node;
+    if (c->maximum_size)
+        d->maximum_size = c->maximum_size;
+    if (c->metadata) {
+        metadata_done(&d->metadata);
+        metadata_copy(&d->metadata, c->metadata);
+    }
+    return d;
+}
+
+static enum result_code dataset_update(struct engine *e, struct command *c, struct command_result *r)
 {
     struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
 
@@ -70,16 +104,18 @@ static enum result_code dataset_move(struct engine *e, struct command *c, struct
         return RESULT_DATASET_NOT_FOUND;
     if (entry->head->deleted)
         return RESULT_DATASET_DELETED;
+    enum result_code code = check_size(e, entry->head, c->maximum_size);
+    if (code != RESULT_OK)
+        return code;
     if (!c->keep_primary && !uuid_eq(&c->node, &entry->head->primary)) {
         const struct container_entry *user = container_using(e, &c->dataset_id, /* committed= */ false);
         if (user) {
             r->text = xstrdup(user->name);
             return RESULT_DATASET_OF_CONTAINER;
         }
-        struct dataset *d = dataset_copy(entry->head);
-        d->primary = c->node;
-        propose_dataset(e, entry, d);
     }
+    if (is_news(entry->head, c))
+        propose_dataset(e, entry, updated(entry->head, c));
     r->dataset = dataset_copy(entry->head);
     return RESULT_OK;
 }
@@ -304,8 +340,8 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
     switch (c->kind) {
     case COMMAND_DATASET_CREATE:
         return dataset_create(e, c, r);
-    case COMMAND_DATASET_MOVE:
-        return dataset_move(e, c, r);
+    case COMMAND_DATASET_UPDATE:
+        return dataset_update(e, c, r);
     case COMMAND_DATASET_DELETE:
         return dataset_delete(e, c, r);
     case COMMAND_CONTAINER_CREATE:

@@ -13,6 +13,7 @@ static const char *const step_names[STEP_MAX] = {
     [STEP_SEND] = "send",
     [STEP_RELEASE] = "release",
     [STEP_PRUNE] = "prune",
+    [STEP_GROW] = "grow",
     [STEP_DROP] = "drop",
     [STEP_DESTROY] = "destroy",
     [STEP_FORBID] = "forbid",

@@ -23,6 +23,7 @@ enum step_kind {
     STEP_SEND,
     STEP_RELEASE,
     STEP_PRUNE,
+    STEP_GROW, /* set the limit to maximum_size */
     STEP_DROP,
     STEP_DESTROY,
     STEP_FORBID, /* the mover must not take the transfer any more, and a running stream has ended */

@@ -222,9 +222,11 @@ static struct decision plan_owned(const struct dataset_view *v)
     if (!v->volume->mounted)
         return act(v, STEP_MOUNT);
     if (o->role == ROLE_SOURCE)
-        return plan_copy(v);
+        return plan_copy(v); /* the destination makes its volume with the new size */
     if (v->volume->n_snapshots || v->volume->partial)
         return act(v, STEP_PRUNE);
+    if (v->storage == STORAGE_LOCAL && v->volume->size && v->volume->size < o->maximum_size)
+        return act(v, STEP_GROW);
     return nothing();
 }
 

@@ -341,6 +341,26 @@ struct err *storage_promote(struct storage *s, const struct uuid *dataset, const
     return err_wrap(e, "dataset %s", UUID_STR(dataset));
 }
 
+static struct err *grow(struct storage *s, const struct uuid *dataset, uint64_t size, uint64_t epoch)
+{
+    struct volume_mark m;
+
+    if (!s->driver->limit)
+        return err_new(ERR_UNSUPPORTED, "backend %s cannot make a volume larger", s->driver->name);
+    TRY(read_mark(s, dataset, &m));
+    if (m.state != MARK_OWNED || m.epoch != epoch)
+        return err_new(ERR_CONFLICT, "this node does not own it at that epoch");
+    TRY(inspect_present(s, dataset));
+    TRY(round_size(s, &size));
+    return s->driver->limit(s->cookie, dataset, size);
+}
+
+struct err *storage_grow(struct storage *s, const struct uuid *dataset, uint64_t maximum_size,
+                         uint64_t epoch)
+{
+    return err_wrap(grow(s, dataset, maximum_size, epoch), "dataset %s", UUID_STR(dataset));
+}
+
 /* ---- mounting ---- */
 
 static struct err *mount_owned(struct storage *s, const struct uuid *dataset, uint64_t epoch)

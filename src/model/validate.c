@@ -234,16 +234,24 @@ static void check_node(struct check *c, const char *where, const json_t *v, void
     check_uuid_v4(c, where, v, to);
 }
 
-json_t *validate_dataset_update(const json_t *body, struct uuid *ret_primary)
+json_t *validate_dataset_update(const json_t *body, struct dataset **ret, bool *ret_has_metadata)
 {
-    static const struct field fields[] = {{"primary", false, check_node}};
-    struct uuid primary = UUID_NIL;
+    static const struct field fields[] = {
+        {"primary", false, check_primary},
+        {"metadata", false, check_metadata},
+        {"maximum_size", false, check_maximum_size},
+    };
+    struct dataset *d = dataset_new(UUID_NIL);
     struct check c = {0};
 
-    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &primary);
-    if (!c.errors)
-        *ret_primary = primary;
-    return c.errors;
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), d);
+    if (c.errors) {
+        dataset_free(d);
+        return c.errors;
+    }
+    *ret = d;
+    *ret_has_metadata = json_object_get(body, "metadata") != NULL;
+    return NULL;
 }
 
 /* Containers */

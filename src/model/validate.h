@@ -23,8 +23,8 @@
 /* The id is nil when the body names none. */
 json_t *validate_dataset_create(const json_t *body, struct dataset **ret)
     __attribute__((warn_unused_result));
-/* *ret_primary is nil when the body names none. */
-json_t *validate_dataset_update(const json_t *body, struct uuid *ret_primary)
+/* What the body names none of is nil, 0, or (metadata) told by *ret_has_metadata. */
+json_t *validate_dataset_update(const json_t *body, struct dataset **ret, bool *ret_has_metadata)
     __attribute__((warn_unused_result));
 json_t *validate_container_create(const json_t *body, struct container **ret)
     __attribute__((warn_unused_result));

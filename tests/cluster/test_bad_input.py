@@ -110,7 +110,7 @@ BODIES = {
     "move: a list": (DATASETS + "/{id}", b"[]", NO_MATCH, "object"),
     "move: no JSON": (DATASETS + "/{id}", b"{", NO_JSON, "line 1"),
     "move: wrong type": (DATASETS + "/{id}", b'{"primary": true}', NO_MATCH, "primary"),
-    "move: unknown key": (DATASETS + "/{id}", dataset_body(maximum_size=67108864), NO_MATCH, "maximum_size"),
+    "move: unknown key": (DATASETS + "/{id}", dataset_body(deleted=False), NO_MATCH, "deleted"),
     "container: missing": (CONTAINERS, b"{}", NO_MATCH, "image"),
     "container: unknown": (CONTAINERS, container_body(privileged=True), NO_MATCH, "privileged"),
     "container: name": (CONTAINERS, container_body(name="../x"), NO_MATCH, "name"),

@@ -62,6 +62,38 @@ def test_no_purge(service):
     assert [d["deleted"] for d in get(service, DATASETS).json() if d["dataset_id"] == one] == [True]
 
 
+# --- update -----------------------------------------------------------------------------------------------------------
+
+MIB64 = 67108864
+SHRINKS = "The maximum_size of a dataset can only grow, and only when it had one."
+
+
+def update(service, one, body):
+    answer = service.call("POST", f"{DATASETS}/{one}", body)
+    return answer.json() if answer.status == 200 else (answer.status, answer.json()["description"])
+
+
+def test_update(service):
+    one = create(service, maximum_size=MIB64, metadata={"name": "a", "b": "c"})
+    was = update(service, one, {})
+    assert update(service, one, {"metadata": {"name": "z"}}) == {**was, "metadata": {"name": "z"}}
+    assert update(service, one, {"metadata": {}, "primary": B}) == {**was, "metadata": {}, "primary": B}
+    assert update(service, one, {"maximum_size": 2 * MIB64})["maximum_size"] == 2 * MIB64
+    for same in ({"maximum_size": 2 * MIB64}, {"maximum_size": None}, {"primary": B}, {"metadata": {}}):
+        tag = get(service, DATASETS).headers["X-Configuration-Tag"]
+        assert update(service, one, same) == {**was, "metadata": {}, "primary": B, "maximum_size": 2 * MIB64}
+        assert get(service, DATASETS).headers["X-Configuration-Tag"] == tag
+    # All or nothing.
+    assert update(service, one, {"maximum_size": MIB64, "primary": A, "metadata": {"x": "y"}}) == (400, SHRINKS)
+    assert update(service, one, {})["primary"] == B
+    assert update(service, create(service), {"maximum_size": MIB64}) == (400, SHRINKS)
+    service.stop()
+    service.start()
+    assert update(service, one, {}) == {**was, "metadata": {}, "primary": B, "maximum_size": 2 * MIB64}
+    service.call("DELETE", f"{DATASETS}/{one}")
+    assert update(service, one, {"metadata": {}}) == (405, "The dataset has been deleted.")
+
+
 # --- pages and filters ------------------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,15 @@ def test_content_type_does_not_matter(service, kind):
     expect(service, "POST", DATASETS, {"primary": A}, 201, ..., headers)
 
 
+UPDATE_400 = [{"primary": "x"}, {"primary": None}, {"dataset_id": A}, {"deleted": True}, {"metadata": None}, {"metadata": {"a": 1}},
+              {"maximum_size": MIB64 + 1}, {"maximum_size": "1"}, {"maximum_size": 1.5}, [], {"x": 1}]
+
+
+@pytest.mark.parametrize("body", UPDATE_400)
+def test_update_schema(service, body):
+    assert expect(service, "POST", f"{DATASETS}/{NONE}", body, 400, ...).json()["description"] == MISMATCH
+
+
 # --- conditions -------------------------------------------------------------------------------------------------------
 
 CONDITION = "X-If-Configuration-Matches"

@@ -139,10 +139,11 @@ static void check_lease(const struct lease_request *request)
 
 static void check_body(uint8_t request, const json_t *body)
 {
-    struct dataset *d = NULL;
+    struct dataset *d = NULL, *update = NULL;
     struct container *c = NULL;
     struct lease_request l;
     struct uuid node;
+    bool has_metadata;
     json_t *errors;
 
     switch (request) {
@@ -150,7 +151,8 @@ static void check_body(uint8_t request, const json_t *body)
         errors = validate_dataset_create(body, &d);
         break;
     case 'u':
-        errors = validate_dataset_update(body, &node);
+        errors = validate_dataset_update(body, &update, &has_metadata);
+        dataset_free(update);
         break;
     case 'c':
         errors = validate_container_create(body, &c);

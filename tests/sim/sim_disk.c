@@ -397,6 +397,8 @@ struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, uns
         return release(s, ev, host, d);
     case STEP_PRUNE:
         return prune(ev, v);
+    case STEP_GROW: /* volumes have no sizes here */
+        return NULL;
     case STEP_DROP:
     case STEP_DESTROY:
         return drop(s, ev, host, d, ev->step.kind == STEP_DESTROY);

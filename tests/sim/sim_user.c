@@ -75,7 +75,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
     if (ds->busy && (!ds->exists || ds->container_exists || what >= 60))
         return false;
     if (ds->busy) {
-        cmd->kind = COMMAND_DATASET_MOVE; /* on top of what is not answered yet */
+        cmd->kind = COMMAND_DATASET_UPDATE; /* on top of what is not answered yet */
         return true;
     }
     if (!ds->exists) {
@@ -96,7 +96,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->kind = COMMAND_CONTAINER_CREATE;
         cmd->container = new_container(s, d, now && what < 32 ? &now->primary : &cmd->node, r);
     } else if (what < 72) {
-        cmd->kind = ds->container_exists ? COMMAND_CONTAINER_MOVE : COMMAND_DATASET_MOVE;
+        cmd->kind = ds->container_exists ? COMMAND_CONTAINER_MOVE : COMMAND_DATASET_UPDATE;
         s->result->moves++;
     } else if (what < 82) {
         choose_lease(s, ds, cmd, mine, r);
@@ -109,7 +109,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->kind = COMMAND_DATASET_DELETE;
         cmd->purge = random_below(r, 2);
     } else {
-        cmd->kind = COMMAND_DATASET_MOVE; /* refused while a container uses it */
+        cmd->kind = COMMAND_DATASET_UPDATE; /* refused while a container uses it */
     }
     if (cmd->kind == COMMAND_CONTAINER_DELETE)
         ds->container_exists = false; /* unless it is answered that it is still there */
@@ -271,7 +271,7 @@ static void reply_for_dataset(struct sim *s, const struct sim_command *c, enum r
         if (ok)
             d->lease = (struct sim_lease){true, c->node, c->until_us};
         break;
-    case COMMAND_DATASET_MOVE:
+    case COMMAND_DATASET_UPDATE:
         return; /* does not make it busy */
     default:
         break;

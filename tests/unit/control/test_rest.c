@@ -135,7 +135,7 @@ static void test_bad_requests(void **state)
         {"POST", CD, "{\"maximum_size\":1000}", 400, NO_MATCH "\"\\\"primary\\\" is required\",\""},
         {"POST", CD, "{\"primary\":\"" A "\",\"deleted\":false}", 400,
          NO_MATCH "\"\\\"deleted\\\" cannot"},
-        {"POST", CD "/" D9, "{\"metadata\":{}}", 400, NO_MATCH "\"\\\"metadata\\\" is not"},
+        {"POST", CD "/" D9, "{\"deleted\":true}", 400, NO_MATCH "\"\\\"deleted\\\" is not"},
         {"POST", CC, "{}", 400, NO_MATCH},
         {"POST", CC "/none", "{}", 400, NO_MATCH "\"\\\"node_uuid\\\" is required\"]}"},
         {"POST", CL, "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\"}", 400,

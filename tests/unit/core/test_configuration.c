@@ -349,7 +349,7 @@ static void follow_the_data(struct fake *f, unsigned char first, unsigned char s
     struct dataset *old = dataset_copy(f->stored);
     uint64_t old_revision = f->revision;
     assert_int_equal(
-        run(f, (struct command){.kind = COMMAND_DATASET_MOVE, .dataset_id = D, .node = id(2)}),
+        run(f, (struct command){.kind = COMMAND_DATASET_UPDATE, .dataset_id = D, .node = id(2)}),
         RESULT_OK);
     assert_true(f->reports[2].volume.mounted);
     assert_false(f->reports[1].volume.present);

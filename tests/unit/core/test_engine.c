@@ -84,7 +84,7 @@ static void test_a_failed_commit_changes_nothing(void **state)
     assert_string_equal(before, after);
     assert_int_equal(create(e, 10, NULL, NULL), RESULT_CREATED);
     assert_non_null(engine_dataset(e, &ten));
-    struct command move = {.kind = COMMAND_DATASET_MOVE, .dataset_id = ten, .node = id(2)};
+    struct command move = {.kind = COMMAND_DATASET_UPDATE, .dataset_id = ten, .node = id(2)};
     assert_int_equal(run(e, move, "disk full"), RESULT_STORE_FAILED);
     struct uuid one = id(1), two = id(2);
     assert_true(uuid_eq(&engine_dataset(e, &ten)->primary, &one));
@@ -98,7 +98,7 @@ static void test_not_found(void **state)
     static const struct {
         enum command_kind kind;
         enum result_code code;
-    } cases[] = {{COMMAND_DATASET_MOVE, RESULT_DATASET_NOT_FOUND},
+    } cases[] = {{COMMAND_DATASET_UPDATE, RESULT_DATASET_NOT_FOUND},
                  {COMMAND_DATASET_DELETE, RESULT_DATASET_NOT_FOUND},
                  {COMMAND_CONTAINER_MOVE, RESULT_CONTAINER_NOT_FOUND},
                  {COMMAND_CONTAINER_DELETE, RESULT_CONTAINER_NOT_FOUND},

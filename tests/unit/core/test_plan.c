@@ -25,6 +25,7 @@ struct dataset_case {
     enum mark_state mark;
     uint64_t mark_epoch, mark_transfer;
     const char *mark_snapshot;
+    uint64_t size, wanted_size;
     const char *snapshots[3];
     uint64_t announced, final_sent, gone;
     bool long_ago; /* the final one was sent */
@@ -56,6 +57,20 @@ static const struct dataset_case cases[] = {
      .step = STEP_PRUNE},
     {"old snapshots", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .snapshots = {"t4-1"},
      .step = STEP_PRUNE},
+    {"grown", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .size = 64, .wanted_size = 128,
+     .step = STEP_GROW},
+    {"grown, not live", .role = ROLE_OWNER, .epoch = 5, .born = true, .not_live = true, OWNED(5), .mounted = true,
+     .size = 64, .wanted_size = 128, .step = STEP_GROW},
+    {"grown already", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .size = 128,
+     .wanted_size = 128, .step = WAIT},
+    {"larger than wanted: rounded up, or not known", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5),
+     .mounted = true, .size = 192, .wanted_size = 128, .step = WAIT},
+    {"no limit here", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .wanted_size = 128,
+     .step = WAIT},
+    {"attachable: as large as it was made", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true,
+     .attached = true, .size = 64, .wanted_size = 128, .storage = STORAGE_ATTACHABLE, .step = WAIT},
+    {"grown while it is copied: by the destination", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5),
+     .mounted = true, .size = 64, .wanted_size = 128, .step = STEP_SNAPSHOT, .snapshot = "t9-1"},
     /* Lost data are never replaced. */
     {"lost, with the mark", .role = ROLE_OWNER, .epoch = 5, .born = true, .mark = MARK_OWNED, .mark_epoch = 5,
      .step = WAIT, .reason = REASON_DATA_MISSING},
@@ -154,6 +169,7 @@ static void check_dataset(const struct dataset_case *c)
                       .base = (char *)c->base,
                       .transfer = c->transfer,
                       .number = c->number,
+                      .maximum_size = c->wanted_size,
                       .peer_host = (char *)"192.0.2.1",
                       .peer_port = 4525};
     char snapshots[3][SNAPSHOT_NAME_SIZE] = {{0}};
@@ -161,6 +177,7 @@ static void check_dataset(const struct dataset_case *c)
                              .attached = c->attached,
                              .mounted = c->mounted,
                              .partial = c->partial,
+                             .size = c->size,
                              .mark = {.state = c->mark, .epoch = c->mark_epoch, .transfer = c->mark_transfer},
                              .snapshots = snapshots};
     struct copy_progress copy = {.final_sent = c->final_sent, .again_us = c->long_ago ? 1 : 2};

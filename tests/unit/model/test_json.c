@@ -154,9 +154,10 @@ static json_t *validate(enum schema schema, const char *body, json_t **ret_objec
 {
     CLEANUP(json_decrefp) json_t *v = parse(body);
     struct container *c = NULL;
-    struct dataset *d = NULL;
+    struct dataset *d = NULL, *update = NULL;
     struct lease_request l = {0};
     struct uuid u = UUID_NIL;
+    bool has_metadata;
     json_t *errors = NULL;
 
     *ret_object = NULL;
@@ -165,7 +166,9 @@ static json_t *validate(enum schema schema, const char *body, json_t **ret_objec
         errors = validate_dataset_create(v, &d);
         break;
     case DATASET_UPDATE:
-        errors = validate_dataset_update(v, &u);
+        errors = validate_dataset_update(v, &update, &has_metadata);
+        u = update ? update->primary : u;
+        dataset_free(update);
         break;
     case CONTAINER:
         errors = validate_container_create(v, &c);
@@ -295,7 +298,9 @@ static void test_refused(void **state)
         {DATASET, "{\"primary\":\"" A "\",\"metadata\":{\"k\":1}}", "\"metadata.k\" must be a text",
          1},
         {DATASET_UPDATE, "{\"primary\":null}", "\"primary\" must be", 1},
-        {DATASET_UPDATE, "{\"primary\":\"" A "\",\"maximum_size\":67108864}", "not a known key", 1},
+        {DATASET_UPDATE, "{\"primary\":\"" A "\",\"dataset_id\":\"" D1 "\"}", "not a known key", 1},
+        {DATASET_UPDATE, "{\"deleted\":false,\"maximum_size\":67108865}", "", 2},
+        {DATASET_UPDATE, "{\"metadata\":null}", "\"metadata\" must be", 1},
         {CONTAINER_UPDATE, "{}", "\"node_uuid\" is required", 1},
         {CONTAINER, "{}", "\"node_uuid\" is required", 3},
         {CONTAINER, "{" C ",\"running\":true}", "\"running\" is not a known", 1},

@@ -599,13 +599,18 @@ static json_t *validate(enum what what, const json_t *body, bool update)
     struct container *c = NULL;
     struct lease_request l;
     struct uuid u;
+    bool has_metadata;
     json_t *errors;
 
     if (what == LEASE)
         return validate_lease(body, &l);
+    if (update && what == DATASET) {
+        errors = validate_dataset_update(body, &d, &has_metadata);
+        dataset_free(d);
+        return errors;
+    }
     if (update)
-        return what == DATASET ? validate_dataset_update(body, &u)
-                               : validate_container_update(body, &u);
+        return validate_container_update(body, &u);
     if (what == DATASET)
         errors = validate_dataset_create(body, &d);
     else
