@@ -17,6 +17,9 @@
 #define APPLICATION_ID 0x464c4b52 /* "FLKR", in the file's header */
 #define SCHEMA_VERSION 2 /* 1: without checksum, maybe without generations */
 #define LOCK_NAME "lock"
+/* Of SQLite's page cache. The check at the start looks up every record in the index of the keys, in no order. */
+#define CHECK_CACHE "PRAGMA cache_size=-65536"
+#define USUAL_CACHE "PRAGMA cache_size=-2000; PRAGMA shrink_memory"
 
 struct sqlite_store {
     struct store base;
@@ -748,7 +751,9 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
                        " was there; restore it from a backup, or remove the file " MARK_NAME
                        " beside it to begin anew (flocker-control(8), \"THE STORE\")",
                        s->path, UUID_STR(&m->store), m->revision);
+    TRY(run(s, CHECK_CACHE, "open"));
     TRY(check_pages(s));
+    TRY(run(s, USUAL_CACHE, "open"));
     TRY(run(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "open"));
     TRY(query_number(s, "SELECT journal_mode = 'wal' FROM pragma_journal_mode", &wal));
     if (!wal)

@@ -7,6 +7,7 @@
 
 #include "base/str.h"
 #include "model/record.h"
+#include "model/record_quick.h"
 
 #define A "3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f"
 #define B "8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11"
@@ -106,6 +107,92 @@ static void test_dataset(void **state)
     struct dataset *d = full_dataset();
     d->transfer.phase = TRANSFER_COPY;
     round_trip_dataset(d);
+}
+
+/* As most datasets are. */
+static struct dataset *plain_dataset(void)
+{
+    struct dataset *d = dataset_new(id(D1));
+    struct metadata_entry entries[] = {{(char *)"name", (char *)"db ~1"}, {(char *)"", (char *)""}};
+    struct uuid a = id(A), b = id(B);
+
+    d->revision = 900719925474099312;
+    d->primary = d->owner = a;
+    d->maximum_size = 1u << 30;
+    metadata_copy(&d->metadata, &(struct metadata){entries, 2});
+    d->epoch = d->number = 12;
+    d->born = d->purge = true;
+    d->base = xstrdup("final-7");
+    dataset_add_holder(d, &a);
+    dataset_add_holder(d, &b);
+    return d;
+}
+
+static bool is_quick(struct dataset *d)
+{
+    CLEANUP_FREE char *text = record_dataset_encode(d);
+    struct dataset *back = record_dataset_quick(text, strlen(text));
+    bool quick = back != NULL;
+
+    if (quick)
+        assert_dataset_equal(d, back);
+    dataset_free(back);
+    dataset_free(d);
+    return quick;
+}
+
+static void test_quick(void **state)
+{
+    assert_true(is_quick(plain_dataset()));
+    assert_true(is_quick(dataset_new(id(D1))));
+    assert_false(is_quick(full_dataset()));
+}
+
+/* Whatever the quick reader accepts, the full one reads the same. */
+static void compare_readers(const char *text, size_t n, unsigned *accepted)
+{
+    struct dataset *quick = record_dataset_quick(text, n), *full = NULL;
+
+    if (!quick)
+        return;
+    ++*accepted;
+    struct err *e = record_dataset_full(text, n, &full);
+    if (e)
+        fail_msg("only the quick reader accepts %.*s: %s", (int)n, text, e->text);
+    assert_dataset_equal(quick, full);
+    dataset_free(quick);
+    dataset_free(full);
+}
+
+static void test_quick_reads_what_the_full_reads(void **state)
+{
+    static const char others[] = "0189af\"\\{}[],:-. ntE\t\x7f\xc3";
+    struct dataset *d = plain_dataset();
+    CLEANUP_FREE char *text = record_dataset_encode(d);
+    size_t n = strlen(text);
+    CLEANUP_FREE char *copy = xmalloc(n + 2);
+    unsigned accepted = 0;
+
+    dataset_free(d);
+    for (size_t i = 0; i <= n; i++) {
+        compare_readers(text, i, &accepted);
+        for (size_t k = 0; k < sizeof(others); k++) { /* with the NUL */
+            memcpy(copy, text, n + 1);
+            if (i < n)
+                copy[i] = others[k];
+            compare_readers(copy, n, &accepted);
+            memmove(copy + i + 1, text + i, n - i + 1);
+            memcpy(copy, text, i);
+            copy[i] = others[k];
+            compare_readers(copy, n + 1, &accepted);
+        }
+        memmove(copy, text, i);
+        if (i < n) {
+            memcpy(copy + i, text + i + 1, n - i);
+            compare_readers(copy, n - 1, &accepted);
+        }
+    }
+    assert_true(accepted > 1000);
 }
 
 static struct container *full_container(void)
@@ -319,6 +406,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dataset),   cmocka_unit_test(test_container),
+        cmocka_unit_test(test_quick),     cmocka_unit_test(test_quick_reads_what_the_full_reads),
         cmocka_unit_test(test_lease),     cmocka_unit_test(test_not_encodable),
         cmocka_unit_test(test_corrupt),   cmocka_unit_test(test_corrupt_container),
         cmocka_unit_test(test_truncated),
