@@ -124,6 +124,22 @@ static json_t *dataset_object(const struct dataset *d)
     return parse(s.data);
 }
 
+/* Our writer writes what jansson's would. */
+static void test_append(void **state)
+{
+    static const char *const texts[] = {
+        "null", "true", "false", "0", "-1", "9223372036854775807", "-9223372036854775808", "1.5", "-1e-7", "[]", "{}",
+        "[[],{},[1,[2,3]],{\"a\":[]}]", "{\"z\":1,\"a\":{\"b\":null},\"\":\"\"}",
+        "\"\\b\\n\\f\\r\\t\\u0001\\\"\\\\/\\u00e9\\ud83d\\ude00\\u007f\""};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        json_t *v = parse(texts[i]);
+        char *expected = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        assert_json(v, expected);
+        free(expected);
+    }
+}
+
 static void test_string(void **state)
 {
     static const char *const texts[] = {"",
@@ -531,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_container_limits),
         cmocka_unit_test(test_many_errors),
         cmocka_unit_test(test_lease_and_reason),
+        cmocka_unit_test(test_append),
         cmocka_unit_test(test_string),
     };
 
