@@ -1,9 +1,11 @@
 /* Many agents in one process: each has a certificate, a connection and a session of its own, and says at once that what it
  * is told to do is done. Answers the commands on standard input:
  *
- *   count    one JSON object: sessions, orders and messages since the last count, and how many agents got any
+ *   count    one JSON object: sessions; orders and messages (but pongs) since the last count, and how many agents
+ *            got any
  *   quit */
 #include "base/log.h"
+#include "base/now.h"
 #include "base/options.h"
 #include "base/str.h"
 #include "cli/ca_x509.h"
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 #define CONNECTING_MAX 64 /* handshakes at once */
+#define PING_PERIOD 60    /* seconds; as agents do */
 
 struct options {
     const char *certificates, *trace;
@@ -46,6 +49,8 @@ struct agents {
     struct uuid era;
     FILE *trace;
     struct watch *input;
+    struct timer ping;
+    long pinged;
     struct err *err;
 };
 
@@ -197,6 +202,9 @@ static void take_message(struct agent *a, const struct control_message *m)
     case CONTROL_MESSAGE_REFUSED:
         give_up(a->all, err_new(ERR_DENIED, "a session is refused: %s", m->text));
         break;
+    case CONTROL_MESSAGE_PING:
+        send_message(a, &(struct agent_message){.kind = AGENT_MESSAGE_PONG, .counter = m->counter});
+        break;
     default:
         break;
     }
@@ -208,8 +216,10 @@ static void on_message(struct grpc_stream *stream, const uint8_t *bytes, size_t 
     CLEANUP_CONTROL_MESSAGE struct control_message m = {.kind = CONTROL_MESSAGE_PING};
     struct err *e = codec_control_decode(bytes, n, &m);
 
-    a->woken = true;
-    a->all->messages++;
+    if (e || m.kind != CONTROL_MESSAGE_PONG) {
+        a->woken = true;
+        a->all->messages++;
+    }
     if (e) {
         m = (struct control_message){.kind = CONTROL_MESSAGE_PING};
         give_up(a->all, e);
@@ -293,6 +303,20 @@ static void connect_more(struct agents *all)
     }
 }
 
+/* Each second those that are due. */
+static void ping_some(void *cookie)
+{
+    struct agents *all = cookie;
+    struct agent_message m = {.kind = AGENT_MESSAGE_PING, .counter = 1};
+
+    timer_set(&all->ping, now_os().mono_us + USEC_PER_SEC);
+    for (long n = all->o->agents / PING_PERIOD + 1; n > 0; n--) {
+        struct agent *a = &all->list[all->pinged++ % all->o->agents];
+        if (a->stream)
+            send_message(a, &m);
+    }
+}
+
 static void print_count(struct agents *all)
 {
     long woken = 0;
@@ -336,6 +360,8 @@ static struct err *start(struct agents *all)
     all->list = xcalloc((size_t)all->o->agents, sizeof(*all->list));
     all->trace = all->o->trace ? fopen(all->o->trace, "we") : NULL;
     TRY(watch_new(all->loop, STDIN_FILENO, WATCH_READ, on_input, all, &all->input));
+    timer_init(&all->ping, all->loop, ping_some, all);
+    timer_set(&all->ping, 0);
     connect_more(all);
     return loop_run(all->loop);
 }
