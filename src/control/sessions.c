@@ -7,6 +7,7 @@
 #include "proto/codec.h"
 
 #include <uthash.h>
+#include <utlist.h>
 
 /* A session that says nothing for this long is ended: its agent sends a ping every 60 s. */
 #define SILENCE_US (100 * USEC_PER_SEC)
@@ -21,12 +22,14 @@ struct session {
     struct grpc_stream *stream;
     struct outbox *outbox;
     struct uuid node; /* by certificate */
+    struct session *prev_of_node, *next_of_node; /* greeted sessions of the same node */
     bool greeted;     /* its hello was taken */
     struct uuid era;
     uint64_t heard_us;
     uint64_t probe_us; /* must have said something by then; 0 = not probed */
     struct timer probe;
     UT_hash_handle hh;
+    UT_hash_handle node_hh; /* of the first in the list of its node */
 };
 
 struct sessions {
@@ -34,6 +37,7 @@ struct sessions {
     struct engine *engine;
     struct grpc_server *server;
     struct session *by_id;
+    struct session *by_node; /* the first of each node's list */
     uint64_t next_id;
     struct timer sweep; /* set while there are sessions */
 };
@@ -113,13 +117,41 @@ static void on_open(struct grpc_stream *stream)
     s->node = id.node;
 }
 
+static struct session *first_of_node(const struct sessions *all, const struct uuid *node)
+{
+    struct session *s;
+
+    HASH_FIND(node_hh, all->by_node, node, sizeof(*node), s);
+    return s;
+}
+
+static void join_node(struct session *s)
+{
+    struct session *first = first_of_node(s->all, &s->node);
+
+    s->greeted = true;
+    if (first)
+        HASH_DELETE(node_hh, s->all->by_node, first);
+    DL_PREPEND2(first, s, prev_of_node, next_of_node);
+    HASH_ADD(node_hh, s->all->by_node, node, sizeof(s->node), first);
+}
+
+static void leave_node(struct session *s)
+{
+    struct session *first = first_of_node(s->all, &s->node);
+
+    HASH_DELETE(node_hh, s->all->by_node, first);
+    DL_DELETE2(first, s, prev_of_node, next_of_node);
+    if (first)
+        HASH_ADD(node_hh, s->all->by_node, node, sizeof(first->node), first);
+}
+
 /* Another machine, or the same after a reboot? The older session must show that it is alive. */
 static void probe_older(struct session *s)
 {
-    for (struct session *o = s->all->by_id; o; o = o->hh.next) {
+    for (struct session *o = first_of_node(s->all, &s->node); o; o = o->next_of_node) {
         struct control_message m = {.kind = CONTROL_MESSAGE_PING};
-        if (o == s || !o->greeted || !uuid_eq(&o->node, &s->node) || uuid_eq(&o->era, &s->era) ||
-            o->probe_us)
+        if (o == s || uuid_eq(&o->era, &s->era) || o->probe_us)
             continue;
         o->probe_us = now_os().mono_us + PROBE_US;
         timer_set(&o->probe, o->probe_us);
@@ -135,8 +167,8 @@ static void take_hello(struct session *s, const struct hello *h)
         refuse(s, text);
         return;
     }
-    s->greeted = true;
     s->era = h->era;
+    join_node(s);
     probe_older(s);
     log_info("node %s (%s, %s, backend %s) connected", UUID_STR(&h->node), h->host, h->version,
              h->backend);
@@ -222,8 +254,10 @@ static void on_closed(struct grpc_stream *stream, enum grpc_status status, const
              text);
     HASH_DEL(s->all->by_id, s);
     timer_cancel(&s->probe);
-    if (s->greeted)
+    if (s->greeted) {
+        leave_node(s);
         engine_session_closed(s->all->engine, now_os(), s->id);
+    }
     outbox_free(s->outbox);
     free(s);
 }
