@@ -166,7 +166,8 @@ void quota_remove(const struct pool *p, uint64_t group)
         rc = remove_group(p, group);
     }
     if (rc && rc != -ENOENT)
-        log_warning("the quota group %" PRIu64 " of a removed dataset is left in the btrfs pool %s: %s",
+        log_warning("the quota group %" PRIu64
+                    " of a removed dataset is left in the btrfs pool %s: %s",
                     (uint64_t)(group & (LEVEL_1 - 1)), p->path, strerrordesc_np(-rc));
 }
 

@@ -52,7 +52,10 @@ struct call {
     enum object object;
 };
 
-#define CALL(name, object) {SYS_##name, #name, OBJECT_##object}
+#define CALL(name, object)                                                                         \
+    {                                                                                              \
+        SYS_##name, #name, OBJECT_##object                                                         \
+    }
 static const struct call calls[] = {
     CALL(openat, PATH_AT),
     CALL(write, FD),
@@ -121,10 +124,18 @@ static const struct call calls[] = {
 
 /* Questions; every other ioctl counts. */
 static const unsigned long questions[] = {
-    BTRFS_IOC_FS_INFO,         BTRFS_IOC_INO_LOOKUP, BTRFS_IOC_INO_LOOKUP_USER,
-    BTRFS_IOC_TREE_SEARCH,     BTRFS_IOC_TREE_SEARCH_V2, BTRFS_IOC_GET_SUBVOL_INFO,
-    BTRFS_IOC_SUBVOL_GETFLAGS, BTRFS_IOC_WAIT_SYNC,  LOOP_GET_STATUS64,
-    FIONREAD,                  FIONBIO,              TCGETS,
+    BTRFS_IOC_FS_INFO,
+    BTRFS_IOC_INO_LOOKUP,
+    BTRFS_IOC_INO_LOOKUP_USER,
+    BTRFS_IOC_TREE_SEARCH,
+    BTRFS_IOC_TREE_SEARCH_V2,
+    BTRFS_IOC_GET_SUBVOL_INFO,
+    BTRFS_IOC_SUBVOL_GETFLAGS,
+    BTRFS_IOC_WAIT_SYNC,
+    LOOP_GET_STATUS64,
+    FIONREAD,
+    FIONBIO,
+    TCGETS,
 };
 
 struct tracer {
