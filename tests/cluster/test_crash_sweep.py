@@ -39,7 +39,7 @@ COUNT = ("trap 'exit 0' TERM; n=$(tail -n 1 /data/log 2>/dev/null); n=${n:-0}; "
 POINT = os.environ.get("FLOCKER_SWEEP_POINT")
 SEED = int(os.environ.get("FLOCKER_SWEEP_SEED", random.SystemRandom().randrange(1 << 32)))
 QUIET = 0.3         # seconds without a counted call, and done as seen from outside: the operation is over
-NOT_REACHED = 0.15  # the share of points that may come to nothing, because a run made fewer calls than the one counted
+NOT_REACHED = 0.1   # the share of points that may come to nothing, because a run made fewer calls than the one counted
 AGAIN = 20          # calls after a start among which a second kill is
 AGAIN_SHARE = 0.3   # of the points
 UNHEARD = (OSError, http.client.HTTPException)
@@ -555,7 +555,8 @@ def test_crash_sweep(make_cluster, kind):
         return
     lives = -(-(full if FULL else usual) // len(operations))
     sweep.run({o: spread(generator, counts, o, lives) for o in operations})
-    assert sweep.missed <= NOT_REACHED * (sweep.missed + sweep.reached), "too many points were not reached"
+    say(f"{sweep.reached} points, {sweep.missed} not reached")
+    assert sweep.missed <= 2 + NOT_REACHED * sweep.reached, "too many points were not reached"
     if backend == "btrfs":
         check_stale_groups(cluster)
     assert rows_at_rest(cluster) == []
