@@ -37,8 +37,11 @@ def pytest_sessionstart():
 
 
 def pytest_collection_modifyitems(items):
-    # Modules with containers take longest. When several modules run at a time, none of these is left for the end.
-    items.sort(key=lambda item: "cluster" not in item.fixturenames or not item.module.CLUSTER.get("docker"))
+    # Modules with containers, and those that say so, take longest. When several modules run at a time, none of these is
+    # left for the end.
+    def is_long(item):
+        return getattr(item.module, "LONG", False) or ("cluster" in item.fixturenames and item.module.CLUSTER.get("docker"))
+    items.sort(key=lambda item: not is_long(item))
 
 
 def pytest_generate_tests(metafunc):

@@ -30,6 +30,7 @@ from lab import CHECKOUT, ApiError, WaitTimeout, wait_until
 from volumes import (POOL, Guard, container_state, digest, fill, host_pid, inside, is_mounted, mount_points, pool, state,
                      volume)
 
+LONG = True
 KILLAT = os.path.join(CHECKOUT, "build", "tests", "killat")
 HOSTS = ["h1", "h2"]
 EVERYWHERE = HOSTS + ["control"]
