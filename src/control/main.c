@@ -16,6 +16,7 @@
 #include "store/writer.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
@@ -388,9 +389,22 @@ static void finish(struct control *c)
     loop_free(c->loop);
 }
 
+/* A connection is an open file, and there are as many as clients and agents. */
+static void allow_many_files(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+        return;
+    r.rlim_cur = r.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &r);
+}
+
 static int run(const struct options *o)
 {
     struct control c = {0};
+
+    allow_many_files();
     struct err *e = start(&c, o);
 
     if (!e)

@@ -7,6 +7,7 @@
 /* Commands */
 
 #define CONDITION "X-If-Configuration-Matches"
+#define CHANGE_US (30 * USEC_PER_SEC) /* for a change to become durable */
 
 static void respond_mismatch(struct http_request *r, const char *current)
 {
@@ -53,6 +54,23 @@ static void note(const struct http_request *r, const struct command *c)
     call_note(r, object, node);
 }
 
+/* Whoever asked is not left without an answer for ever. The command stays: its result is only not told
+ * any more. */
+static void answer_late(void *cookie)
+{
+    struct rest *rest = cookie;
+    uint64_t now_us = now_os().mono_us;
+
+    for (struct pending *p = rest->pending; p; p = p->hh.next) {
+        if (p->due_us > now_us) {
+            timer_set(&rest->late, p->due_us);
+            return;
+        }
+        if (p->request)
+            respond_error(steal(&p->request), REST_ERROR_STORE_LATE);
+    }
+}
+
 static void hand_over(struct rest *rest, struct pending *p, struct command *c)
 {
     p->command = c->id = ++rest->last_command;
@@ -60,6 +78,9 @@ static void hand_over(struct rest *rest, struct pending *p, struct command *c)
     note(p->request, c);
     c->tags = p->tags;
     c->n_tags = p->n_tags;
+    p->due_us = now_os().mono_us + rest->config.change_us;
+    if (!timer_is_set(&rest->late))
+        timer_set(&rest->late, p->due_us);
     HASH_ADD(hh, rest->pending, command, sizeof(p->command), p);
     rest->config.submit(rest->config.cookie, c); /* `p` may be gone after this */
 }
@@ -167,7 +188,10 @@ void rest_reply(struct rest *rest, uint64_t command, const struct command_result
     HASH_FIND(hh, rest->pending, &command, sizeof(command), p);
     if (!p)
         return;
-    if (result->code == RESULT_OK || result->code == RESULT_CREATED)
+    if (!p->request)
+        log_warning("a change was answered as too late, and has been %s now",
+                    result->code == RESULT_STORE_FAILED ? "refused by the store" : "decided");
+    else if (result->code == RESULT_OK || result->code == RESULT_CREATED)
         respond_result(p, result);
     else
         respond_refusal(p->request, result);
@@ -195,7 +219,7 @@ void get_version(struct rest *rest, struct http_request *r, const char *param)
 /* What the routes of one kind have in common. */
 #define LISTING REST_BIT(BAD_PARAMETER)
 #define BODY (REST_BIT(NOT_JSON) | REST_BIT(SCHEMA))
-#define CHANGE (REST_BIT(STORE_FAILED) | REST_BIT(ENDING))
+#define CHANGE (REST_BIT(STORE_FAILED) | REST_BIT(STORE_LATE) | REST_BIT(ENDING))
 #define CONDITIONAL (CHANGE | REST_BIT(TAG_MISMATCH))
 #define DATASET REST_BIT(DATASET_NOT_FOUND)
 #define CONTAINER REST_BIT(CONTAINER_NOT_FOUND)
@@ -357,6 +381,9 @@ struct rest *rest_new(const struct rest_config *config)
     rest->config = *config;
     rest->started_wall_us = now_os().wall_us;
     rest->instance = random_next(&random);
+    if (!rest->config.change_us)
+        rest->config.change_us = CHANGE_US;
+    timer_init(&rest->late, config->loop, answer_late, rest);
     rest->counts = xcalloc(rest_n_routes + 1, sizeof(*rest->counts));
     return rest;
 }
@@ -373,8 +400,10 @@ struct rest *rest_free(struct rest *rest)
     if (!rest)
         return NULL;
     events_free(rest);
+    timer_cancel(&rest->late);
     HASH_ITER (hh, rest->pending, p, next) {
-        respond_error(p->request, REST_ERROR_ENDING);
+        if (p->request)
+            respond_error(p->request, REST_ERROR_ENDING);
         pending_free(rest, p);
     }
     document_unref(rest->datasets);

@@ -26,7 +26,8 @@ struct document *document_unref(struct document *d); /* accepts NULL; returns NU
 struct pending {
     uint64_t command;
     enum command_kind kind;
-    struct http_request *request;
+    struct http_request *request; /* NULL: it was answered, for the disk was too late */
+    uint64_t due_us;
     const char **tags; /* of X-If-Configuration-Matches; the strings are the request's */
     size_t n_tags;
     UT_hash_handle hh;
@@ -101,7 +102,8 @@ struct rest {
     struct rest_config config;
     struct http_server *server; /* NULL = not told */
     uint64_t last_command;
-    struct pending *pending;
+    struct pending *pending; /* in the order of their coming */
+    struct timer late;
 
     /* The configuration lists, as of the revision. */
     struct document *datasets, *containers, *openapi;

@@ -159,6 +159,11 @@ static void answered(struct http_conn *c, bool keep_alive)
         timer_update(c);
 }
 
+bool http_conn_waits_for_client(const struct http_conn *c)
+{
+    return !c->dead && c->state != HTTP_STATE_HELD && c->state != HTTP_STATE_STREAM;
+}
+
 void http_conn_wind_down(struct http_conn *c)
 {
     struct http_request *r = c->request;

@@ -30,7 +30,7 @@ struct http_server {
     unsigned conn_count, held;
     uint64_t refused;
     bool paused; /* not accepting: too many connections, or no file descriptors */
-    struct timer resume;
+    struct timer resume; /* set: not accepting until then */
     bool stopping;
     struct timer stop_timer;
     loop_fn *stop_done; /* NULL once called */
@@ -100,6 +100,8 @@ struct http_request {
 void http_conn_accept(struct http_server *s, int fd, const struct http_peer *peer); /* takes fd */
 void http_conn_destroy(struct http_conn *c);
 void http_conn_kill(struct http_conn *c); /* soon */
+/* Is it the client's turn to do something? */
+bool http_conn_waits_for_client(const struct http_conn *c);
 /* The server stops: finish what is in flight, close the rest. */
 void http_conn_wind_down(struct http_conn *c);
 /* The answer is in the output buffer: go on. Frees the request `r` of this connection. */

@@ -13,17 +13,20 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <uthash.h>
 
 #define ACCEPT_BATCH 64
 #define RESUME_US USEC_PER_SEC
+#define CROWDED_US (50 * USEC_PER_MSEC) /* until it is looked again whether somebody can go */
 #define REFUSAL_LOG_US USEC_PER_SEC
 
 /* ---- accepting ---- */
 
-/* Accepts only while there is room; the rest waits in the kernel's queue, and we sleep. */
+/* Accepts only while there is room or can be made; the rest waits in the kernel's queue, and we
+ * sleep. */
 static void accepting_update(struct http_server *s)
 {
-    bool pause = s->conn_count >= s->config.max_connections || timer_is_set(&s->resume);
+    bool pause = timer_is_set(&s->resume);
     struct http_listener *l;
 
     if (pause == s->paused)
@@ -76,12 +79,81 @@ static void serve(struct http_listener *l, int fd, const struct sockaddr_storage
     http_conn_accept(l->server, fd, &peer);
 }
 
+/* ---- making room ---- */
+
+struct host {
+    const char *address; /* of one of its connections: "host:port" */
+    size_t len;          /* without the port */
+    unsigned n;
+    UT_hash_handle hh;
+};
+
+static size_t host_length(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+
+    return colon ? (size_t)(colon - address) : strlen(address);
+}
+
+/* Counts the connections of each address; the array has room for all. */
+static struct host *count_hosts(struct http_server *s, struct host *array)
+{
+    struct host *hosts = NULL, *h;
+    struct http_conn *c;
+
+    TAILQ_FOREACH (c, &s->conns, link) {
+        size_t len = host_length(c->peer.address);
+        HASH_FIND(hh, hosts, c->peer.address, len, h);
+        if (!h) {
+            h = array++;
+            h->address = c->peer.address;
+            h->len = len;
+            HASH_ADD_KEYPTR(hh, hosts, h->address, len, h);
+        }
+        h->n++;
+    }
+    return hosts;
+}
+
+/* Closes the connection that can best be done without; false when there is none. */
+static bool make_room(struct http_server *s)
+{
+    CLEANUP_FREE struct host *array = xcalloc(s->conn_count, sizeof(*array));
+    struct host *hosts = count_hosts(s, array), *h;
+    struct http_conn *c, *victim = NULL;
+    unsigned most = 0;
+
+    TAILQ_FOREACH (c, &s->conns, link) {
+        if (!http_conn_waits_for_client(c))
+            continue;
+        HASH_FIND(hh, hosts, c->peer.address, host_length(c->peer.address), h);
+        if (!victim || h->n > most || (h->n == most && c->state_us < victim->state_us)) {
+            victim = c;
+            most = h->n;
+        }
+    }
+    HASH_CLEAR(hh, hosts);
+    if (!victim)
+        return false;
+    s->refused++;
+    http_conn_destroy(victim);
+    return true;
+}
+
 static void on_acceptable(void *cookie, unsigned ready)
 {
     struct http_listener *l = cookie;
     struct http_server *s = l->server;
 
-    for (int i = 0; i < ACCEPT_BATCH && s->conn_count < s->config.max_connections; i++) {
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        bool full = s->conn_count >= s->config.max_connections;
+
+        if (full && i > 0) /* is there another one? We are called again if so */
+            break;
+        if (full && !make_room(s)) {
+            timer_set(&s->resume, now_os().mono_us + CROWDED_US);
+            break;
+        }
         struct sockaddr_storage ss = {0};
         socklen_t len = sizeof(ss);
         int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -314,6 +386,8 @@ static void stop_check(struct http_server *s)
 
 void http_server_conn_gone(struct http_server *s)
 {
+    if (!s->stopping)
+        timer_cancel(&s->resume); /* there is room again, and a file descriptor */
     accepting_update(s);
     stop_check(s);
 }

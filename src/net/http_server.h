@@ -41,7 +41,7 @@ struct http_server_config {
     const char *name;         /* for log lines; static storage; default "http" */
     size_t max_header_bytes;  /* request line and headers; 16 KiB; more: 431 */
     size_t max_body_bytes;    /* 4 MiB; more: 413 */
-    unsigned max_connections; /* 1024; more wait in the kernel's queue */
+    unsigned max_connections; /* 1024; beyond: see below */
     unsigned max_held;        /* requests and streams not finished, 512; more: 503 */
     uint64_t handshake_us;    /* TLS must be up by then; 10 s */
     uint64_t idle_us;         /* between requests; 75 s */
@@ -49,7 +49,10 @@ struct http_server_config {
     uint64_t request_us;      /* first to last byte of a request; 60 s */
 };
 
-/* The limits above are those of all listeners of one server together. */
+/* The limits above are those of all listeners of one server together. When all connections are in use
+ * and another client comes, a connection that waits for its client (silent, in the middle of a
+ * request, not reading) is closed for it: the one that has waited longest of the address that has
+ * most of them. When all wait for us, the new client waits in the kernel's queue. */
 struct err *http_server_new(struct loop *l, const struct http_server_config *config,
                             http_handler_fn *handler, void *cookie,
                             struct http_server **ret_server) MUST_USE;

@@ -26,6 +26,9 @@
 #define D2 "71a0f3c2-9e4d-4b26-8f15-2468ace13579"
 #define D9 "ffffffff-0000-4000-8000-000000000000"
 #define ERA "0b6f2d9a-44c1-4d7e-9b02-5e6f7a8b9c0d"
+#ifndef BENCH_CHANGE_US
+#define BENCH_CHANGE_US 0
+#endif
 #define TIMEOUT_US (10 * USEC_PER_SEC)
 
 struct bench {
@@ -128,7 +131,7 @@ static inline int setup(void **state)
     b->engine = engine_new(&content.history, content.revision, random_os());
     store_content_done(&content);
     b->rest = rest_new(
-        &(struct rest_config){.loop = b->loop, .engine = b->engine, .submit = bench_submit, .cookie = b});
+        &(struct rest_config){.loop = b->loop, .engine = b->engine, .submit = bench_submit, .change_us = BENCH_CHANGE_US, .cookie = b});
     ok(http_server_new(b->loop, &(struct http_server_config){0}, rest_handle, b->rest, &b->server));
     ok(http_server_listen_tcp(b->server, "127.0.0.1", 0, &b->port));
     loop_on_idle(b->loop, drain, b);

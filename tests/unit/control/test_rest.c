@@ -1,5 +1,6 @@
 /* Configuration over the REST API. The cases follow the contract's examples (section 1.4) and its
  * tables of errors. */
+#define BENCH_CHANGE_US (300 * USEC_PER_MSEC)
 #include "rest_bench.h"
 
 static void test_datasets(void **state)
@@ -239,6 +240,26 @@ static void test_store_failed(void **state)
     expect(b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D2 "\"}", 201, D2_AT(A));
 }
 
+/* A disk that hangs: whoever asked is told so, and what becomes of it later harms nobody. */
+static void test_store_late(void **state)
+{
+    struct bench *b = *state;
+    static const char late[] =
+        SAYS("The disk has not answered for 30 seconds; look whether the change was made.");
+
+    b->hold = true;
+    expect(b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D2 "\"}", 503, late);
+    expect(b, "DELETE", CD "/" D2, "", "", 503, late);
+    expect(b, "GET", CD, "", "", 200, "[]");
+    b->hold = false;
+    commit(b, b->held);
+    drain(b);
+    CLEANUP_FREE char *gone =
+        xstrdup("[{\"dataset_id\":\"" D2 "\",\"primary\":\"" A
+                "\",\"deleted\":true,\"metadata\":{}}]");
+    expect(b, "GET", CD, "", "", 200, gone);
+}
+
 static void test_containers(void **state)
 {
     static const struct exchange x[] = {
@@ -328,7 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_datasets),         TEST(test_long_list),
         TEST(test_bad_requests), TEST(test_conditional),
-        TEST(test_conditional_race), TEST(test_store_failed), TEST(test_containers),
+        TEST(test_conditional_race), TEST(test_store_failed), TEST(test_store_late), TEST(test_containers),
         TEST(test_leases),
     };
 

@@ -742,23 +742,75 @@ static void test_held_limit(void **state)
     close(fd[2]);
 }
 
+static int dial_from(const char *source)
+{
+    struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(inet_pton(AF_INET, source, &from.sin_addr), 1);
+    assert_int_equal(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
+    to.sin_port = htons(port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    return fd;
+}
+
+static bool is_closed(int fd)
+{
+    char byte;
+
+    return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+/* All connections wait for their answers: the next client waits too. */
 static void test_connection_limit(void **state)
 {
     start((struct http_server_config){.max_connections = 2});
     int a = dial(), b = dial();
-    put(a, "GET /1 HTTP/1.1\r\n\r\n");
-    put(b, "GET /2 HTTP/1.1\r\n\r\n");
-    CLEANUP_FREE char *one = get_until(a, "GET|/1");
-    CLEANUP_FREE char *two = get_until(b, "GET|/2");
+    put(a, "GET /hold HTTP/1.1\r\n\r\n");
+    put(b, "GET /hold HTTP/1.1\r\n\r\n");
+    wait_for(&held_count, 2, "held");
     int c = dial(); /* waits in the kernel's queue */
     put(c, "GET /3 HTTP/1.1\r\nConnection: close\r\n\r\n");
-    sleep_ms(50);
+    sleep_ms(150);
     assert_int_equal(atomic_load(&handled), 2);
     close(a);
     CLEANUP_FREE char *three = get_all(c);
     expect(three, "GET|/3");
     close(b);
     close(c);
+}
+
+/* Who holds most connections and does nothing with them, loses the oldest of those. */
+static void test_crowd(void **state)
+{
+    start((struct http_server_config){.max_connections = 4});
+    int lone = dial_from("127.0.0.3"), busy = dial_from("127.0.0.2");
+    put(busy, "GET /hold HTTP/1.1\r\n\r\n");
+    wait_for(&held_count, 1, "held");
+    int slow = dial_from("127.0.0.2");
+    put(slow, "GET / HT");
+    sleep_ms(30);
+    int idle = dial_from("127.0.0.2");
+    put(idle, "GET /1 HTTP/1.1\r\n\r\n");
+    CLEANUP_FREE char *one = get_until(idle, "GET|/1");
+    int fresh = dial_from("127.0.0.4");
+    put(fresh, "GET /2 HTTP/1.1\r\n\r\n");
+    CLEANUP_FREE char *two = get_until(fresh, "GET|/2");
+    assert_true(is_closed(slow));
+    assert_false(is_closed(idle));
+    put(lone, "GET /3 HTTP/1.1\r\n\r\n");
+    CLEANUP_FREE char *three = get_until(lone, "GET|/3");
+    int next = dial_from("127.0.0.4");
+    put(next, "GET /4 HTTP/1.1\r\n\r\n");
+    CLEANUP_FREE char *four = get_until(next, "GET|/4");
+    assert_true(is_closed(idle)); /* the one that is busy is the service's turn */
+    close(slow);
+    close(idle);
+    close(busy);
+    close(lone);
+    close(fresh);
+    close(next);
 }
 
 /* ---- tests: stopping and listening ---- */
@@ -1110,6 +1162,7 @@ int main(void)
         TEST(test_time_limits),
         TEST(test_held_limit),
         TEST(test_connection_limit),
+        TEST(test_crowd),
         TEST(test_graceful_stop),
         TEST(test_stop_at_the_deadline),
         TEST(test_listen_errors),
