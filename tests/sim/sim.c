@@ -205,11 +205,7 @@ static struct event *next_event(struct sim *s)
 static void event_free(struct event *ev)
 {
     step_done(&ev->step);
-    for (size_t i = 0; ev->list && i < MAX_DATASETS; i++)
-        volume_state_done(&ev->list->volumes[i]);
-    for (size_t i = 0; ev->list && i < MAX_CONTAINERS; i++)
-        container_state_done(&ev->list->containers[i]);
-    free(ev->list);
+    sim_list_free(ev->list);
     free(ev);
 }
 
@@ -291,7 +287,10 @@ static void dispatch_to_control(struct sim *s, struct event *ev)
     s->engine_touched = true;
     switch (ev->kind) {
     case EV_COMMITTED:
-        if (ev->fails_before) {
+        if (s->store.frozen && !sim_until(s, s->store.full_us)) {
+            sim_kill_control(s);
+            sim_schedule(s, 100000 + sim_random(s, USEC_PER_SEC), EV_CONTROL_START, 0);
+        } else if (ev->fails_before || s->store.frozen) {
             sim_trace(s, "commit fails");
             engine_commit_failed(s->engine, sim_control_now(s), ev->number, "disk full");
         } else {
@@ -488,8 +487,10 @@ static void tear_down(struct sim *s)
     while (s->n_heap)
         event_free(next_event(s));
     engine_free(s->engine);
-    for (unsigned i = 0; i < s->n_hosts; i++)
+    for (unsigned i = 0; i < s->n_hosts; i++) {
         node_free(s->hosts[i].brain);
+        sim_list_free(s->hosts[i].last_list);
+    }
     sim_store_done(&s->store);
     sim_store_done(&s->backup);
     sim_net_done(s);

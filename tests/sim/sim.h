@@ -60,6 +60,7 @@ enum nuisance {
     N_CRASH_LOOP,
     N_DOCKER_RESTART,
     N_PULL_FAILS,
+    N_LAGGING_LISTS,
     N_CLONE,
     N_RESTORE,
     N_MAX,
@@ -132,6 +133,7 @@ struct sim_host {
     struct node_memory memory;   /* durable */
     struct sim_volume volumes[MAX_DATASETS];
     struct sim_container containers[MAX_CONTAINERS];
+    struct sim_list *last_list; /* of volumes: the backend's answer may still be that */
     int slots[MAX_DATASETS +
               2];          /* attachable: device names; which volume is behind each, -1 = none */
     bool cut_up, cut_down; /* to, and from, the control service; with both also from other nodes */
@@ -232,6 +234,8 @@ struct sim_store {
     struct container *containers[MAX_CONTAINERS];
     struct lease *leases[MAX_DATASETS];
     uint64_t slow_us, full_us; /* until */
+    bool
+        frozen; /* opened on a full disk, without a generation: it takes no commit until it is opened again */
 };
 
 struct sim_command {
@@ -267,6 +271,7 @@ struct sim {
     uint64_t control_incarnation, control_tick_us;
     struct sim_store store, backup;
     bool has_backup;
+    uint64_t backup_lives[MAX_DATASETS];
     bool restored;
     bool
         blind; /* the backup does not know of data that were written since: what becomes of them is not judged */
@@ -354,6 +359,7 @@ void sim_start_host(struct sim *s, unsigned host);
 void sim_kill_host(struct sim *s, unsigned host);
 void sim_start_control(struct sim *s);
 void sim_kill_control(struct sim *s);
+void sim_list_free(struct sim_list *list);
 void sim_remember(struct sim *s, unsigned host, const struct node_memory *news);
 void sim_begin_step(struct sim *s, unsigned host, struct step *step);
 void sim_run_step(struct sim *s, struct event *ev);

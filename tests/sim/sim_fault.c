@@ -15,7 +15,7 @@ static const unsigned likely[N_MAX] = {
     [N_WIPE] = 8,          [N_CONTAINER_CRASH] = 40,
     [N_CRASH_LOOP] = 20,   [N_DOCKER_RESTART] = 30,
     [N_PULL_FAILS] = 20,   [N_CLONE] = 6,
-    [N_RESTORE] = 8,
+    [N_RESTORE] = 8,       [N_LAGGING_LISTS] = 20, /* all the time */
 };
 
 static uint64_t own(struct random *r, uint64_t low, uint64_t high)

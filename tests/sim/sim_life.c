@@ -56,6 +56,7 @@ void sim_kill_agent(struct sim *s, unsigned host)
     sim_trace(s, "h%u agent dies", host);
     sim_agent_gone(s, host);
     h->brain = node_free(h->brain);
+    sim_list_free(steal(&h->last_list));
     settle_steps(s, host);
     for (unsigned d = 0; d < s->n_datasets; d++)
         h->volumes[d].announced = 0;
@@ -88,16 +89,23 @@ void sim_start_host(struct sim *s, unsigned host)
 
 /* ---- the control service and its store ---- */
 
+static void begin_generation(struct sim *s)
+{
+    struct history *h = &s->store.history;
+
+    h->generations = xrealloc(h->generations, h->n + 1, sizeof(*h->generations));
+    h->generations[h->n++] = (struct generation){uuid_random_v4(&s->random), s->store.revision};
+}
+
 void sim_start_control(struct sim *s)
 {
     if (s->engine)
         return;
     s->control_incarnation++;
     s->control_tick_us = 0;
-    s->store.history.generations = xrealloc(s->store.history.generations, s->store.history.n + 1,
-                                            sizeof(*s->store.history.generations));
-    s->store.history.generations[s->store.history.n++] =
-        (struct generation){uuid_random_v4(&s->random), s->store.revision};
+    s->store.frozen = sim_until(s, s->store.full_us) && s->store.history.n;
+    if (!s->store.frozen)
+        begin_generation(s);
     s->engine =
         engine_new(&s->store.history, s->store.revision, random_seeded(&s->engine_random_state));
     for (unsigned d = 0; d < s->n_datasets; d++) {
@@ -182,6 +190,8 @@ void sim_back_up(struct sim *s)
     sim_store_done(&s->backup);
     store_copy(&s->backup, &s->store);
     s->has_backup = true;
+    for (unsigned d = 0; d < s->n_datasets; d++)
+        s->backup_lives[d] = s->datasets[d].life;
     sim_trace(s, "the store is backed up at revision %llu", (unsigned long long)s->store.revision);
 }
 
@@ -190,8 +200,9 @@ void sim_restore(struct sim *s, bool empty)
     sim_kill_control(s);
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct dataset *now = s->store.datasets[d], *then = s->backup.datasets[d];
-        bool known = !empty && then && then->born && now && !now->deleted;
-        if (now && !known)
+        bool known = !empty && then && then->born && !then->deleted && now && !now->deleted &&
+                     s->backup_lives[d] == s->datasets[d].life;
+        if ((now || then) && !known)
             s->blind = true;
     }
     sim_store_done(&s->store);
@@ -350,6 +361,43 @@ void sim_remember(struct sim *s, unsigned host, const struct node_memory *news)
     *m = *news;
 }
 
+void sim_list_free(struct sim_list *list)
+{
+    for (size_t i = 0; list && i < MAX_DATASETS; i++)
+        volume_state_done(&list->volumes[i]);
+    for (size_t i = 0; list && i < MAX_CONTAINERS; i++)
+        container_state_done(&list->containers[i]);
+    free(list);
+}
+
+static struct sim_list *list_copy(const struct sim_list *from)
+{
+    struct sim_list *to = xcalloc(1, sizeof(*to));
+
+    to->n_volumes = from->n_volumes;
+    for (size_t i = 0; i < from->n_volumes; i++)
+        volume_state_copy(&to->volumes[i], &from->volumes[i]);
+    return to;
+}
+
+/* Some backends answer for a while what was there before; not what was there before the agent started. */
+static struct sim_list *list_volumes(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+    struct sim_list *list = xcalloc(1, sizeof(*list)), *old = h->last_list;
+
+    look_at_volumes(s, host, list);
+    if (!s->nuisances[N_LAGGING_LISTS])
+        return list;
+    h->last_list = list_copy(list);
+    if (!old || !sim_faults(s) || !sim_chance(s, 40)) {
+        sim_list_free(old);
+        return list;
+    }
+    sim_list_free(list);
+    return old;
+}
+
 void sim_begin_step(struct sim *s, unsigned host, struct step *step)
 {
     static const uint64_t longest[STEP_MAX] = {
@@ -366,11 +414,12 @@ void sim_begin_step(struct sim *s, unsigned host, struct step *step)
     ev->step = *step;
     *step = (struct step){0};
     if (ev->step.kind == STEP_LIST_VOLUMES || ev->step.kind == STEP_LIST_CONTAINERS) {
-        ev->list = xcalloc(1, sizeof(*ev->list));
-        if (ev->step.kind == STEP_LIST_VOLUMES)
-            look_at_volumes(s, host, ev->list);
-        else
+        if (ev->step.kind == STEP_LIST_VOLUMES) {
+            ev->list = list_volumes(s, host);
+        } else {
+            ev->list = xcalloc(1, sizeof(*ev->list));
             sim_list_containers(s, host, ev->list);
+        }
     }
     int d = sim_dataset_index(s, &ev->step.dataset);
     if (ev->step.kind == STEP_SEND && d >= 0)
