@@ -137,6 +137,7 @@ struct sim_host {
     int slots[MAX_DATASETS +
               2];          /* attachable: device names; which volume is behind each, -1 = none */
     bool cut_up, cut_down; /* to, and from, the control service; with both also from other nodes */
+    unsigned bad_disk_percent; /* so many of a hundred steps fail */
     uint64_t slow_disk_us, bad_disk_us, docker_down_us, pull_fails_us, crash_loop_us; /* until */
     uint64_t session; /* the agent's end; 0 = none */
 };

@@ -94,11 +94,18 @@ static void clone(struct sim *s)
     sim_start_host(s, s->n_nodes);
 }
 
+static bool is_long(const struct sim *s)
+{
+    return s->end_faults_us > 100 * USEC_PER_SEC;
+}
+
 static void break_host(struct sim *s, enum nuisance what, unsigned i, struct random *r)
 {
     struct sim_host *h = &s->hosts[i];
-    uint64_t most = s->end_faults_us > 100 * USEC_PER_SEC ? 120 * USEC_PER_SEC : 15 * USEC_PER_SEC;
+    uint64_t most = is_long(s) ? 120 * USEC_PER_SEC : 15 * USEC_PER_SEC;
     uint64_t until = s->now_us + own(r, USEC_PER_SEC, most);
+    if (random_below(r, 4) == 0)
+        until = s->end_faults_us; /* what waits then must come back to it by itself */
 
     switch (what) {
     case N_AGENT_KILL:
@@ -136,6 +143,7 @@ static void break_host(struct sim *s, enum nuisance what, unsigned i, struct ran
         break;
     case N_BAD_DISK:
         h->bad_disk_us = until;
+        h->bad_disk_percent = random_below(r, 3) ? 30 : 97;
         break;
     case N_VANISH:
         sim_vanish(s, i, (unsigned)random_below(r, s->n_datasets));
@@ -250,6 +258,8 @@ void sim_plan_faults(struct sim *s)
 {
     for (unsigned i = 0; i < N_MAX; i++)
         s->nuisances[i] = sim_chance(s, likely[i]);
+    if (is_long(s)) /* long enough for failures to add up */
+        s->nuisances[N_PULL_FAILS] = s->nuisances[N_BAD_DISK] = true;
     if (s->n_nodes < 3)
         s->nuisances[N_HOST_DEAD] = false;
     s->fault_gap_us = 1000000 + (unsigned)sim_random(s, 8000000);

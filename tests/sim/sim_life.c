@@ -426,7 +426,7 @@ void sim_begin_step(struct sim *s, unsigned host, struct step *step)
         sim_begin_stream(s, ev, (unsigned)d);
     if (!sim_faults(s))
         return;
-    unsigned bad = dataset && sim_until(s, h->bad_disk_us) ? 30
+    unsigned bad = dataset && sim_until(s, h->bad_disk_us) ? h->bad_disk_percent
                    : ev->step.kind == STEP_SEND            ? 10
                                                            : 3;
     ev->fails_before = sim_chance(s, bad);
