@@ -259,6 +259,46 @@ static void test_a_restored_store_is_told_apart(void **state)
     }
 }
 
+/* Carries commits out; returns the last order sent for dataset 5. */
+static struct order last_order(struct engine *e)
+{
+    struct order o = {.role = ROLE_NONE};
+
+    for (engine_flush(e, now);; engine_flush(e, now)) {
+        struct effect *f = engine_next(e);
+        if (!f)
+            return o;
+        if (f->kind == EFFECT_COMMIT)
+            engine_committed(e, now, f->batch->id);
+        if (f->kind == EFFECT_ORDER)
+            o = (struct order){.role = f->order.role, .number = f->order.number, .epoch = f->order.epoch};
+        effect_free(f);
+    }
+}
+
+/* On shared storage the volume that a first owner made lies there still when it is not the owner any more: it must be left
+ * on the list to destroy it (simulator's seed 874). */
+static void test_who_made_a_volume_can_destroy_it(void **state)
+{
+    struct engine *e = make();
+
+    (void)state;
+    (void)welcome(e, 1, id(98), 0);
+    engine_reports_complete(e, now, 1);
+    assert_int_equal(create(e, 5, NULL, NULL), RESULT_CREATED);
+    struct uuid d = id(5);
+    assert_int_equal(last_order(e).role, ROLE_NONE); /* sent with the reply */
+    assert_int_equal(run(e, (struct command){.kind = COMMAND_DATASET_UPDATE, .dataset_id = d, .node = id(2)}, NULL),
+                     RESULT_OK);
+    struct order drop = last_order(e);
+    assert_int_equal(drop.role, ROLE_DROP);
+    engine_report(e, now, 1, &(struct report){.dataset = d, .gone = drop.number});
+    (void)last_order(e);
+    assert_int_equal(run(e, (struct command){.kind = COMMAND_DATASET_DELETE, .dataset_id = d}, NULL), RESULT_OK);
+    assert_int_equal(last_order(e).role, ROLE_DESTROY);
+    engine_free(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_a_lease_runs_by_the_monotonic_clock),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_a_restored_store_is_told_apart),
+        cmocka_unit_test(test_who_made_a_volume_can_destroy_it),
     };
 
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
