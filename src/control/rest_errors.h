@@ -43,6 +43,7 @@
     X(EVENTS_GONE, "EventsGone", 410,                                                              \
       "The events after %s are not known any more; read the state, then go on from now.")          \
     X(TOO_MANY_READERS, "TooManyReaders", 503, "There are already %d readers of events.")          \
+    X(COMPOSITION, "Composition", 400, "%s")                                                       \
     X(STORE_FAILED, "StoreFailed", 503,                                                            \
       "Nothing was changed, because it could not be stored: %s")                                   \
     X(STORE_LATE, "StoreLate", 503,                                                                \

@@ -223,6 +223,7 @@ rest_handler_fn datasets_list, datasets_create, datasets_update, datasets_delete
 rest_handler_fn datasets_state_list, datasets_state;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;
 rest_handler_fn containers_state_list, containers_state;
+rest_handler_fn configuration_compose;
 rest_handler_fn leases_list, leases_acquire, leases_release;
 rest_handler_fn nodes_list, nodes_by_era;
 rest_handler_fn events_stream;

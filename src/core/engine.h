@@ -8,6 +8,7 @@
 #include "base/now.h"
 #include "base/random.h"
 #include "model/agent.h"
+#include "model/compose.h"
 #include "model/history.h"
 #include "model/lease.h"
 
@@ -27,18 +28,6 @@ enum command_kind {
     COMMAND_COMPOSE, /* replaces all configuration, or nothing */
     COMMAND_MAX,
 };
-
-/* A whole configuration. A dataset that is not in it is *dropped*: not listed any more, unmounted, its data kept by its
- * owner; when it is configured again under the same id its data come back. A container that is not in it, or has other
- * settings, goes (and comes anew). All leases go. Deleted datasets are forgotten once nothing of them is left. */
-struct composition {
-    struct dataset **datasets; /* id, primary, maximum_size, metadata; owned */
-    size_t n_datasets;
-    struct container **containers; /* volumes name datasets above, on the same node; owned */
-    size_t n_containers;
-};
-
-void composition_done(struct composition *c);
 
 struct command {
     enum command_kind kind;

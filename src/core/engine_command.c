@@ -189,7 +189,7 @@ struct alias {
 };
 
 /* In the order given: each link's alias, as it was written, then its port. */
-enum result_code container_check_links(const struct container *c)
+static enum result_code check_links(const struct container *c)
 {
     CLEANUP_FREE struct alias *aliases = xcalloc(c->n_links, sizeof(*aliases));
     struct alias *seen = NULL, *same;
@@ -227,7 +227,7 @@ static enum result_code check_container(const struct engine *e, const struct con
     }
     if (external_port_used(e, c))
         return RESULT_PORT_IN_USE;
-    return container_check_links(c);
+    return check_links(c);
 }
 
 static enum result_code container_create(struct engine *e, struct command *c,

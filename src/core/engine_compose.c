@@ -1,101 +1,143 @@
 /* Replacing the whole configuration at once. All of it is checked before anything is collected. */
 #include "core/engine_internal.h"
 
-void composition_done(struct composition *c)
+/* What the new configuration has, found by its keys. */
+struct wanted_dataset {
+    struct uuid id;
+    struct uuid primary;
+    bool used; /* by a container */
+    UT_hash_handle hh;
+};
+
+struct wanted_container {
+    const char *name; /* the container's: not to be looked at once that is handed over */
+    UT_hash_handle hh;
+};
+
+struct index {
+    struct wanted_dataset *datasets;
+    struct wanted_container *containers;
+    struct wanted_dataset *all_datasets; /* what the tables are made of */
+    struct wanted_container *all_containers;
+    bool *ports; /* external, UINT16_MAX + 1 of them: is it taken? */
+};
+
+static struct wanted_dataset *wanted_dataset(const struct index *x, const struct uuid *id)
 {
-    for (size_t i = 0; i < c->n_datasets; i++)
-        dataset_free(c->datasets[i]);
-    for (size_t i = 0; i < c->n_containers; i++)
-        container_free(c->containers[i]);
-    free(c->datasets);
-    free(c->containers);
-    *c = (struct composition){0};
+    struct wanted_dataset *found;
+
+    HASH_FIND(hh, x->datasets, id, sizeof(*id), found);
+    return found;
 }
 
-static const struct dataset *wanted_dataset(const struct composition *c, const struct uuid *id)
+static bool is_wanted_container(const struct index *x, const char *name)
 {
-    for (size_t i = 0; i < c->n_datasets; i++) {
-        if (c->datasets[i] && uuid_eq(&c->datasets[i]->id, id))
-            return c->datasets[i];
-    }
-    return NULL;
+    struct wanted_container *found;
+
+    HASH_FIND_STR(x->containers, name, found);
+    return found != NULL;
 }
 
-static const struct container *wanted_container(const struct composition *c, const char *name)
+static void index_done(struct index *x)
 {
-    for (size_t i = 0; i < c->n_containers; i++) {
-        if (c->containers[i] && streq(c->containers[i]->name, name))
-            return c->containers[i];
-    }
-    return NULL;
+    HASH_CLEAR(hh, x->datasets);
+    HASH_CLEAR(hh, x->containers);
+    free(x->all_datasets);
+    free(x->all_containers);
+    free(x->ports);
 }
 
-static enum result_code check_datasets(const struct engine *e, const struct composition *c,
-                                       struct command_result *r)
+static enum result_code take_dataset(const struct engine *e, struct index *x, const struct dataset *d, size_t number)
 {
-    for (size_t i = 0; i < c->n_datasets; i++) {
-        const struct dataset_entry *entry = dataset_entry_find(e, &c->datasets[i]->id);
-        enum result_code code = RESULT_OK;
-        if (wanted_dataset(c, &c->datasets[i]->id) != c->datasets[i])
-            code = RESULT_DATASET_EXISTS;
-        else if (entry && entry->head && entry->head->deleted)
-            code = RESULT_DATASET_DELETED;
-        if (code == RESULT_OK)
-            continue;
-        r->text = xstrdup(UUID_STR(&c->datasets[i]->id));
-        return code;
-    }
+    const struct dataset_entry *entry = dataset_entry_find(e, &d->id);
+    struct wanted_dataset *w = &x->all_datasets[number];
+
+    if (wanted_dataset(x, &d->id))
+        return RESULT_DATASET_EXISTS;
+    if (entry && entry->head && entry->head->deleted)
+        return RESULT_DATASET_DELETED;
+    *w = (struct wanted_dataset){.id = d->id, .primary = d->primary};
+    HASH_ADD(hh, x->datasets, id, sizeof(w->id), w);
     return RESULT_OK;
 }
 
-static bool shares_port(const struct container *a, const struct container *b)
+static enum result_code take_volume(struct index *x, const struct container *k)
 {
-    for (size_t i = 0; i < a->n_ports; i++) {
-        for (size_t k = 0; k < b->n_ports; k++) {
-            if (a->ports[i].external && a->ports[i].external == b->ports[k].external)
-                return true;
-        }
-    }
-    return false;
-}
-
-static enum result_code check_volume(const struct composition *c, const struct container *k)
-{
-    const struct dataset *d = wanted_dataset(c, &k->dataset);
+    struct wanted_dataset *d = wanted_dataset(x, &k->dataset);
 
     if (!d)
         return RESULT_DATASET_NOT_FOUND;
-    return uuid_eq(&d->primary, &k->node) ? RESULT_OK : RESULT_DATASET_ELSEWHERE;
+    if (!uuid_eq(&d->primary, &k->node))
+        return RESULT_DATASET_ELSEWHERE;
+    if (d->used)
+        return RESULT_DATASET_IN_USE;
+    d->used = true;
+    return RESULT_OK;
 }
 
-/* Against those before it in the list. */
-static enum result_code check_container(const struct composition *c, size_t number)
+/* One alias may stand for several ports of one application. */
+static enum result_code check_links(const struct container *c)
 {
-    const struct container *k = c->containers[number];
-    enum result_code code = k->has_volume ? check_volume(c, k) : RESULT_OK;
+    bool *taken = c->n_links ? xcalloc(UINT16_MAX + 1, sizeof(*taken)) : NULL;
+    bool twice = false;
 
-    if (code == RESULT_OK)
-        code = container_check_links(k);
-    for (size_t i = 0; i < number && code == RESULT_OK; i++) {
-        const struct container *other = c->containers[i];
-        if (streq(k->name, other->name))
-            code = RESULT_CONTAINER_EXISTS;
-        else if (k->has_volume && other->has_volume && uuid_eq(&k->dataset, &other->dataset))
-            code = RESULT_DATASET_IN_USE;
-        else if (shares_port(k, other))
-            code = RESULT_PORT_IN_USE;
+    for (size_t i = 0; i < c->n_links; i++) {
+        twice |= taken[c->links[i].local_port];
+        taken[c->links[i].local_port] = true;
     }
-    return code;
+    free(taken);
+    return twice ? RESULT_LINK_PORT : RESULT_OK;
 }
 
-static enum result_code check_containers(const struct composition *c, struct command_result *r)
+static enum result_code take_ports(struct index *x, const struct container *k)
 {
-    for (size_t i = 0; i < c->n_containers; i++) {
-        enum result_code code = check_container(c, i);
-        if (code == RESULT_OK)
-            continue;
-        r->text = xstrdup(c->containers[i]->name);
+    for (size_t i = 0; i < k->n_ports; i++) {
+        if (k->ports[i].external && x->ports[k->ports[i].external])
+            return RESULT_PORT_IN_USE;
+    }
+    for (size_t i = 0; i < k->n_ports; i++)
+        x->ports[k->ports[i].external] = true;
+    return RESULT_OK;
+}
+
+static enum result_code take_container(struct index *x, const struct container *k, size_t number)
+{
+    struct wanted_container *w = &x->all_containers[number];
+    enum result_code code = is_wanted_container(x, k->name) ? RESULT_CONTAINER_EXISTS : RESULT_OK;
+
+    if (code == RESULT_OK && k->has_volume)
+        code = take_volume(x, k);
+    if (code == RESULT_OK)
+        code = check_links(k);
+    if (code == RESULT_OK)
+        code = take_ports(x, k);
+    if (code != RESULT_OK)
         return code;
+    w->name = k->name;
+    HASH_ADD_KEYPTR(hh, x->containers, w->name, strlen(w->name), w);
+    return RESULT_OK;
+}
+
+/* Checks all of it. When something is wrong, result->text names it. */
+static enum result_code index_composition(const struct engine *e, const struct composition *c, struct index *x,
+                                          struct command_result *r)
+{
+    x->all_datasets = xcalloc(c->n_datasets + 1, sizeof(*x->all_datasets));
+    x->all_containers = xcalloc(c->n_containers + 1, sizeof(*x->all_containers));
+    x->ports = xcalloc(UINT16_MAX + 1, sizeof(*x->ports));
+    for (size_t i = 0; i < c->n_datasets; i++) {
+        enum result_code code = take_dataset(e, x, c->datasets[i], i);
+        if (code != RESULT_OK) {
+            r->text = xstrdup(UUID_STR(&c->datasets[i]->id));
+            return code;
+        }
+    }
+    for (size_t i = 0; i < c->n_containers; i++) {
+        enum result_code code = take_container(x, c->containers[i], i);
+        if (code != RESULT_OK) {
+            r->text = xstrdup(c->containers[i]->name);
+            return code;
+        }
     }
     return RESULT_OK;
 }
@@ -129,10 +171,10 @@ static bool is_wanted_so(const struct dataset *d, const struct dataset *wanted)
            metadata_same(&d->metadata, &wanted->metadata);
 }
 
-static void replace_datasets(struct engine *e, struct composition *c)
+static void replace_datasets(struct engine *e, struct composition *c, const struct index *x)
 {
     for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
-        if (d->head && !d->head->dropped && !d->head->purge && !wanted_dataset(c, &d->id))
+        if (d->head && !d->head->dropped && !d->head->purge && !wanted_dataset(x, &d->id))
             drop_dataset(e, d);
     }
     for (size_t i = 0; i < c->n_datasets; i++) {
@@ -162,10 +204,10 @@ static void replace_container(struct engine *e, struct container_entry *entry,
     propose_container(e, entry, wanted);
 }
 
-static void replace_containers(struct engine *e, struct composition *c)
+static void replace_containers(struct engine *e, struct composition *c, const struct index *x)
 {
     for (struct container_entry *k = e->containers; k; k = k->hh.next) {
-        if (k->head && !wanted_container(c, k->name))
+        if (k->head && !is_wanted_container(x, k->name))
             propose_container(e, k, NULL);
     }
     for (size_t i = 0; i < c->n_containers; i++) {
@@ -176,14 +218,14 @@ static void replace_containers(struct engine *e, struct composition *c)
 
 enum result_code compose(struct engine *e, struct command *c, struct command_result *r)
 {
-    enum result_code code = check_datasets(e, c->composition, r);
+    struct index x = {0};
+    enum result_code code = index_composition(e, c->composition, &x, r);
 
-    if (code == RESULT_OK)
-        code = check_containers(c->composition, r);
-    if (code != RESULT_OK)
-        return code;
-    drop_all_leases(e);
-    replace_datasets(e, c->composition);
-    replace_containers(e, c->composition);
-    return RESULT_OK;
+    if (code == RESULT_OK) {
+        drop_all_leases(e);
+        replace_datasets(e, c->composition, &x);
+        replace_containers(e, c->composition, &x);
+    }
+    index_done(&x);
+    return code;
 }

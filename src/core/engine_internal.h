@@ -232,7 +232,6 @@ const struct uuid *stranger_with_data(const struct dataset_entry *entry, const s
 /* engine_command.c */
 void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);
-enum result_code container_check_links(const struct container *c);
 
 /* engine_compose.c */
 enum result_code compose(struct engine *e, struct command *c, struct command_result *r);

@@ -631,6 +631,24 @@ json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
     return c.errors;
 }
 
+/* Compositions */
+
+static void check_part(struct check *c, const char *where, const json_t *v, void *to)
+{
+    if (!json_is_object(v))
+        complain(c, "\"%s\" must be an object", where);
+}
+
+json_t *validate_compose(const json_t *body)
+{
+    static const struct field fields[] = {{"applications", true, check_part},
+                                          {"deployment", true, check_part}};
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), NULL);
+    return c.errors;
+}
+
 /* Leases */
 
 static void check_lease_dataset(struct check *c, const char *where, const json_t *v, void *to)

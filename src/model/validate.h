@@ -31,6 +31,9 @@ json_t *validate_container_create(const json_t *body, struct container **ret)
 json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
     __attribute__((warn_unused_result));
 
+/* Only that both parts are there and objects; what is in them is compose.h's. */
+json_t *validate_compose(const json_t *body) __attribute__((warn_unused_result));
+
 struct lease_request {
     struct uuid dataset;
     struct uuid node;
