@@ -107,9 +107,11 @@ static struct err *load_document(yaml_parser_t *parser, json_t **ret)
     struct loader l = {.document = &document};
     struct err *e = NULL;
 
-    if (!yaml_parser_load(parser, &document))
-        return err_new(ERR_INVALID, "line %zu: %s", parser->problem_mark.line + 1,
-                       parser->problem ? parser->problem : "not YAML");
+    if (!yaml_parser_load(parser, &document)) {
+        if (!parser->problem) /* libyaml does not always say that memory was short */
+            mem_exhausted();
+        return err_new(ERR_INVALID, "line %zu: %s", parser->problem_mark.line + 1, parser->problem);
+    }
     yaml_node_t *root = yaml_document_get_root_node(&document);
     if (root)
         e = load_node(&l, root, 0, ret);
@@ -122,7 +124,7 @@ static struct err *load_document(yaml_parser_t *parser, json_t **ret)
 static void parser_init(yaml_parser_t *parser, const char *text, size_t n)
 {
     if (!yaml_parser_initialize(parser))
-        abort();
+        mem_exhausted();
     yaml_parser_set_input_string(parser, (const unsigned char *)text, n);
 }
 

@@ -19,7 +19,7 @@ __attribute__((format(printf, 1, 0))) static char *format(const char *fmt, va_li
     char *text = NULL;
 
     if (vasprintf(&text, fmt, ap) < 0)
-        abort();
+        mem_exhausted();
     return text;
 }
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static void out_of_memory(void)
+void mem_exhausted(void)
 {
     static const char text[] = "out of memory; ending (all acknowledged changes are on disk)\n";
 
@@ -19,7 +19,7 @@ void *xmalloc(size_t size)
     void *p = malloc(size ? size : 1);
 
     if (!p)
-        out_of_memory();
+        mem_exhausted();
     return p;
 }
 
@@ -28,7 +28,7 @@ void *xcalloc(size_t count, size_t size)
     void *p = calloc(count ? count : 1, size ? size : 1);
 
     if (!p)
-        out_of_memory();
+        mem_exhausted();
     return p;
 }
 
@@ -37,7 +37,7 @@ void *xrealloc(void *p, size_t count, size_t size)
     void *q = reallocarray(p, count, size);
 
     if (!q)
-        out_of_memory();
+        mem_exhausted();
     return q;
 }
 
@@ -46,7 +46,7 @@ char *xstrdup(const char *s)
     char *p = strdup(s);
 
     if (!p)
-        out_of_memory();
+        mem_exhausted();
     return p;
 }
 
@@ -60,7 +60,7 @@ char *xstrndup(const char *s, size_t n)
     char *p = strndup(s, n);
 
     if (!p)
-        out_of_memory();
+        mem_exhausted();
     return p;
 }
 
@@ -80,7 +80,7 @@ char *xasprintf(const char *fmt, ...)
 
     va_start(ap, fmt);
     if (vasprintf(&p, fmt, ap) < 0)
-        out_of_memory();
+        mem_exhausted();
     va_end(ap);
     return p;
 }

@@ -18,6 +18,9 @@
 #define CLEANUP_FREE CLEANUP(mem_freep)
 #define CLEANUP_CLOSE CLEANUP(mem_closep)
 
+/* For what a library of others cannot allocate: ends the process with the same message. */
+_Noreturn void mem_exhausted(void);
+
 void *xmalloc(size_t size) __attribute__((malloc, returns_nonnull));
 void *xcalloc(size_t count, size_t size) __attribute__((malloc, returns_nonnull));
 /* realloc of count*size bytes, checked for overflow; count*size must not be 0. */

@@ -40,7 +40,7 @@ void str_appendf(struct str *s, const char *fmt, ...)
     int n = vasprintf(&text, fmt, ap);
     va_end(ap);
     if (n < 0)
-        abort();
+        mem_exhausted();
     str_append_bytes(s, text, (size_t)n);
 }
 

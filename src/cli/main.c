@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "cli/programs.h"
 #include "control/control.h"
+#include "model/json.h"
 
 #include <errno.h>
 
@@ -154,6 +155,8 @@ int main(int argc, char **argv)
     const char *path = argc > 0 && argv[0] ? argv[0] : "flocker";
     const char *slash = strrchr(path, '/');
     const struct program *p = find_program(slash ? slash + 1 : path);
+
+    json_setup();
     int status = argc > 0 ? (p ? run(p, argc, argv) : flocker_main(argc, argv)) : 1;
 
     /* What could not be printed (disk full) was not done for whoever reads it. */

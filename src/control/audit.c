@@ -112,7 +112,7 @@ struct err *audit_start(const char *path, struct audit **ret_audit)
     int error = pthread_create(&a->thread, NULL, run, a);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error)
-        abort(); /* memory */
+        mem_exhausted();
     (void)pthread_setname_np(a->thread, "audit");
     *ret_audit = a;
     return NULL;

@@ -198,7 +198,7 @@ void respond_error_about(struct http_request *r, enum rest_error error, const ch
     int n = vasprintf(&text, fmt, ap);
     va_end(ap);
     if (n < 0)
-        abort(); /* memory */
+        mem_exhausted();
     respond_with(r, error, text, NULL);
 }
 

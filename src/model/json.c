@@ -28,6 +28,11 @@ static bool too_deep(const char *text, size_t n)
     return false;
 }
 
+void json_setup(void)
+{
+    json_set_alloc_funcs(xmalloc, free);
+}
+
 struct err *json_parse(const char *text, size_t n, json_t **ret)
 {
     json_error_t e;
@@ -144,7 +149,7 @@ void json_append(struct str *s, const json_t *v)
         break;
     case JSON_REAL:
         if (json_dump_callback(v, append_part, s, JSON_COMPACT | JSON_ENCODE_ANY) != 0)
-            abort(); /* only when memory is exhausted */
+            mem_exhausted();
         break;
     }
 }

@@ -11,6 +11,10 @@
 
 #include <jansson.h>
 
+/* Once, when a program starts: jansson ends the process when memory is exhausted, as our own functions do (base/mem.h).
+ * Else it would call a body or a record damaged for want of memory, or leave something out. */
+void json_setup(void);
+
 #define JSON_MAX_DEPTH 32 /* the API needs 5 */
 
 /* Parses one JSON value of any kind; nothing but white space may surround it. ERR_INVALID: not

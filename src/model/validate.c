@@ -31,7 +31,7 @@ static void complain(struct check *c, const char *fmt, ...)
         return;
     va_start(ap, fmt);
     if (vasprintf(&text, fmt, ap) < 0)
-        abort();
+        mem_exhausted();
     va_end(ap);
     /* A key of the client's may have been cut within a character. */
     if (!str_is_utf8(text, strlen(text))) {

@@ -159,7 +159,7 @@ static struct err *take_data(struct intake *in, struct mover_conn *c)
     struct err *e = NULL;
 
     if (!state || XXH3_64bits_reset(state) != XXH_OK)
-        abort(); /* memory */
+        mem_exhausted();
     for (bool more = true; more && !e && !atomic_load(&in->done);) {
         struct mover_header h;
         struct mover_end end;

@@ -256,7 +256,7 @@ static struct err *stream(struct sending *s, struct mover_end *end)
     XXH3_state_t *hash = XXH3_createState();
 
     if (!hash || XXH3_64bits_reset(hash) != XXH_OK)
-        abort(); /* memory */
+        mem_exhausted();
     if (pipe2(fds, O_CLOEXEC)) {
         XXH3_freeState(hash);
         return err_errno(errno, "cannot make a pipe");

@@ -134,7 +134,7 @@ static void lookup_free(struct lookup *l)
     struct timeval now = {0};
 
     if (event_base_once(l->base, -1, EV_TIMEOUT, on_dns_free, l->dns, &now) != 0)
-        abort(); /* memory */
+        mem_exhausted();
     free(l);
 }
 
@@ -176,7 +176,7 @@ static void look_up(struct grpc_client *c, const char *host, const char *port,
     l->base = c->conn->base;
     l->dns = evdns_base_new(l->base, EVDNS_BASE_DISABLE_WHEN_INACTIVE);
     if (!l->dns)
-        abort(); /* memory */
+        mem_exhausted();
     /* Without this file there are still the hosts file and a resolver on this machine. */
     evdns_base_resolv_conf_parse(l->dns, DNS_OPTIONS_ALL, "/etc/resolv.conf");
     c->lookup = l;

@@ -58,7 +58,7 @@ struct grpc_conn *conn_new(struct event_base *base, const struct conn_role *role
     c->kick = event_new(base, -1, 0, on_kick, c);
     c->timer = event_new(base, -1, 0, on_timeout, c);
     if (!c->kick || !c->timer)
-        abort(); /* memory */
+        mem_exhausted();
     return c;
 }
 

@@ -351,7 +351,7 @@ static nghttp2_session_callbacks *callbacks_new(void)
     nghttp2_session_callbacks *cb;
 
     if (nghttp2_session_callbacks_new(&cb) != 0)
-        abort(); /* memory */
+        mem_exhausted();
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
@@ -376,7 +376,7 @@ nghttp2_session *session_new(struct grpc_conn *c)
     };
 
     if (nghttp2_option_new(&option) != 0)
-        abort(); /* memory */
+        mem_exhausted();
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_max_deflate_dynamic_table_size(option, HPACK_TABLE);
     nghttp2_option_set_no_closed_streams(option, 1); /* memory: no tree of past streams */
@@ -391,7 +391,7 @@ nghttp2_session *session_new(struct grpc_conn *c)
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(cb);
     if (!session)
-        abort(); /* memory */
+        mem_exhausted();
     nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings, ARRAY_SIZE(settings));
     nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0, WINDOW_CONNECTION);
     return session;

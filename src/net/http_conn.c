@@ -173,7 +173,7 @@ void http_conn_wind_down(struct http_conn *c)
         http_conn_kill(c);
     } else if (c->state == HTTP_STATE_STREAM) {
         if (r->chunked && r->body_wanted && evbuffer_add(http_conn_output(c), "0\r\n\r\n", 5) < 0)
-            abort(); /* memory */
+            mem_exhausted();
         c->request = NULL;
         c->server->held--;
         answered(c, /* keep_alive= */ false);
@@ -213,7 +213,7 @@ static void refuse(struct http_conn *c, unsigned status, const char *text, bool 
     http_head_write(out, status, &retry, status == 503, strlen(body), /* chunked= */ false,
                     keep_alive);
     if (!head_only && evbuffer_add(out, body, strlen(body)) < 0)
-        abort(); /* memory */
+        mem_exhausted();
     c->head = http_head_free(c->head);
     str_done(&c->body);
     answered(c, keep_alive);
@@ -286,7 +286,7 @@ static void head_done(struct http_conn *c, struct evbuffer *in)
     if (h->expect_continue && (h->chunked || (sized && h->content_length > 0)) &&
         evbuffer_get_length(in) == 0 &&
         evbuffer_add(http_conn_output(c), "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
-        abort(); /* memory */
+        mem_exhausted();
 }
 
 static bool step_head(struct http_conn *c, struct evbuffer *in)
@@ -578,7 +578,7 @@ void http_conn_accept(struct http_server *s, int fd, const struct http_peer *pee
     s->conn_count++;
     state_set(c, ssl ? HTTP_STATE_HANDSHAKE : HTTP_STATE_IDLE, now_os().mono_us);
     if (!evbuffer_add_cb(bufferevent_get_output(bev), on_sent, c))
-        abort(); /* memory */
+        mem_exhausted();
     bufferevent_setcb(bev, on_read, on_written, on_event, c);
     bufferevent_setwatermark(bev, EV_READ, 0, READ_AHEAD_BYTES);
     bufferevent_enable(bev, EV_READ | EV_WRITE);

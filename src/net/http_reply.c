@@ -111,7 +111,7 @@ void http_head_write(struct evbuffer *out, unsigned status, const struct http_he
         str_appendf(&s, "Content-Length: %llu\r\n", (unsigned long long)length);
     str_append(&s, keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
     if (evbuffer_add(out, s.data, s.len) < 0)
-        abort(); /* memory */
+        mem_exhausted();
 }
 
 /* JSON of any bytes; what is not UTF-8 becomes '?'. */
@@ -172,7 +172,7 @@ void http_reply(struct http_request *r, unsigned status, const struct http_heade
         return;
     }
     if (with_body && evbuffer_add(http_conn_output(r->conn), body, len) < 0)
-        abort(); /* memory */
+        mem_exhausted();
     http_conn_answered(r->conn, keep_alive);
 }
 
@@ -206,7 +206,7 @@ void http_reply_shared(struct http_request *r, unsigned status, const struct htt
         *shared = (struct shared){release, cookie};
         if (evbuffer_add_reference(http_conn_output(r->conn), body, len, shared_release, shared) <
             0)
-            abort(); /* memory */
+            mem_exhausted();
     }
     http_conn_answered(r->conn, keep_alive);
     if (!with_body)
@@ -222,7 +222,7 @@ void http_reply_error(struct http_request *r, unsigned status, const char *fmt, 
     int n = vasprintf(&text, fmt, ap);
     va_end(ap);
     if (n < 0)
-        abort(); /* memory */
+        mem_exhausted();
     CLEANUP_FREE char *body = http_error_body(text);
     http_reply(r, status, NULL, 0, body, strlen(body));
 }
@@ -273,7 +273,7 @@ void http_stream_write(struct http_request *r, const void *bytes, size_t len)
     if (r->chunked)
         ok = ok && evbuffer_add(out, "\r\n", 2) == 0;
     if (!ok)
-        abort(); /* memory */
+        mem_exhausted();
     http_conn_output_grew(c);
 }
 
@@ -323,6 +323,6 @@ void http_stream_end(struct http_request *r)
         return;
     }
     if (r->chunked && r->body_wanted && evbuffer_add(http_conn_output(c), "0\r\n\r\n", 5) < 0)
-        abort(); /* memory */
+        mem_exhausted();
     http_conn_answered(c, c->keep_alive && r->head->keep_alive);
 }

@@ -129,7 +129,7 @@ static struct err *file_read(const char *path, const char *what, struct stat *re
     }
     BIO *bio = BIO_new(BIO_s_secmem());
     if (!bio || (used > 0 && BIO_write(bio, bytes, (int)used) != (int)used))
-        abort(); /* memory */
+        mem_exhausted();
     OPENSSL_cleanse(bytes, used);
     *ret_st = st;
     *ret_bio = bio;
@@ -198,7 +198,7 @@ static struct err *check_signed(const struct tls *t, const char *ca_path, const 
 
     if (!store || !sc || X509_STORE_add_cert(store, t->ca) != 1 ||
         X509_STORE_CTX_init(sc, store, t->cert, NULL) != 1)
-        abort(); /* memory */
+        mem_exhausted();
     X509_STORE_CTX_set_depth(sc, TLS_CHAIN_DEPTH);
     if (X509_verify_cert(sc) != 1) {
         int code = X509_STORE_CTX_get_error(sc);

@@ -47,7 +47,7 @@ static void places_make(void)
     place_node = SSL_get_ex_new_index(0, NULL, NULL, NULL, ex_free);
     place_refusal = SSL_get_ex_new_index(0, NULL, NULL, NULL, ex_free);
     if (place_demand < 0 || place_node < 0 || place_refusal < 0)
-        abort(); /* memory */
+        mem_exhausted();
 }
 
 /* The demands beyond the chain; NULL or why not. */
@@ -84,7 +84,7 @@ static int verify(X509_STORE_CTX *sc, void *unused)
         return 1;
     free(SSL_get_ex_data(ssl, place_refusal));
     if (SSL_set_ex_data(ssl, place_refusal, refusal) != 1)
-        abort(); /* memory */
+        mem_exhausted();
     X509_STORE_CTX_set_error(sc, X509_V_ERR_APPLICATION_VERIFICATION);
     return 0;
 }
@@ -114,7 +114,7 @@ static void alpn_set(SSL_CTX *ctx, struct demand *d, unsigned flags)
     if (!d->client)
         SSL_CTX_set_alpn_select_cb(ctx, alpn_select, d);
     else if (SSL_CTX_set_alpn_protos(ctx, d->alpn, d->alpn_len) != 0)
-        abort(); /* memory */
+        mem_exhausted();
 }
 
 static bool context_fill(const struct tls *t, struct demand *d, unsigned flags, SSL_CTX *ctx)
@@ -165,7 +165,7 @@ static struct err *context_new(const struct tls *t, enum tls_kind peer, bool cli
     d->flags = flags;
     d->cluster = t->own.cluster;
     if (!ctx || SSL_CTX_set_ex_data(ctx, place_demand, d) != 1)
-        abort(); /* memory */
+        mem_exhausted();
     if (!context_fill(t, d, flags, ctx)) {
         CLEANUP_FREE char *why = tls_failure_text(NULL, 0);
 
@@ -239,9 +239,9 @@ struct err *tls_client_ssl(SSL_CTX *ctx, const struct uuid *node, SSL **ret_ssl)
         return err_new(ERR_INTERNAL, "cannot make a TLS connection object");
     SSL_set_connect_state(ssl);
     if (d->peer == TLS_KIND_CONTROL_SERVICE && SSL_set_tlsext_host_name(ssl, TLS_CONTROL_NAME) != 1)
-        abort(); /* memory */
+        mem_exhausted();
     if (node && SSL_set_ex_data(ssl, place_node, xmemdup(node, sizeof(*node))) != 1)
-        abort(); /* memory */
+        mem_exhausted();
     *ret_ssl = ssl;
     return NULL;
 }

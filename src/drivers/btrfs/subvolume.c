@@ -41,7 +41,7 @@ static struct btrfs_util_qgroup_inherit *inherit_of(uint64_t qgroup)
     if (!qgroup || btrfs_util_create_qgroup_inherit(0, &i) != BTRFS_UTIL_OK)
         return NULL;
     if (btrfs_util_qgroup_inherit_add_group(&i, qgroup) != BTRFS_UTIL_OK)
-        abort(); /* only for want of memory */
+        mem_exhausted();
     return i;
 }
 
