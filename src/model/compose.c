@@ -22,13 +22,15 @@ void composition_done(struct composition *c)
 
 /* ---- what both formats use ---- */
 
+static char *with_prefix(const char *name, const char *format, va_list args) PRINTF_LIKE(2, 0);
+
 static char *with_prefix(const char *name, const char *format, va_list args)
 {
     struct str s = {0};
     char *text = NULL;
 
     if (vasprintf(&text, format, args) < 0)
-        abort(); /* memory */
+        mem_exhausted();
     str_appendf(&s, "Application '%s' has a config error. %s", name, text);
     free(text);
     return str_steal(&s);
