@@ -150,7 +150,7 @@ struct uuid compose_dataset_id(const char *application)
     struct uuid id;
 
     if (EVP_Digest(application, strlen(application), digest, NULL, EVP_md5(), NULL) != 1)
-        abort(); /* memory */
+        mem_exhausted();
     memcpy(id.b, digest, sizeof(id.b));
     id.b[6] = (uint8_t)((id.b[6] & 0x0f) | 0x40);
     id.b[8] = (uint8_t)((id.b[8] & 0x3f) | 0x80);

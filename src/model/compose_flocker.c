@@ -214,7 +214,7 @@ static char *policy_error(const struct application *a, const char *format, ...)
 
     va_start(args, format);
     if (vasprintf(&text, format, args) < 0)
-        abort(); /* memory */
+        mem_exhausted();
     va_end(args);
     return xasprintf("Application '%s' has a configuration error. %s", a->name, text);
 }
