@@ -33,15 +33,21 @@ void str_append(struct str *s, const char *text)
 
 void str_appendf(struct str *s, const char *fmt, ...)
 {
-    va_list ap;
-    CLEANUP_FREE char *text = NULL;
+    va_list ap, again;
 
     va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
+    va_copy(again, ap);
+    reserve(s, 64);
+    int n = vsnprintf(s->data + s->len, s->cap - s->len, fmt, ap);
+    if (n >= 0 && (size_t)n >= s->cap - s->len) {
+        reserve(s, (size_t)n);
+        n = vsnprintf(s->data + s->len, s->cap - s->len, fmt, again);
+    }
+    va_end(again);
     va_end(ap);
     if (n < 0)
         mem_exhausted();
-    str_append_bytes(s, text, (size_t)n);
+    s->len += (size_t)n;
 }
 
 char *str_steal(struct str *s)

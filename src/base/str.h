@@ -13,7 +13,7 @@ struct str {
 
 void str_append(struct str *s, const char *text);
 void str_append_bytes(struct str *s, const void *bytes, size_t n);
-void str_appendf(struct str *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void str_appendf(struct str *s, const char *fmt, ...) PRINTF_LIKE(2, 3); /* no argument may lie in `s` */
 char *str_steal(struct str *s); /* the caller frees it; never NULL; `s` is empty again */
 void str_done(struct str *s);
 #define CLEANUP_STR CLEANUP(str_done)

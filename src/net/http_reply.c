@@ -62,18 +62,31 @@ const char *http_status_text(unsigned status)
     return "Unknown";
 }
 
-/* `Sun, 06 Nov 1994 08:49:37 GMT`, whatever the locale. */
+/* `Sun, 06 Nov 1994 08:49:37 GMT`, whatever the locale. Made once a second. */
 static void date_append(struct str *s)
 {
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    static _Thread_local time_t made;
+    static _Thread_local char text[64];
     time_t seconds = (time_t)(now_os().wall_us / USEC_PER_SEC);
     struct tm tm;
 
-    gmtime_r(&seconds, &tm);
-    str_appendf(s, "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + tm.tm_wday * 3,
-                tm.tm_mday, months + tm.tm_mon * 3, tm.tm_year + 1900, tm.tm_hour, tm.tm_min,
-                tm.tm_sec);
+    if (seconds != made) {
+        gmtime_r(&seconds, &tm);
+        (void)snprintf(text, sizeof(text), "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + tm.tm_wday * 3,
+                       tm.tm_mday, months + tm.tm_mon * 3, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+        made = seconds;
+    }
+    str_append(s, text);
+}
+
+static void header_append(struct str *s, const char *name, const char *value)
+{
+    str_append(s, name);
+    str_append_bytes(s, ": ", 2);
+    str_append(s, value);
+    str_append_bytes(s, "\r\n", 2);
 }
 
 /* A value with a line break would be a second header, or a second answer. */
@@ -90,9 +103,13 @@ void http_head_write(struct evbuffer *out, unsigned status, const struct http_he
                      size_t header_count, uint64_t length, bool chunked, bool keep_alive)
 {
     CLEANUP_STR struct str s = {0};
+    char number[32];
     bool typed = false;
 
-    str_appendf(&s, "HTTP/1.1 %u %s\r\n", status, http_status_text(status));
+    (void)snprintf(number, sizeof(number), "HTTP/1.1 %u ", status);
+    str_append(&s, number);
+    str_append(&s, http_status_text(status));
+    str_append_bytes(&s, "\r\n", 2);
     date_append(&s);
     for (size_t i = 0; i < header_count; i++) {
         if (!header_is_sound(&headers[i])) {
@@ -101,14 +118,16 @@ void http_head_write(struct evbuffer *out, unsigned status, const struct http_he
             continue;
         }
         typed = typed || strcasecmp(headers[i].name, "Content-Type") == 0;
-        str_appendf(&s, "%s: %s\r\n", headers[i].name, headers[i].value);
+        header_append(&s, headers[i].name, headers[i].value);
     }
     if (!typed && (chunked || (length != 0 && length != HTTP_LENGTH_NONE)))
         str_append(&s, "Content-Type: application/json\r\n");
     if (chunked)
         str_append(&s, "Transfer-Encoding: chunked\r\n");
-    else if (length != HTTP_LENGTH_NONE)
-        str_appendf(&s, "Content-Length: %llu\r\n", (unsigned long long)length);
+    else if (length != HTTP_LENGTH_NONE) {
+        (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)length);
+        header_append(&s, "Content-Length", number);
+    }
     str_append(&s, keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
     if (evbuffer_add(out, s.data, s.len) < 0)
         mem_exhausted();

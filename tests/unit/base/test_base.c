@@ -84,9 +84,26 @@ static void test_utf8(void **state)
     assert_false(str_is_utf8("a\0b", 3));
 }
 
+/* Texts of all lengths around those at which the memory grows. */
+static void test_str_appendf(void **state)
+{
+    struct str s = {0};
+    size_t expected = 0;
+
+    for (int n = 0; n < 300; n++) {
+        str_appendf(&s, "%*s|", n, "x");
+        expected += (size_t)(n ? n : 1) + 1;
+        assert_int_equal(s.len, expected);
+        assert_int_equal(strlen(s.data), expected);
+        assert_string_equal(s.data + expected - 2, "x|");
+    }
+    str_done(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_str_appendf),
         cmocka_unit_test(test_uuid_parse), cmocka_unit_test(test_uuid_random),
         cmocka_unit_test(test_err),        cmocka_unit_test(test_backoff),
         cmocka_unit_test(test_utf8),
