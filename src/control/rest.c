@@ -146,7 +146,8 @@ static void respond_refusal(struct http_request *r, const struct command_result 
     else if (result->code == RESULT_STORE_FAILED)
         respond_error_about(r, REST_ERROR_STORE_FAILED,
                             "Nothing was changed, because it could not be stored: %s", text);
-    else if (*text && result->code == RESULT_DATASET_DELETED) /* of a composition, as is the next one */
+    else if (*text &&
+             result->code == RESULT_DATASET_DELETED) /* of a composition, as is the next one */
         respond_error_about(r, REST_ERROR_COMPOSITION,
                             "The dataset %s has been deleted; its id can be used again once it is "
                             "purged and nothing of it is left.",
@@ -254,8 +255,8 @@ const struct route rest_routes[] = {
     {HTTP_DELETE, "/v1/configuration/containers/", "deleteContainer", containers_delete,
      CHANGE | CONTAINER},
     {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose,
-     BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_EXISTS) |
-         REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) | REST_BIT(LINK_PORT)},
+     BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_IN_USE) |
+         REST_BIT(PORT_IN_USE) | REST_BIT(LINK_PORT)},
     {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
     {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
     {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},

@@ -25,7 +25,7 @@ struct rest_config {
     char *(*not_ready)(void *cookie);
     /* Adds lines about the store to the metrics, in Prometheus' text form; may be NULL. */
     void (*measure)(void *cookie, struct str *out);
-    uint64_t change_us; /* after this long without a commit a change is answered; 0 = 30 s */
+    uint64_t change_us;  /* after this long without a commit a change is answered; 0 = 30 s */
     struct audit *audit; /* NULL = no audit log; must outlive the rest */
     void *cookie;
 };

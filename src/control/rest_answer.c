@@ -118,9 +118,8 @@ bool client_has_tag(const struct http_request *r, const char *tag)
 void respond_document(struct http_request *r, struct document *d, const struct http_header *more,
                       size_t n_more)
 {
-    struct http_header headers[8] = {{"ETag", NULL},
-                                     {"Cache-Control", "no-cache"},
-                                     {"Vary", "Accept-Encoding"}};
+    struct http_header headers[8] = {
+        {"ETag", NULL}, {"Cache-Control", "no-cache"}, {"Vary", "Accept-Encoding"}};
     bool gzip = takes_gzip(r) && document_compress(d);
     CLEANUP_FREE char *etag = xasprintf("\"%s%s\"", d->hash, gzip ? "-gzip" : "");
     size_t n = 3;

@@ -259,7 +259,7 @@ static const char *const mark_names[MARK_STATE_MAX] = {
 
 struct view {
     const struct dataset *dataset;
-    json_t *nodes; /* NULL = not wanted */
+    json_t *nodes;          /* NULL = not wanted */
     struct uuid mounted_on; /* nil = nowhere */
     uint64_t bytes_sent, bytes_total;
 };
@@ -362,8 +362,7 @@ static json_t *view_value(const struct rest *rest, struct view *v, const struct 
     (void)json_object_set_new(o, "transfer", transfer_value(v));
     (void)json_object_set_new(o, "reason", json_reason(reason));
     (void)json_object_set_new(o, "nodes", v->nodes);
-    (void)json_object_set_new(o, "history",
-                              past_value(rest, OBJECT_DATASET, UUID_STR(&d->id)));
+    (void)json_object_set_new(o, "history", past_value(rest, OBJECT_DATASET, UUID_STR(&d->id)));
     (void)json_object_set_new(o, "revision", json_integer((json_int_t)d->revision));
     return o;
 }

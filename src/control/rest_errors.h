@@ -44,12 +44,10 @@
       "The events after %s are not known any more; read the state, then go on from now.")          \
     X(TOO_MANY_READERS, "TooManyReaders", 503, "There are already %d readers of events.")          \
     X(COMPOSITION, "Composition", 400, "%s")                                                       \
-    X(STORE_FAILED, "StoreFailed", 503,                                                            \
-      "Nothing was changed, because it could not be stored: %s")                                   \
+    X(STORE_FAILED, "StoreFailed", 503, "Nothing was changed, because it could not be stored: %s") \
     X(STORE_LATE, "StoreLate", 503,                                                                \
       "The disk has not answered for 30 seconds; look whether the change was made.")               \
-    X(ENDING, "Ending", 503,                                                                       \
-      "The control service is ending; look whether the change was made.")                          \
+    X(ENDING, "Ending", 503, "The control service is ending; look whether the change was made.")   \
     X(NOT_READY, "NotReady", 503, "The control service is not ready: %s")
 
 enum rest_error {

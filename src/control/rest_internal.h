@@ -54,7 +54,8 @@ typedef void rest_handler_fn(struct rest *rest, struct http_request *r, const ch
 struct route {
     enum http_method method;
     const char *path;
-    const char *name; /* the operationId of the OpenAPI document; what metrics and audit log call it */
+    const char
+        *name; /* the operationId of the OpenAPI document; what metrics and audit log call it */
     rest_handler_fn *handler;
     uint64_t errors; /* set of REST_BIT() that it may answer with */
 };
@@ -74,7 +75,7 @@ struct call {
     uint64_t began_us;
     char *object; /* what it is about: id of a dataset, name of a container; NULL = nothing yet */
     char node[UUID_TEXT_SIZE]; /* the node it names; "" = none */
-    char *error; /* description of the refusal; NULL = none */
+    char *error;               /* description of the refusal; NULL = none */
 };
 
 /* Notes which error a request is answered with, for the audit log. */
@@ -149,7 +150,8 @@ void respond_violations(struct http_request *r, json_t *errors);
 typedef void stream_append_fn(const struct rest *rest, struct str *s, const struct uuid *id);
 /* Answers with a list over all datasets piece by piece when there are many; false: do it at once. `tag`: the
  * configuration's, where the list depends on nothing else, or NULL. */
-bool respond_stream(struct rest *rest, struct http_request *r, const char *tag, stream_append_fn *append);
+bool respond_stream(struct rest *rest, struct http_request *r, const char *tag,
+                    stream_append_fn *append);
 
 /* rest.c: commands */
 
@@ -182,8 +184,8 @@ struct page {
     size_t n, cap;
 };
 
-#define PAGE_NAME 1u   /* `name` has a meaning */
-#define PAGE_NODE 2u   /* `node` has one */
+#define PAGE_NAME 1u    /* `name` has a meaning */
+#define PAGE_NODE 2u    /* `node` has one */
 #define PAGE_BY_NAME 4u /* keys are names, not ids */
 
 /* Reads the parameters, or answers with 400 and returns false. Call page_done() in any case. */

@@ -12,7 +12,7 @@
 
 /* ---- counting ---- */
 
-const uint64_t rest_class_ends_us[CLASSES - 1] = {500,    1000,   2500,   5000,    10000,  25000,
+const uint64_t rest_class_ends_us[CLASSES - 1] = {500,   1000,   2500,   5000,    10000,  25000,
                                                   50000, 100000, 250000, 1000000, 5000000};
 
 static void note_time(struct times *t, uint64_t us)
@@ -20,7 +20,7 @@ static void note_time(struct times *t, uint64_t us)
     size_t class = 0;
 
     while (class < CLASSES - 1 && us > rest_class_ends_us[class])
-        class++;
+        class ++;
     t->classes[class]++;
     t->sum_us += us;
 }
@@ -71,13 +71,13 @@ void audit_call(struct call *call, const struct http_request *r, unsigned status
     if (!audit || !is_change(call->route))
         return;
     format_time(when, sizeof(when), now_os().wall_us);
-    json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:i, s:o}", "time", when, "user",
-                          text_or_null(peer->has_identity ? peer->identity.name : NULL), "address",
-                          peer->address, "action", call->route->name, "method",
-                          http_method_name(http_request_method(r)), "object",
-                          text_or_null(call->object), "node", text_or_null(call->node), "query",
-                          text_or_null(http_request_query(r)), "status", (int)status, "error",
-                          text_or_null(call->error));
+    json_t *o =
+        json_pack("{s:s, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:i, s:o}", "time", when, "user",
+                  text_or_null(peer->has_identity ? peer->identity.name : NULL), "address",
+                  peer->address, "action", call->route->name, "method",
+                  http_method_name(http_request_method(r)), "object", text_or_null(call->object),
+                  "node", text_or_null(call->node), "query", text_or_null(http_request_query(r)),
+                  "status", (int)status, "error", text_or_null(call->error));
     json_append(&line, o);
     json_decref(o);
     str_append(&line, "\n");
@@ -119,12 +119,14 @@ static void append_requests(struct str *s, const struct rest *rest)
 {
     static const char *const classes[] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
 
-    family(s, "flocker_http_requests_total", "counter",
-           "Requests of the REST API, by route and class of the answer (none: the client went away).");
+    family(
+        s, "flocker_http_requests_total", "counter",
+        "Requests of the REST API, by route and class of the answer (none: the client went away).");
     for (size_t i = 0; i <= rest_n_routes; i++) {
         for (size_t k = 0; k < ARRAY_SIZE(classes); k++) {
             if (rest->counts[i].answered[k])
-                str_appendf(s, "flocker_http_requests_total{route=\"%s\",code=\"%s\"} %" PRIu64 "\n",
+                str_appendf(s,
+                            "flocker_http_requests_total{route=\"%s\",code=\"%s\"} %" PRIu64 "\n",
                             i < rest_n_routes ? rest_routes[i].name : "none", classes[k],
                             rest->counts[i].answered[k]);
         }
@@ -188,11 +190,12 @@ static void append_cluster(struct str *s, const struct rest *rest)
     struct node_counts nodes = {0};
 
     engine_each_node(e, now_os(), count_node, &nodes);
-    number(s, "flocker_configuration_revision", "gauge", "Number of the last change that is durable.",
-           engine_revision(e));
-    number(s, "flocker_datasets", "gauge",
-           "Datasets that are configured (also deleted ones that were not purged) or seen on a node.",
-           counts.datasets);
+    number(s, "flocker_configuration_revision", "gauge",
+           "Number of the last change that is durable.", engine_revision(e));
+    number(
+        s, "flocker_datasets", "gauge",
+        "Datasets that are configured (also deleted ones that were not purged) or seen on a node.",
+        counts.datasets);
     number(s, "flocker_containers", "gauge", "Containers that are configured or seen on a node.",
            counts.containers);
     number(s, "flocker_leases", "gauge", "Leases.", counts.leases);
@@ -262,7 +265,8 @@ static void append_audit(struct str *s, const struct rest *rest)
 void get_metrics(struct rest *rest, struct http_request *r, const char *param)
 {
     static const struct http_header headers[] = {
-        {"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}, {"Cache-Control", "no-store"}};
+        {"Content-Type", "text/plain; version=0.0.4; charset=utf-8"},
+        {"Cache-Control", "no-store"}};
     CLEANUP_STR struct str s = {0};
 
     append_process(&s, rest);

@@ -10,8 +10,8 @@ static void consider_node(void *page, const struct node_view *n)
 
 static void append_node(void *cookie, struct str *s, const struct page_item *item)
 {
-    json_t *v = json_pack("{s:o, s:o}", "uuid", json_uuid(&item->id), "host",
-                          json_text(item->object));
+    json_t *v =
+        json_pack("{s:o, s:o}", "uuid", json_uuid(&item->id), "host", json_text(item->object));
 
     json_append(s, v);
     json_decref(v);

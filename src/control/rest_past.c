@@ -11,7 +11,7 @@ struct state {
 };
 
 struct past {
-    char *key; /* "d" or "c", and the object's */
+    char *key;                        /* "d" or "c", and the object's */
     struct state states[STATES_KEPT]; /* the n-th at n % STATES_KEPT */
     uint64_t n;
     UT_hash_handle hh;
@@ -85,11 +85,10 @@ json_t *past_value(const struct rest *rest, enum object_kind kind, const char *k
         const struct state *s = &h->states[i % STATES_KEPT];
         enum reason_code reason = s->brief.reason;
         (void)json_array_append_new(
-            list, json_pack("{s:f, s:s, s:o, s:o}", "time", (double)s->wall_us / USEC_PER_SEC,
-                            "status", s->brief.status, "node", json_uuid_or_null(&s->brief.node),
-                            "reason",
-                            reason == REASON_NONE ? json_null()
-                                                  : json_string(reason_code_name(reason))));
+            list,
+            json_pack("{s:f, s:s, s:o, s:o}", "time", (double)s->wall_us / USEC_PER_SEC, "status",
+                      s->brief.status, "node", json_uuid_or_null(&s->brief.node), "reason",
+                      reason == REASON_NONE ? json_null() : json_string(reason_code_name(reason))));
     }
     return list;
 }

@@ -1,6 +1,5 @@
 """A control service of its own on loopback, with TLS and a cluster authority made for it; no agents, no namespaces."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -69,10 +68,12 @@ class Service:
         assert status == (0 if how == signal.SIGTERM else -how), (status, self.log.read_text()[-2000:])
 
     def close(self):
-        with contextlib.suppress(Exception):
+        """Ends it; it must end well."""
+        try:
             self.stop()
-        self.process.kill()
-        self.process.wait()
+        finally:
+            self.process.kill()
+            self.process.wait()
 
     def connect(self, timeout=20):
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls)

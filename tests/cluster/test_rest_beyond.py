@@ -239,6 +239,15 @@ def test_events_since(service):
     reader.close()
 
 
+@pytest.mark.deadline(60)
+def test_heartbeat(service):
+    """A stream on which nothing happens shows every 30 seconds that it is alive."""
+    reader = Reader(service)
+    reader.connection.sock.settimeout(35)
+    assert "".join(reader.until("still here")).count("\n\n") == 1
+    reader.close()
+
+
 # --- metrics and health -----------------------------------------------------------------------------------------------
 
 

@@ -130,8 +130,11 @@ static inline int setup(void **state)
     ok(store_load_sync(b->store, &content));
     b->engine = engine_new(&content.history, content.revision, random_os());
     store_content_done(&content);
-    b->rest = rest_new(
-        &(struct rest_config){.loop = b->loop, .engine = b->engine, .submit = bench_submit, .change_us = BENCH_CHANGE_US, .cookie = b});
+    b->rest = rest_new(&(struct rest_config){.loop = b->loop,
+                                             .engine = b->engine,
+                                             .submit = bench_submit,
+                                             .change_us = BENCH_CHANGE_US,
+                                             .cookie = b});
     ok(http_server_new(b->loop, &(struct http_server_config){0}, rest_handle, b->rest, &b->server));
     ok(http_server_listen_tcp(b->server, "127.0.0.1", 0, &b->port));
     loop_on_idle(b->loop, drain, b);

@@ -4,7 +4,7 @@
 
 /* What any route may answer with, and what stands for requests without a route. */
 static const enum rest_error general[] = {REST_ERROR_HTTP_SYNTAX, REST_ERROR_HTTP_TOO_LARGE,
-                                         REST_ERROR_HTTP_BUSY};
+                                          REST_ERROR_HTTP_BUSY};
 static const enum rest_error unrouted[] = {REST_ERROR_NO_ROUTE, REST_ERROR_METHOD};
 
 static json_t *document(void)
@@ -112,8 +112,8 @@ static void test_errors(void **state)
 
     for (size_t i = 0; i < REST_ERROR_MAX; i++) {
         json_t *example = json_object_get(examples, rest_errors[i].name);
-        const char *text = json_string_value(
-            json_object_get(json_object_get(example, "value"), "description"));
+        const char *text =
+            json_string_value(json_object_get(json_object_get(example, "value"), "description"));
         size_t same = strcspn(rest_errors[i].text, "%");
         if (!text || strncmp(text, rest_errors[i].text, same) != 0 ||
             (!rest_errors[i].text[same] && text[same]))

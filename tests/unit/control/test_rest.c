@@ -254,9 +254,8 @@ static void test_store_late(void **state)
     b->hold = false;
     commit(b, b->held);
     drain(b);
-    CLEANUP_FREE char *gone =
-        xstrdup("[{\"dataset_id\":\"" D2 "\",\"primary\":\"" A
-                "\",\"deleted\":true,\"metadata\":{}}]");
+    CLEANUP_FREE char *gone = xstrdup("[{\"dataset_id\":\"" D2 "\",\"primary\":\"" A
+                                      "\",\"deleted\":true,\"metadata\":{}}]");
     expect(b, "GET", CD, "", "", 200, gone);
 }
 
@@ -347,10 +346,9 @@ static void test_leases(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_datasets),         TEST(test_long_list),
-        TEST(test_bad_requests), TEST(test_conditional),
-        TEST(test_conditional_race), TEST(test_store_failed), TEST(test_store_late), TEST(test_containers),
-        TEST(test_leases),
+        TEST(test_datasets),    TEST(test_long_list),        TEST(test_bad_requests),
+        TEST(test_conditional), TEST(test_conditional_race), TEST(test_store_failed),
+        TEST(test_store_late),  TEST(test_containers),       TEST(test_leases),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

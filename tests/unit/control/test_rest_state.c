@@ -408,7 +408,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_nodes),
         TEST(test_dataset_state),
-        TEST(test_history), TEST(test_container_state),
+        TEST(test_history),
+        TEST(test_container_state),
         TEST(test_head_and_etag),
         TEST(test_events),
         TEST(test_slow_reader),
