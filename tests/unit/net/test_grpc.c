@@ -425,6 +425,8 @@ static void test_paused_stream_does_not_stop_others(void **state)
     assert_int_equal(other.messages, 1000);
     assert_int_equal(paused.messages, 0);
     assert_int_equal(paused.closed, 0);
+    grpc_stream_cancel(paused.stream); /* its end is told to `paused`, which must still be there */
+    RUN_UNTIL(paused.closed);
 }
 
 /* Messages that wait behind a pause come before the end. */
