@@ -4,8 +4,9 @@ A module says what it needs with a global, and its tests take `cluster`:
 
     CLUSTER = {"nodes": 3, "backend": "btrfs", "docker": True, "images": ["busybox"]}
 
-`images` are loaded into every host's Docker. `backend` may be a list: then every test runs once for each. The cluster is made once a module (and backend), so tests
-leave it healthy and use datasets of their own. A test that ruins its cluster makes one with `make_cluster(...)`.
+`images` are loaded into every host's Docker. `backend` may be a list: then every test runs once for each. The cluster is
+made once a module (and backend), so tests leave it healthy and use datasets of their own. A test that ruins its cluster
+makes one with `make_cluster(...)`.
 Every test has a deadline (default 180 s; @pytest.mark.deadline(seconds) sets another).
 """
 
