@@ -262,6 +262,7 @@ static void test_lost(void **state)
 
     folder_empty(dir); /* another store, with this one's mark */
     store_close(open_store(dir));
+    disk_done(&now);
     disk_read(&now, dir);
     for (size_t i = 0; i < now.n; i++) {
         for (size_t k = 0; k < old.n; k++) {
