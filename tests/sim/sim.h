@@ -103,7 +103,8 @@ struct sim_volume {
     bool present;
     bool partial; /* half a stream, or half a promotion */
     uint64_t version,
-        life; /* content: number of the last write in it; of which creation under the id */
+        life;      /* content: number of the last write in it; of which creation under the id */
+    uint64_t size; /* local: its limit; 0 = none */
     struct volume_mark mark;
     struct sim_snapshot snapshots[MAX_SNAPSHOTS];
     size_t n_snapshots;

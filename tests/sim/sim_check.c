@@ -166,6 +166,8 @@ static const char *host_unsettled(const struct sim *s, const struct dataset *st,
                                              : NULL;
     if (v->n_snapshots)
         return "snapshots are left";
+    if (v->size && v->size < st->maximum_size)
+        return "the volume has not grown";
     return (c != NULL) == k->running ? NULL
            : c                       ? "the container does not run"
                                      : "a container is left";

@@ -58,6 +58,7 @@ void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_s
     o.present = is_here(s, host, d);
     o.attached = sim_is_shared(s) ? attached_here(s, host, d) : o.present;
     o.attached_elsewhere = sim_is_shared(s) && s->shared[d].attached && s->shared[d].host != host;
+    o.size = v->size;
     o.n_snapshots = v->n_snapshots;
     if (v->n_snapshots)
         o.snapshots = xcalloc(v->n_snapshots, sizeof(*o.snapshots));
@@ -189,6 +190,7 @@ static struct err *create(struct sim *s, struct event *ev, unsigned host, unsign
             sim_violation(s, V_RECREATED, "a born dataset is created empty again: d%u on h%u", d,
                           host);
         v->version = 0;
+        v->size = sim_is_shared(s) ? 0 : ev->step.maximum_size;
         v->life = s->shared[d].life = ds->life;
         s->shared[d].version = 0;
         s->shared[d].formatted = false;
@@ -277,6 +279,7 @@ static struct err *promote(struct sim *s, struct event *ev, unsigned host, unsig
     v->partial = false;
     v->version = snap->version;
     v->life = snap->life;
+    v->size = ev->step.maximum_size;
     PART(ev);
     set_mark(s, host, d, MARK_OWNED, &ev->step);
     return NULL;
@@ -315,6 +318,7 @@ static struct err *drop(struct sim *s, struct event *ev, unsigned host, unsigned
     PART(ev);
     v->present = false;
     v->partial = false;
+    v->size = 0;
     v->n_snapshots = 0;
     PART(ev);
     v->mark = (struct volume_mark){0};
@@ -397,7 +401,9 @@ struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, uns
         return release(s, ev, host, d);
     case STEP_PRUNE:
         return prune(ev, v);
-    case STEP_GROW: /* volumes have no sizes here */
+    case STEP_GROW:
+        if (ev->step.maximum_size > v->size)
+            v->size = ev->step.maximum_size;
         return NULL;
     case STEP_DROP:
     case STEP_DESTROY:

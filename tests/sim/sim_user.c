@@ -63,6 +63,11 @@ static void choose_lease(struct sim *s, struct sim_dataset *ds, struct command *
         ds->lease.until_us = mine->until_us; /* from the request on no more is promised */
 }
 
+static uint64_t some_size(struct random *r)
+{
+    return random_below(r, 5) * DATASET_MIN_SIZE; /* 0: no limit, or as it is */
+}
+
 static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
                                struct sim_command *mine, const char *name, struct random *r)
 {
@@ -82,6 +87,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->kind = COMMAND_DATASET_CREATE;
         cmd->dataset = dataset_new(ds->id);
         cmd->dataset->primary = cmd->node;
+        cmd->dataset->maximum_size = some_size(r);
     } else if (ds->deleted) {
         if (!ds->container_exists && what < 50)
             return false;
@@ -103,17 +109,19 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
     } else if (what < 92) {
         cmd->kind = COMMAND_LEASE_RELEASE;
         ds->lease.promised = false; /* from the request on nothing is promised */
-    } else if (what < 96 && ds->container_exists) {
+    } else if (what < 94 && ds->container_exists) {
         cmd->kind = COMMAND_CONTAINER_DELETE;
-    } else if (what < 98) {
+    } else if (what < 96) {
         cmd->kind = COMMAND_DATASET_DELETE;
         cmd->purge = random_below(r, 2);
     } else {
-        cmd->kind = COMMAND_DATASET_UPDATE; /* refused while a container uses it */
+        cmd->kind = COMMAND_DATASET_UPDATE;
+        cmd->keep_primary = random_below(r, 2); /* else refused while a container uses it */
+        cmd->maximum_size = some_size(r);
     }
     if (cmd->kind == COMMAND_CONTAINER_DELETE)
         ds->container_exists = false; /* unless it is answered that it is still there */
-    ds->busy = true;
+    ds->busy = cmd->kind != COMMAND_DATASET_UPDATE;
     return true;
 }
 
