@@ -29,8 +29,8 @@ struct options {
     const char *data_path;
     const char *certificates;
     const char *audit_log; /* NULL = none */
-    const char *backup, *restore;
-    bool replace;
+    const char *backup, *restore, *import;
+    bool replace, import_empty;
     char *host, *agent_host;
     uint16_t port, agent_port;
 };
@@ -468,8 +468,14 @@ static struct err *take(void *cookie, int id, const char *value)
     case 7:
         o->restore = value;
         return NULL;
-    default:
+    case 8:
         o->replace = true;
+        return NULL;
+    case 9:
+        o->import = value;
+        return NULL;
+    default:
+        o->import_empty = true;
         return NULL;
     }
 }
@@ -481,6 +487,8 @@ static bool run_offline(const struct options *o, struct err **ret_error)
         *ret_error = offline_backup(o->data_path, o->backup);
     else if (o->restore)
         *ret_error = offline_restore(o->data_path, o->restore, o->replace);
+    else if (o->import)
+        *ret_error = offline_import(o->data_path, o->import, o->import_empty);
     else
         return false;
     return true;
@@ -498,6 +506,8 @@ int control_main(int argc, char **argv)
         {6, 0, "backup", "FILE", "Copy the store to FILE, also while the service runs; then exit"},
         {7, 0, "restore", "FILE", "Put such a copy in the place of the store; then exit"},
         {8, 0, "replace", NULL, "With --restore: also where there is a store; it is kept beside"},
+        {9, 0, "import", "FILE", "Fill a new store with the current_configuration.json of Flocker 1; then exit"},
+        {10, 0, "import-empty", NULL, "With --import: make its datasets anew, empty"},
     };
     static const struct cli_spec spec = {
         .program = "flocker-control",
@@ -525,8 +535,10 @@ int control_main(int argc, char **argv)
     }
     if (first != argc)
         return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
-    if (!!o.backup + !!o.restore > 1 || (o.replace && !o.restore))
-        return cli_usage_error(&spec, "--backup and --restore cannot be used together, and --replace belongs to --restore");
+    if (!!o.backup + !!o.restore + !!o.import > 1)
+        return cli_usage_error(&spec, "--backup, --restore and --import cannot be used together");
+    if ((o.replace && !o.restore) || (o.import_empty && !o.import))
+        return cli_usage_error(&spec, "--replace belongs to --restore, and --import-empty to --import");
     status = run_offline(&o, &e) ? (e ? cli_fail(e) : 0) : run(&o);
     free(o.host);
     free(o.agent_host);

@@ -2,15 +2,21 @@
 
 #include "base/str.h"
 #include "control/admin.h"
+#include "model/import.h"
+#include "model/record.h"
 #include "store/store.h"
 
 #include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define ANSWER_MAX 65536u
+#define IMPORT_MAX (256u << 20) /* bytes of a file to import: several hundred thousand datasets */
 
 static void print_summary(const char *what, const char *file, const struct store_summary *s)
 {
@@ -148,4 +154,106 @@ struct err *offline_restore(const char *data_path, const char *file, bool replac
            "flocker-agent --adopt is run on\n"
            "their nodes; read \"Backup and restore\" in docs/install.md before.\n");
     return NULL;
+}
+
+/* ---- import ---- */
+
+static struct err *read_file(const char *path, struct str *ret)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    char buf[65536];
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_errno(errno, "cannot open %s", path);
+    if (!S_ISREG(st.st_mode) || st.st_size > IMPORT_MAX)
+        return err_new(ERR_INVALID, "%s is not a file of at most %u MiB", path, IMPORT_MAX >> 20);
+    while ((n = read(fd, buf, sizeof(buf))) > 0 && ret->len <= IMPORT_MAX)
+        str_append_bytes(ret, buf, (size_t)n);
+    return n < 0 ? err_errno(errno, "cannot read %s", path) : NULL;
+}
+
+static struct err *add_change(struct store_change *to, uint64_t revision, enum store_kind kind,
+                              const char *key, char *record)
+{
+    if (!record)
+        return err_new(ERR_INTERNAL, "%s %s cannot be written without loss", store_kind_name(kind),
+                       key);
+    *to = (struct store_change){revision, kind, xstrdup(key), record};
+    return NULL;
+}
+
+/* The changes of everything that was read, by ascending revision: that is the order in which it was read. */
+static struct err *make_changes(const struct import *i, struct store_change *changes)
+{
+    for (size_t k = 0; k < i->n_datasets; k++) {
+        const struct dataset *d = i->datasets[k];
+        TRY(add_change(&changes[d->revision - 1], d->revision, STORE_DATASET, UUID_STR(&d->id),
+                       record_dataset_encode(d)));
+    }
+    for (size_t k = 0; k < i->n_containers; k++) {
+        const struct container *c = i->containers[k];
+        TRY(add_change(&changes[c->revision - 1], c->revision, STORE_CONTAINER, c->name,
+                       record_container_encode(c)));
+    }
+    for (size_t k = 0; k < i->n_leases; k++) {
+        const struct lease *l = &i->leases[k];
+        TRY(add_change(&changes[l->revision - 1], l->revision, STORE_LEASE, UUID_STR(&l->dataset),
+                       record_lease_encode(l)));
+    }
+    return NULL;
+}
+
+static struct err *fill_store(struct store *s, const struct import *i)
+{
+    struct store_change *changes = xcalloc(i->revision + 1, sizeof(*changes));
+    struct err *e = make_changes(i, changes);
+    bool uncertain;
+
+    if (!e)
+        e = store_commit_sync(s, changes, i->revision, &uncertain);
+    for (size_t k = 0; k < i->revision; k++) {
+        free((char *)changes[k].key);
+        free((char *)changes[k].value);
+    }
+    free(changes);
+    return e;
+}
+
+static struct err *import_into(const char *data_path, const struct import *i)
+{
+    struct store *s = NULL;
+
+    TRY(store_open(data_path, &s));
+    struct err *e =
+        store_revision(s)
+            ? err_new(ERR_EXISTS, "the store in %s is not empty; import into a new directory",
+                      data_path)
+            : fill_store(s, i);
+    store_close(s);
+    return e;
+}
+
+struct err *offline_import(const char *data_path, const char *file, bool empty)
+{
+    CLEANUP_STR struct str text = {0};
+    struct import i = {0};
+
+    TRY(read_file(file, &text));
+    TRY(err_wrap(import_parse(text.data ? text.data : "", text.len, empty ? IMPORT_EMPTY : 0, &i),
+                 "%s", file));
+    struct err *e = import_into(data_path, &i);
+    if (!e) {
+        size_t deleted = 0;
+        for (size_t k = 0; k < i.n_datasets; k++)
+            deleted += i.datasets[k]->deleted;
+        printf("Imported %s (version %d): %zu datasets, of them %zu deleted; %zu containers; %zu "
+               "leases.\n",
+               file, i.version, i.n_datasets, deleted, i.n_containers, i.n_leases);
+        for (size_t k = 0; k < i.n_notes; k++)
+            printf("- %s\n", i.notes[k]);
+    }
+    import_done(&i);
+    return e;
 }

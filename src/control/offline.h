@@ -7,3 +7,6 @@
 struct err *offline_backup(const char *data_path, const char *file) MUST_USE;
 /* Puts such a copy in its place; `replace`: also where there is a store already. */
 struct err *offline_restore(const char *data_path, const char *file, bool replace) MUST_USE;
+/* Fills an empty store with what the original Flocker kept in `file`; all of it or nothing. `empty`: its datasets are to be
+ * made anew (model/import.h). */
+struct err *offline_import(const char *data_path, const char *file, bool empty) MUST_USE;

@@ -60,9 +60,9 @@ void configuration_compose(struct rest *rest, struct http_request *r, const char
         return;
     }
     engine_each_node(rest->config.engine, now_os(), note_node, &places);
-    CLEANUP_FREE char *text = compose_parse(json_object_get(body, "applications"),
-                                            json_object_get(body, "deployment"), find_node, &places,
-                                            &composition);
+    CLEANUP_FREE char *text =
+        compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"),
+                      find_node, &places, &composition);
     if (text)
         respond_error_about(r, REST_ERROR_COMPOSITION, "%s", text);
     else

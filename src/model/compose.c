@@ -111,7 +111,7 @@ static char *join_keys(const json_t *object, const char *const *known, bool want
     json_t *value;
     size_t n = 0;
 
-    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+    json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
         if (is_among(key, known) == wanted)
             keys[n++] = key;
     }
@@ -137,8 +137,9 @@ char *take_image(struct application *a, const char *name)
     CLEANUP_FREE char *canonical = image_canonical(name);
 
     if (!canonical)
-        return config_error(a, "Invalid Docker image name. Docker image names must have format "
-                               "'repository[:tag]'. Found '%s'.",
+        return config_error(a,
+                            "Invalid Docker image name. Docker image names must have format "
+                            "'repository[:tag]'. Found '%s'.",
                             name);
     (void)json_object_set_new(a->body, "image", json_string(canonical));
     return NULL;
@@ -157,7 +158,8 @@ struct uuid compose_dataset_id(const char *application)
     return id;
 }
 
-void take_volume(struct application *a, const struct uuid *dataset, const char *mountpoint, uint64_t maximum_size)
+void take_volume(struct application *a, const struct uuid *dataset, const char *mountpoint,
+                 uint64_t maximum_size)
 {
     a->volume = dataset_new(*dataset);
     a->volume->maximum_size = maximum_size;
@@ -188,8 +190,7 @@ static void add_all(struct applications *all, const json_t *value)
 
     all->all = xcalloc(json_object_size(value) + 1, sizeof(*all->all));
     all->index = json_object();
-    json_object_foreach((json_t *)(uintptr_t)value, name, config)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)value, name, config) {
         json_t *body = json_pack("{s:s}", "name", name);
         (void)json_object_set_new(all->index, name, json_integer((json_int_t)all->n));
         all->all[all->n++] = (struct application){.name = name, .config = config, .body = body};
@@ -234,8 +235,9 @@ static char *parse_flocker(const json_t *value, struct applications *all)
     if (text)
         return text;
     if (!json_is_object(entries))
-        return xasprintf("Application configuration has an error. 'applications' must be a dictionary, got %s.",
-                         python_type(entries));
+        return xasprintf(
+            "Application configuration has an error. 'applications' must be a dictionary, got %s.",
+            python_type(entries));
     add_all(all, entries);
     return for_all(all, flocker_parse);
 }
@@ -245,7 +247,8 @@ static char *parse_applications(const json_t *value, struct applications *all)
     bool is_fig = false;
 
     if (!json_is_object(value))
-        return xasprintf("Application configuration must be a dictionary, got %s.", python_type(value));
+        return xasprintf("Application configuration must be a dictionary, got %s.",
+                         python_type(value));
     char *text = fig_detect(value, &is_fig);
     if (text)
         return text;
@@ -274,7 +277,8 @@ static char *deploy_application(struct deploying *d, struct application *a, cons
         json_decref(errors);
         return text;
     }
-    c->containers = mem_grow(c->containers, c->n_containers, &d->cap_containers, sizeof(*c->containers));
+    c->containers =
+        mem_grow(c->containers, c->n_containers, &d->cap_containers, sizeof(*c->containers));
     c->containers[c->n_containers++] = k;
     if (a->volume) {
         a->volume->primary = *node;
@@ -285,13 +289,16 @@ static char *deploy_application(struct deploying *d, struct application *a, cons
 }
 
 /* Each can be deployed once. */
-static char *find_application(struct deploying *d, const char *address, const json_t *name, size_t *ret_number)
+static char *find_application(struct deploying *d, const char *address, const json_t *name,
+                              size_t *ret_number)
 {
-    const json_t *number = json_object_get(d->all->index, json_is_string(name) ? json_string_value(name) : "");
+    const json_t *number =
+        json_object_get(d->all->index, json_is_string(name) ? json_string_value(name) : "");
 
     if (!json_is_string(name) || !number) {
         CLEANUP_FREE char *text = shown(name);
-        return xasprintf("Node %s has a config error. Unrecognised application name: %s.", address, text);
+        return xasprintf("Node %s has a config error. Unrecognised application name: %s.", address,
+                         text);
     }
     if (json_integer_value(number) < 0)
         return xasprintf("Application '%s' appears more than once.", json_string_value(name));
@@ -309,12 +316,14 @@ static char *deploy_node(struct deploying *d, const char *address, const json_t 
     char *text;
 
     if (inet_pton(AF_INET, address, bytes) != 1)
-        return xasprintf("Node \"%s\" specified, but deployment configuration expects an IPv4 address.", address);
+        return xasprintf(
+            "Node \"%s\" specified, but deployment configuration expects an IPv4 address.",
+            address);
     if (!json_is_array(names))
-        return xasprintf("Node %s has a config error. Wrong value type: %s. Should be list.", address,
-                         python_type(names));
+        return xasprintf("Node %s has a config error. Wrong value type: %s. Should be list.",
+                         address, python_type(names));
     bool known = d->find(d->cookie, address, &node);
-    json_array_foreach(names, i, name) {
+    json_array_foreach (names, i, name) {
         text = find_application(d, address, name, &number);
         if (!text && known)
             text = deploy_application(d, &d->all->all[number], &node);
@@ -330,15 +339,17 @@ static char *deploy(struct deploying *d, const json_t *deployment)
     json_t *names;
 
     if (!json_is_object(deployment))
-        return xasprintf("Deployment configuration must be a dictionary, got %s.", python_type(deployment));
+        return xasprintf("Deployment configuration must be a dictionary, got %s.",
+                         python_type(deployment));
     char *text = check_version(deployment, "nodes", "Deployment");
     json_t *nodes = json_object_get(deployment, "nodes");
     if (text)
         return text;
     if (!json_is_object(nodes))
-        return xasprintf("Deployment configuration has an error. 'nodes' must be a dictionary, got %s.",
-                         python_type(nodes));
-    json_object_foreach(nodes, address, names) {
+        return xasprintf(
+            "Deployment configuration has an error. 'nodes' must be a dictionary, got %s.",
+            python_type(nodes));
+    json_object_foreach (nodes, address, names) {
         text = deploy_node(d, address, names);
         if (text)
             return text;
@@ -346,8 +357,8 @@ static char *deploy(struct deploying *d, const json_t *deployment)
     return NULL;
 }
 
-char *compose_parse(const json_t *applications, const json_t *deployment, compose_find_node_fn *find, void *cookie,
-                    struct composition *ret)
+char *compose_parse(const json_t *applications, const json_t *deployment,
+                    compose_find_node_fn *find, void *cookie, struct composition *ret)
 {
     struct applications all = {0};
     char *text = parse_applications(applications, &all);

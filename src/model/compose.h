@@ -24,8 +24,9 @@ typedef bool compose_find_node_fn(void *cookie, const char *address, struct uuid
 
 /* NULL when both values are fine, and *ret has the containers and datasets of the applications that the deployment names;
  * otherwise a sentence, the contract's where it has one, which the caller frees. */
-char *compose_parse(const json_t *applications, const json_t *deployment, compose_find_node_fn *find, void *cookie,
-                    struct composition *ret) __attribute__((warn_unused_result));
+char *compose_parse(const json_t *applications, const json_t *deployment,
+                    compose_find_node_fn *find, void *cookie, struct composition *ret)
+    __attribute__((warn_unused_result));
 
 /* The dataset of an application that names none: always the same for the same name. */
 struct uuid compose_dataset_id(const char *application);

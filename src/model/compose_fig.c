@@ -11,8 +11,7 @@ char *fig_detect(const json_t *value, bool *ret_is)
     const char *name;
     json_t *config;
 
-    json_object_foreach((json_t *)(uintptr_t)value, name, config)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)value, name, config) {
         bool image = is_dict_with(config, "image"), build = is_dict_with(config, "build");
         if (image && build)
             return config_error(&(struct application){.name = name},
@@ -24,20 +23,21 @@ char *fig_detect(const json_t *value, bool *ret_is)
 
 static char *check_keys(const struct application *a)
 {
-    static const char *const unsupported[] = {"working_dir", "entrypoint", "user",    "hostname",     "domainname",
-                                              "privileged",  "dns",        "net",     "volumes_from", "expose",
-                                              "command",     NULL};
-    static const char *const known[] = {"image",       "environment", "ports",   "links",        "volumes",
-                                        "mem_limit",   "build",       "working_dir", "entrypoint", "user",
-                                        "hostname",    "domainname",  "privileged", "dns",       "net",
-                                        "volumes_from", "expose",     "command", NULL};
+    static const char *const unsupported[] = {"working_dir",  "entrypoint", "user",    "hostname",
+                                              "domainname",   "privileged", "dns",     "net",
+                                              "volumes_from", "expose",     "command", NULL};
+    static const char *const known[] = {
+        "image",       "environment",  "ports",  "links",    "volumes",    "mem_limit",  "build",
+        "working_dir", "entrypoint",   "user",   "hostname", "domainname", "privileged", "dns",
+        "net",         "volumes_from", "expose", "command",  NULL};
 
     if (!json_is_object(a->config))
         return type_error(a, a->config, "Application configuration must be dictionary");
     if (is_dict_with(a->config, "build"))
         return config_error(a, "'build' is not supported yet; please specify 'image'.");
     if (!is_dict_with(a->config, "image"))
-        return config_error(a, "Application configuration must contain either an 'image' or 'build' key.");
+        return config_error(
+            a, "Application configuration must contain either an 'image' or 'build' key.");
     CLEANUP_FREE char *found = keys_among(a->config, unsupported);
     if (found)
         return config_error(a, "Unsupported fig keys found: %s", found);
@@ -47,13 +47,15 @@ static char *check_keys(const struct application *a)
 
 static char *parse_image(struct application *a, const json_t *v)
 {
-    return json_is_string(v) ? take_image(a, json_string_value(v)) : type_error(a, v, "'image' must be a string");
+    return json_is_string(v) ? take_image(a, json_string_value(v))
+                             : type_error(a, v, "'image' must be a string");
 }
 
-static char *environment_error(const struct application *a, const json_t *got, const char *before, const char *what)
+static char *environment_error(const struct application *a, const json_t *got, const char *before,
+                               const char *what)
 {
-    return config_error(a, "'environment' value %s'%s' must be a string; got type '%s'.", before, what,
-                        python_type(got));
+    return config_error(a, "'environment' value %s'%s' must be a string; got type '%s'.", before,
+                        what, python_type(got));
 }
 
 static char *add_variable(const struct application *a, json_t *to, const json_t *item)
@@ -78,14 +80,12 @@ static char *parse_environment(struct application *a, const json_t *v)
 
     if (!json_is_object(v) && !json_is_array(v))
         text = type_error(a, v, "'environment' must be a dictionary or list");
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         text = add_variable(a, to, item);
         if (text)
             break;
     }
-    json_object_foreach((json_t *)(uintptr_t)v, name, item)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)v, name, item) {
         if (!json_is_string(item)) {
             text = environment_error(a, item, "for ", name);
             break;
@@ -107,10 +107,10 @@ static char *parse_volumes(struct application *a, const json_t *v)
 
     if (!json_is_array(v))
         return type_error(a, v, "'volumes' must be a list");
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         if (!json_is_string(item))
-            return config_error(a, "'volumes' values must be string; got type '%s'.", python_type(item));
+            return config_error(a, "'volumes' values must be string; got type '%s'.",
+                                python_type(item));
     }
     if (json_array_size(v) > 1)
         return config_error(a, "Only one volume per application is supported at this time.");
@@ -150,17 +150,20 @@ static char *parse_ports(struct application *a, const json_t *v)
 
     if (!json_is_array(v))
         text = type_error(a, v, "'ports' must be a list");
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         const char *pair = json_string_value(item), *colon = pair ? strchr(pair, ':') : NULL;
         json_int_t internal, external;
         if (!colon || strchr(colon + 1, ':'))
-            text = config_error(a, "'ports' must be list of string values in the form of 'host_port:container_port'.");
+            text = config_error(
+                a,
+                "'ports' must be list of string values in the form of 'host_port:container_port'.");
         else if (!parse_port(pair, (size_t)(colon - pair), &external) ||
                  !parse_port(colon + 1, strlen(colon + 1), &internal))
-            text = config_error(a, "'ports' value '%s' could not be parsed in to integer values.", pair);
+            text = config_error(a, "'ports' value '%s' could not be parsed in to integer values.",
+                                pair);
         else
-            (void)json_array_append_new(ports, json_pack("{s:I, s:I}", "internal", internal, "external", external));
+            (void)json_array_append_new(
+                ports, json_pack("{s:I, s:I}", "internal", internal, "external", external));
         if (text)
             break;
     }
@@ -176,8 +179,9 @@ char *fig_parse(struct applications *all, struct application *a)
         const char *key;
         char *(*parse)(struct application *a, const json_t *v);
     } parts[] = {
-        {"image", parse_image},         {"environment", parse_environment}, {"volumes", parse_volumes},
-        {"mem_limit", parse_mem_limit}, {"ports", parse_ports},
+        {"image", parse_image},     {"environment", parse_environment},
+        {"volumes", parse_volumes}, {"mem_limit", parse_mem_limit},
+        {"ports", parse_ports},
     };
     char *text = check_keys(a);
 
@@ -207,7 +211,8 @@ static bool is_alphanumeric(const char *s)
 }
 
 /* "APPLICATION" or "APPLICATION:ALIAS": each of its ports. */
-static char *add_links(struct applications *all, const struct application *a, const char *value, json_t *links)
+static char *add_links(struct applications *all, const struct application *a, const char *value,
+                       json_t *links)
 {
     const char *colon = strchr(value, ':');
     CLEANUP_FREE char *name = colon ? xstrndup(value, (size_t)(colon - value)) : xstrdup(value);
@@ -217,18 +222,20 @@ static char *add_links(struct applications *all, const struct application *a, co
     size_t i;
 
     if (!target)
-        return config_error(a,
-                            "'links' value '%s' could not be mapped to any application; application '%s' does not "
-                            "exist.",
-                            value, name);
+        return config_error(
+            a,
+            "'links' value '%s' could not be mapped to any application; application '%s' does not "
+            "exist.",
+            value, name);
     if (!is_alphanumeric(alias))
-        return xasprintf("Application '%s' has a config error: Link aliases must be alphanumeric.", a->name);
-    json_array_foreach(json_object_get(target->body, "ports"), i, port)
-    {
+        return xasprintf("Application '%s' has a config error: Link aliases must be alphanumeric.",
+                         a->name);
+    json_array_foreach (json_object_get(target->body, "ports"), i, port) {
         if (++all->n_links > COMPOSE_MAX_LINKS)
             return config_error(a, "There are more than %u links.", COMPOSE_MAX_LINKS);
-        json_t *link = json_pack("{s:s, s:O, s:O}", "alias", alias, "local_port", json_object_get(port, "internal"),
-                                 "remote_port", json_object_get(port, "external"));
+        json_t *link = json_pack("{s:s, s:O, s:O}", "alias", alias, "local_port",
+                                 json_object_get(port, "internal"), "remote_port",
+                                 json_object_get(port, "external"));
         (void)json_array_append_new(links, link);
     }
     return NULL;
@@ -243,11 +250,11 @@ char *fig_link(struct applications *all, struct application *a)
 
     if (v && !json_is_array(v))
         text = type_error(a, v, "'links' must be a list");
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         text = json_is_string(item)
                    ? add_links(all, a, json_string_value(item), links)
-                   : config_error(a, "'links' must be a list of application names with optional :alias.");
+                   : config_error(
+                         a, "'links' must be a list of application names with optional :alias.");
         if (text)
             break;
     }

@@ -17,8 +17,7 @@ static char *parse_ports(struct application *a, const json_t *ports)
 
     if (!json_is_array(ports))
         return type_error(a, ports, "'ports' must be a list of dictionaries");
-    json_array_foreach(ports, i, port)
-    {
+    json_array_foreach (ports, i, port) {
         if (!json_is_object(port))
             return type_error(a, port, "Port must be a dictionary");
         if (!json_object_get(port, "internal"))
@@ -60,9 +59,11 @@ static char *check_link(const struct application *a, const json_t *link)
     if (others)
         return config_error(a, LINKS "Unrecognised keys: %s.", others);
     if (!is_int(json_object_get(link, "local_port")))
-        return type_error(a, json_object_get(link, "local_port"), "Link's local port must be an int");
+        return type_error(a, json_object_get(link, "local_port"),
+                          "Link's local port must be an int");
     if (!is_int(json_object_get(link, "remote_port")))
-        return type_error(a, json_object_get(link, "remote_port"), "Link's remote port must be an int");
+        return type_error(a, json_object_get(link, "remote_port"),
+                          "Link's remote port must be an int");
     if (!json_is_string(alias))
         return type_error(a, alias, "Link alias must be a string");
     if (!is_alphanumeric(json_string_value(alias)))
@@ -77,8 +78,7 @@ static char *parse_links(struct application *a, const json_t *links)
 
     if (!json_is_array(links))
         return type_error(a, links, "'links' must be a list of dictionaries");
-    json_array_foreach(links, i, link)
-    {
+    json_array_foreach (links, i, link) {
         char *text = check_link(a, link);
         if (text)
             return text;
@@ -98,7 +98,8 @@ static char *parse_size(const struct application *a, const json_t *v, uint64_t *
     long double factor = 1, size = 0, digit = 1;
 
     if (!text)
-        return config_error(a, VOLUME "maximum_size: Value must be string, got %s.", python_type(v));
+        return config_error(a, VOLUME "maximum_size: Value must be string, got %s.",
+                            python_type(v));
     for (; *p >= '0' && *p <= '9'; p++)
         size = size * 10 + (*p - '0');
     bool digits = p > text;
@@ -130,7 +131,8 @@ static char *check_mountpoint(const struct application *a, const json_t *v)
         return config_error(a, VOLUME "Mountpoint \"%s\" is not a string.", text);
     for (const char *p = text; *p; p++) {
         if ((unsigned char)*p >= 0x80)
-            return config_error(a, VOLUME "Mountpoint \"%s\" contains non-ASCII (unsupported).", text);
+            return config_error(a, VOLUME "Mountpoint \"%s\" contains non-ASCII (unsupported).",
+                                text);
     }
     if (*text != '/')
         return config_error(a, VOLUME "Mountpoint \"%s\" is not an absolute path.", text);
@@ -140,7 +142,8 @@ static char *check_mountpoint(const struct application *a, const json_t *v)
 static char *parse_volume(struct application *a, const json_t *volume)
 {
     static const char *const known[] = {"mountpoint", "maximum_size", "dataset_id", NULL};
-    const json_t *size = json_object_get(volume, "maximum_size"), *id = json_object_get(volume, "dataset_id");
+    const json_t *size = json_object_get(volume, "maximum_size"),
+                 *id = json_object_get(volume, "dataset_id");
     const json_t *mountpoint = json_object_get(volume, "mountpoint");
     struct uuid dataset = compose_dataset_id(a->name);
     uint64_t maximum_size = 0;
@@ -172,11 +175,10 @@ static char *parse_environment(struct application *a, const json_t *environment)
 
     if (!json_is_object(environment))
         return type_error(a, environment, "'environment' must be a dictionary of key/value pairs");
-    json_object_foreach((json_t *)(uintptr_t)environment, name, value)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)environment, name, value) {
         if (!json_is_string(value))
-            return config_error(a, "Environment variable '%s' must be a string; got type '%s'.", name,
-                                python_type(value));
+            return config_error(a, "Environment variable '%s' must be a string; got type '%s'.",
+                                name, python_type(value));
     }
     (void)json_object_set(a->body, "environment", (json_t *)(uintptr_t)environment);
     return NULL;
@@ -235,45 +237,54 @@ static char *parse_restart_policy(struct application *a, const json_t *policy)
     static const char *const classes[] = {[RESTART_NEVER] = "RestartNever",
                                           [RESTART_ALWAYS] = "RestartAlways",
                                           [RESTART_ON_FAILURE] = "RestartOnFailure"};
-    const json_t *name = json_object_get(policy, "name"), *count = json_object_get(policy, "maximum_retry_count");
+    const json_t *name = json_object_get(policy, "name"),
+                 *count = json_object_get(policy, "maximum_retry_count");
     CLEANUP_FREE char *value = shown(json_is_object(policy) ? name : policy);
 
     if (!json_is_object(policy))
         return policy_error(a, "'restart_policy' must be a dict, got %s", value);
     if (!name)
         return policy_error(a, "'restart_policy' must include a 'name'.");
-    enum restart_policy p =
-        json_is_string(name) ? restart_policy_parse(json_string_value(name)) : RESTART_POLICY_INVALID;
+    enum restart_policy p = json_is_string(name) ? restart_policy_parse(json_string_value(name))
+                                                 : RESTART_POLICY_INVALID;
     if (p == RESTART_POLICY_INVALID)
-        return policy_error(a, "Invalid 'restart_policy' name '%s'. Use one of: always, never, on-failure", value);
+        return policy_error(
+            a, "Invalid 'restart_policy' name '%s'. Use one of: always, never, on-failure", value);
     json_t *arguments = json_copy((json_t *)(uintptr_t)policy);
     (void)json_object_del(arguments, "name");
     bool fits = json_object_size(arguments) == (p == RESTART_ON_FAILURE && count);
     CLEANUP_FREE char *shown_arguments = shown(arguments);
     json_decref(arguments);
     if (!fits)
-        return policy_error(a, "Invalid 'restart_policy' arguments for %s. Got %s", classes[p], shown_arguments);
+        return policy_error(a, "Invalid 'restart_policy' arguments for %s. Got %s", classes[p],
+                            shown_arguments);
     char *text = count && !json_is_null(count) ? check_retry_count(a, count) : NULL;
     if (text)
         return text;
     json_t *plain = json_pack("{s:s}", "name", restart_policy_name(p));
     if (count && !json_is_null(count))
-        (void)json_object_set_new(plain, "maximum_retry_count",
-                                  json_integer(json_is_true(count) ? 1 : json_integer_value(count)));
+        (void)json_object_set_new(
+            plain, "maximum_retry_count",
+            json_integer(json_is_true(count) ? 1 : json_integer_value(count)));
     (void)json_object_set_new(a->body, "restart_policy", plain);
     return NULL;
 }
 
 char *flocker_parse(struct applications *all, struct application *a)
 {
-    static const char *const known[] = {"image",      "environment", "ports", "links", "volume", "mem_limit",
+    static const char *const known[] = {"image",      "environment",    "ports",
+                                        "links",      "volume",         "mem_limit",
                                         "cpu_shares", "restart_policy", NULL};
     static const struct {
         const char *key;
         char *(*parse)(struct application *a, const json_t *v);
     } parts[] = {
-        {"ports", parse_ports},         {"links", parse_links},           {"volume", parse_volume},
-        {"environment", parse_environment}, {"mem_limit", parse_mem_limit}, {"cpu_shares", parse_cpu_shares},
+        {"ports", parse_ports},
+        {"links", parse_links},
+        {"volume", parse_volume},
+        {"environment", parse_environment},
+        {"mem_limit", parse_mem_limit},
+        {"cpu_shares", parse_cpu_shares},
         {"restart_policy", parse_restart_policy},
     };
     const json_t *image = json_object_get(a->config, "image");

@@ -12,7 +12,8 @@ struct application {
     struct dataset *volume; /* NULL = none */
 };
 
-#define COMPOSE_MAX_LINKS 100000u /* of all applications: a short text of links to many ports makes many */
+#define COMPOSE_MAX_LINKS                                                                          \
+    100000u /* of all applications: a short text of links to many ports makes many */
 
 struct applications {
     struct application *all;
@@ -48,4 +49,5 @@ char *keys_among(const json_t *object, const char *const *known);
 /* Checks the image's name and puts it into the body. */
 char *take_image(struct application *a, const char *name);
 /* Gives the application the dataset, mounted there. */
-void take_volume(struct application *a, const struct uuid *dataset, const char *mountpoint, uint64_t maximum_size);
+void take_volume(struct application *a, const struct uuid *dataset, const char *mountpoint,
+                 uint64_t maximum_size);

@@ -19,7 +19,8 @@ static bool find_node(void *cookie, const char *address, struct uuid *ret)
 static bool has_dataset(const struct composition *c, const struct container *k)
 {
     for (size_t i = 0; i < c->n_datasets; i++) {
-        if (uuid_eq(&c->datasets[i]->id, &k->dataset) && uuid_eq(&c->datasets[i]->primary, &k->node))
+        if (uuid_eq(&c->datasets[i]->id, &k->dataset) &&
+            uuid_eq(&c->datasets[i]->primary, &k->node))
             return true;
     }
     return false;
@@ -30,8 +31,9 @@ static void check(const struct composition *c)
     for (size_t i = 0; i < c->n_datasets; i++) {
         CLEANUP_FREE char *record = record_dataset_encode(c->datasets[i]);
         RULE(record);
-        RULE(!c->datasets[i]->maximum_size || (c->datasets[i]->maximum_size >= DATASET_MIN_SIZE &&
-                                               c->datasets[i]->maximum_size % DATASET_SIZE_STEP == 0));
+        RULE(!c->datasets[i]->maximum_size ||
+             (c->datasets[i]->maximum_size >= DATASET_MIN_SIZE &&
+              c->datasets[i]->maximum_size % DATASET_SIZE_STEP == 0));
     }
     for (size_t i = 0; i < c->n_containers; i++) {
         CLEANUP_FREE char *record = record_container_encode(c->containers[i]);
@@ -50,7 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (e)
         return -1;
     CLEANUP_FREE char *text =
-        compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"), find_node, NULL, &c);
+        compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"),
+                      find_node, NULL, &c);
     RULE(text ? *text && !c.n_containers && !c.n_datasets : true);
     if (!text)
         check(&c);

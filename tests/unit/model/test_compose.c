@@ -64,18 +64,22 @@ static void refused(const char *applications, const char *deployment, const char
 /* One Flocker application named app; `sentence` after its usual prefix, or whole when it begins with '!'. */
 static void flocker(const char *config, const char *sentence)
 {
-    CLEANUP_FREE char *applications = xasprintf("{'version': 1, 'applications': {'app': %s}}", config);
+    CLEANUP_FREE char *applications =
+        xasprintf("{'version': 1, 'applications': {'app': %s}}", config);
     CLEANUP_FREE char *whole =
-        *sentence == '!' ? xstrdup(sentence + 1) : xasprintf("Application 'app' has a config error. %s", sentence);
+        *sentence == '!' ? xstrdup(sentence + 1)
+                         : xasprintf("Application 'app' has a config error. %s", sentence);
 
     refused(applications, ON_A, whole);
 }
 
 static void fig(const char *config, const char *sentence)
 {
-    CLEANUP_FREE char *applications = xasprintf("{'app': %s, 'other': {'image': 'i', 'ports': ['81:80']}}", config);
+    CLEANUP_FREE char *applications =
+        xasprintf("{'app': %s, 'other': {'image': 'i', 'ports': ['81:80']}}", config);
     CLEANUP_FREE char *whole =
-        *sentence == '!' ? xstrdup(sentence + 1) : xasprintf("Application 'app' has a config error. %s", sentence);
+        *sentence == '!' ? xstrdup(sentence + 1)
+                         : xasprintf("Application 'app' has a config error. %s", sentence);
 
     refused(applications, ON_A, whole);
 }
@@ -91,11 +95,13 @@ static void test_file_errors(void **state)
     refused("'x'", ON_A, "Application configuration must be a dictionary, got unicode.");
     refused("null", ON_A, "Application configuration must be a dictionary, got NoneType.");
     refused("{}", ON_A, "Application configuration has an error. Missing 'applications' key.");
-    refused("{'applications': {}}", ON_A, "Application configuration has an error. Missing 'version' key.");
+    refused("{'applications': {}}", ON_A,
+            "Application configuration has an error. Missing 'version' key.");
     refused("{'applications': {}, 'version': 2}", ON_A,
             "Application configuration has an error. Incorrect version specified.");
-    refused("{'applications': [], 'version': 1}", ON_A,
-            "Application configuration has an error. 'applications' must be a dictionary, got list.");
+    refused(
+        "{'applications': [], 'version': 1}", ON_A,
+        "Application configuration has an error. 'applications' must be a dictionary, got list.");
 }
 
 static void test_flocker_errors(void **state)
@@ -106,15 +112,20 @@ static void test_flocker_errors(void **state)
     flocker("{}", "Missing 'image' key.");
     flocker("{'image': ':foo'}", "Invalid Docker image name. Docker image names must have format "
                                  "'repository[:tag]'. Found ':foo'.");
-    flocker(IMAGE("'ports': [{'external': 1}]"), "Invalid ports specification. Missing internal port.");
-    flocker(IMAGE("'ports': [{'internal': 1}]"), "Invalid ports specification. Missing external port.");
+    flocker(IMAGE("'ports': [{'external': 1}]"),
+            "Invalid ports specification. Missing internal port.");
+    flocker(IMAGE("'ports': [{'internal': 1}]"),
+            "Invalid ports specification. Missing external port.");
     flocker(IMAGE("'ports': [{'internal': 1, 'external': 2, 'b': 1, 'a': 2}]"),
             "Invalid ports specification. Unrecognised keys: a, b.");
     flocker(IMAGE("'links': 1"), "'links' must be a list of dictionaries; got type 'int'.");
     flocker(IMAGE("'links': ['x']"), "Link must be a dictionary; got type 'unicode'.");
-    flocker(IMAGE("'links': [{'remote_port': 1, 'alias': 'a'}]"), "Invalid links specification. Missing local port.");
-    flocker(IMAGE("'links': [{'local_port': 1, 'alias': 'a'}]"), "Invalid links specification. Missing remote port.");
-    flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1}]"), "Invalid links specification. Missing alias.");
+    flocker(IMAGE("'links': [{'remote_port': 1, 'alias': 'a'}]"),
+            "Invalid links specification. Missing local port.");
+    flocker(IMAGE("'links': [{'local_port': 1, 'alias': 'a'}]"),
+            "Invalid links specification. Missing remote port.");
+    flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1}]"),
+            "Invalid links specification. Missing alias.");
     flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1, 'alias': 'a', 'x': 1}]"),
             "Invalid links specification. Unrecognised keys: x.");
     flocker(IMAGE("'links': [{'local_port': 1.5, 'remote_port': 1, 'alias': 'a'}]"),
@@ -125,8 +136,10 @@ static void test_flocker_errors(void **state)
             "Link alias must be a string; got type 'int'.");
     flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1, 'alias': 'a-b'}]"),
             "Invalid links specification. Link aliases must be alphanumeric.");
-    flocker(IMAGE("'environment': []"), "'environment' must be a dictionary of key/value pairs; got type 'list'.");
-    flocker(IMAGE("'environment': {'A': 1}"), "Environment variable 'A' must be a string; got type 'int'.");
+    flocker(IMAGE("'environment': []"),
+            "'environment' must be a dictionary of key/value pairs; got type 'list'.");
+    flocker(IMAGE("'environment': {'A': 1}"),
+            "Environment variable 'A' must be a string; got type 'int'.");
     flocker(IMAGE("'mem_limit': '1G'"), "mem_limit must be an integer; got type 'unicode'.");
     flocker(IMAGE("'cpu_shares': {}"), "cpu_shares must be an integer; got type 'dict'.");
 }
@@ -138,32 +151,39 @@ static void test_volume_errors(void **state)
     flocker(VOLUME("[1]"), V "Unexpected value: [1]");
     flocker(VOLUME("{}"), V "Missing mountpoint.");
     flocker(VOLUME("{'mountpoint': 7}"), V "Mountpoint \"7\" is not a string.");
-    flocker(VOLUME("{'mountpoint': '/ü'}"), V "Mountpoint \"/ü\" contains non-ASCII (unsupported).");
+    flocker(VOLUME("{'mountpoint': '/ü'}"),
+            V "Mountpoint \"/ü\" contains non-ASCII (unsupported).");
     flocker(VOLUME("{'mountpoint': './x'}"), V "Mountpoint \"./x\" is not an absolute path.");
     flocker(VOLUME("{'mountpoint': '/x', 'bar': 1, 'foo': 2}"), V "Unrecognised keys: bar, foo.");
-    flocker(VOLUME("{'mountpoint': '/x', 'maximum_size': 1000}"), V "maximum_size: Value must be string, got int.");
-    flocker(VOLUME("{'mountpoint': '/x', 'maximum_size': '0'}"), V "maximum_size: Must be greater than zero.");
-    static const char *const bad[] = {"-1G", "+1G", "1X", "G", "", "1GG", "1 G", ".5G", "1e9", "0x10", "9999999T"};
+    flocker(VOLUME("{'mountpoint': '/x', 'maximum_size': 1000}"),
+            V "maximum_size: Value must be string, got int.");
+    flocker(VOLUME("{'mountpoint': '/x', 'maximum_size': '0'}"),
+            V "maximum_size: Must be greater than zero.");
+    static const char *const bad[] = {"-1G", "+1G", "1X",  "G",    "",        "1GG",
+                                      "1 G", ".5G", "1e9", "0x10", "9999999T"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        CLEANUP_FREE char *config = xasprintf(VOLUME("{'mountpoint': '/x', 'maximum_size': '%s'}"), bad[i]);
-        CLEANUP_FREE char *text =
-            xasprintf(V "maximum_size: Value '%s' could not be parsed as a storage quantity.", bad[i]);
+        CLEANUP_FREE char *config =
+            xasprintf(VOLUME("{'mountpoint': '/x', 'maximum_size': '%s'}"), bad[i]);
+        CLEANUP_FREE char *text = xasprintf(
+            V "maximum_size: Value '%s' could not be parsed as a storage quantity.", bad[i]);
         flocker(config, text);
     }
-    flocker(VOLUME("{'mountpoint': '/x', 'maximum_size': '1M'}"), V "maximum_size: Must be at least 67108864 bytes.");
-    flocker(VOLUME("{'mountpoint': '/x', 'dataset_id': 'x'}"), V "dataset_id: Value 'x' is not a version 4 UUID.");
+    flocker(VOLUME("{'mountpoint': '/x', 'maximum_size': '1M'}"),
+            V "maximum_size: Must be at least 67108864 bytes.");
+    flocker(VOLUME("{'mountpoint': '/x', 'dataset_id': 'x'}"),
+            V "dataset_id: Value 'x' is not a version 4 UUID.");
 }
 
 static void test_policy_errors(void **state)
 {
     flocker(POLICY("'never'"), POLICY_ERROR "'restart_policy' must be a dict, got never");
     flocker(POLICY("{}"), POLICY_ERROR "'restart_policy' must include a 'name'.");
-    flocker(POLICY("{'name': 'x'}"),
-            POLICY_ERROR "Invalid 'restart_policy' name 'x'. Use one of: always, never, on-failure");
+    flocker(POLICY("{'name': 'x'}"), POLICY_ERROR
+            "Invalid 'restart_policy' name 'x'. Use one of: always, never, on-failure");
     flocker(POLICY("{'name': 'always', 'extra': 1}"),
             POLICY_ERROR "Invalid 'restart_policy' arguments for RestartAlways. Got {\"extra\":1}");
-    flocker(POLICY("{'name': 'never', 'maximum_retry_count': 1}"),
-            POLICY_ERROR "Invalid 'restart_policy' arguments for RestartNever. Got {\"maximum_retry_count\":1}");
+    flocker(POLICY("{'name': 'never', 'maximum_retry_count': 1}"), POLICY_ERROR
+            "Invalid 'restart_policy' arguments for RestartNever. Got {\"maximum_retry_count\":1}");
     flocker(POLICY("{'name': 'on-failure', 'x': 1}"),
             POLICY_ERROR "Invalid 'restart_policy' arguments for RestartOnFailure. Got {\"x\":1}");
     flocker(POLICY("{'name': 'on-failure', 'maximum_retry_count': 'x'}"),
@@ -181,23 +201,29 @@ static void test_fig_errors(void **state)
     fig("{'image': 'i', 'net': 1, 'dns': 2, 'x': 1}", "Unsupported fig keys found: dns, net");
     fig("{'image': 'i', 'zz': 1, 'foo': 2}", "Unrecognised keys: foo, zz");
     fig("{'image': {}}", "'image' must be a string; got type 'dict'.");
-    fig("{'image': 'i', 'environment': 'x'}", "'environment' must be a dictionary or list; got type 'unicode'.");
-    fig("{'image': 'i', 'environment': [1]}", "'environment' value '1' must be a string; got type 'int'.");
-    fig("{'image': 'i', 'environment': {'A': 1}}", "'environment' value for 'A' must be a string; got type 'int'.");
+    fig("{'image': 'i', 'environment': 'x'}",
+        "'environment' must be a dictionary or list; got type 'unicode'.");
+    fig("{'image': 'i', 'environment': [1]}",
+        "'environment' value '1' must be a string; got type 'int'.");
+    fig("{'image': 'i', 'environment': {'A': 1}}",
+        "'environment' value for 'A' must be a string; got type 'int'.");
     fig("{'image': 'i', 'volumes': 'x'}", "'volumes' must be a list; got type 'unicode'.");
     fig("{'image': 'i', 'volumes': [1]}", "'volumes' values must be string; got type 'int'.");
-    fig("{'image': 'i', 'volumes': ['/a', '/b']}", "Only one volume per application is supported at this time.");
+    fig("{'image': 'i', 'volumes': ['/a', '/b']}",
+        "Only one volume per application is supported at this time.");
     fig("{'image': 'i', 'ports': '80:80'}", "'ports' must be a list; got type 'unicode'.");
     fig("{'image': 'i', 'ports': [80]}",
         "'ports' must be list of string values in the form of 'host_port:container_port'.");
     fig("{'image': 'i', 'ports': ['80']}",
         "'ports' must be list of string values in the form of 'host_port:container_port'.");
-    fig("{'image': 'i', 'ports': ['a:80']}", "'ports' value 'a:80' could not be parsed in to integer values.");
+    fig("{'image': 'i', 'ports': ['a:80']}",
+        "'ports' value 'a:80' could not be parsed in to integer values.");
     fig("{'image': 'i', 'mem_limit': '1g'}", "mem_limit must be an integer; got type 'unicode'.");
     fig("{'image': 'i', 'links': 'other'}", "'links' must be a list; got type 'unicode'.");
-    fig("{'image': 'i', 'links': [1]}", "'links' must be a list of application names with optional :alias.");
-    fig("{'image': 'i', 'links': ['no:x']}",
-        "'links' value 'no:x' could not be mapped to any application; application 'no' does not exist.");
+    fig("{'image': 'i', 'links': [1]}",
+        "'links' must be a list of application names with optional :alias.");
+    fig("{'image': 'i', 'links': ['no:x']}", "'links' value 'no:x' could not be mapped to any "
+                                             "application; application 'no' does not exist.");
     fig("{'image': 'i', 'links': ['other:a_b']}",
         "!Application 'app' has a config error: Link aliases must be alphanumeric.");
     refused("{'app': {'image': 'i', 'links': ['x-y']}, 'x-y': {'image': 'i'}}", ON_A,
@@ -206,22 +232,26 @@ static void test_fig_errors(void **state)
 
 static void test_deployment_errors(void **state)
 {
-    static const char apps[] = "{'version': 1, 'applications': {'app': {'image': 'i'}, 'zwei': {'image': 'i'}}}";
+    static const char apps[] =
+        "{'version': 1, 'applications': {'app': {'image': 'i'}, 'zwei': {'image': 'i'}}}";
 
     refused(apps, "[]", "Deployment configuration must be a dictionary, got list.");
     refused(apps, "{}", "Deployment configuration has an error. Missing 'nodes' key.");
     refused(apps, "{'nodes': {}}", "Deployment configuration has an error. Missing 'version' key.");
-    refused(apps, "{'nodes': {}, 'version': 2}", "Deployment configuration has an error. Incorrect version specified.");
+    refused(apps, "{'nodes': {}, 'version': 2}",
+            "Deployment configuration has an error. Incorrect version specified.");
     refused(apps, "{'nodes': {'node1': []}, 'version': 1}",
             "Node \"node1\" specified, but deployment configuration expects an IPv4 address.");
     refused(apps, "{'nodes': {'10.20.0.11': null}, 'version': 1}",
             "Node 10.20.0.11 has a config error. Wrong value type: NoneType. Should be list.");
     refused(apps, "{'nodes': {'10.20.0.11': ['nein']}, 'version': 1}",
             "Node 10.20.0.11 has a config error. Unrecognised application name: nein.");
-    refused(apps, "{'nodes': {'10.20.0.11': ['app', 'app']}, 'version': 1}", "Application 'app' appears more than once.");
+    refused(apps, "{'nodes': {'10.20.0.11': ['app', 'app']}, 'version': 1}",
+            "Application 'app' appears more than once.");
     refused(apps, "{'nodes': {'10.20.0.11': ['app'], '10.20.0.12': ['zwei', 'app']}, 'version': 1}",
             "Application 'app' appears more than once.");
-    refused(apps, "{'nodes': {'10.20.0.99': []}, 'version': 1}", "No known node with address 10.20.0.99.");
+    refused(apps, "{'nodes': {'10.20.0.99': []}, 'version': 1}",
+            "No known node with address 10.20.0.99.");
     refused("{'version': 1, 'applications': {'app': {'image': 'i', 'cpu_shares': 9999999}}}", ON_A,
             "Application 'app' has a config error. \"cpu_shares\" must be from 1 to 1024.");
 }
@@ -231,12 +261,14 @@ static void test_flocker_application(void **state)
     struct composition c = {0};
     CLEANUP_FREE char *text = compose(
         "{'version': 1, 'applications': {"
-        " 'shop-db': {'image': 'registry:5000/postgres', 'ports': [{'internal': 5432, 'external': 5433}],"
+        " 'shop-db': {'image': 'registry:5000/postgres', 'ports': [{'internal': 5432, 'external': "
+        "5433}],"
         "  'links': [{'local_port': 6379, 'remote_port': 16379, 'alias': 'Cache'}],"
         "  'volume': {'mountpoint': '/var/lib', 'maximum_size': '1.5G', 'dataset_id': '" D1 "'},"
         "  'environment': {'USER': 'shop'}, 'mem_limit': 536870912, 'cpu_shares': 256,"
         "  'restart_policy': {'name': 'on-failure', 'maximum_retry_count': 5}},"
-        " 'shop-web': {'image': 'nginx', 'ports': [], 'mem_limit': 0, 'volume': {'mountpoint': '/data'}},"
+        " 'shop-web': {'image': 'nginx', 'ports': [], 'mem_limit': 0, 'volume': {'mountpoint': "
+        "'/data'}},"
         " 'unused': {'image': 'x'}}}",
         "{'version': 1, 'nodes': {'10.20.0.11': ['shop-db'], '10.20.0.12': ['shop-web']}}", &c);
 
@@ -279,11 +311,12 @@ static void test_flocker_application(void **state)
 static void test_fig_application(void **state)
 {
     struct composition c = {0};
-    CLEANUP_FREE char *text =
-        compose("{'web': {'image': 'nginx:1', 'links': ['db', 'db:Second'], 'environment': ['A=b=c', 'EMPTY', 'A2=']},"
-                " 'db': {'image': 'mysql', 'ports': ['3307:3306', ' 8081 : 8080'], 'volumes': ['/data'],"
-                "  'environment': {'X': 'y'}, 'mem_limit': 200000000}}",
-                "{'version': 1, 'nodes': {'10.20.0.11': ['web', 'db']}}", &c);
+    CLEANUP_FREE char *text = compose(
+        "{'web': {'image': 'nginx:1', 'links': ['db', 'db:Second'], 'environment': ['A=b=c', "
+        "'EMPTY', 'A2=']},"
+        " 'db': {'image': 'mysql', 'ports': ['3307:3306', ' 8081 : 8080'], 'volumes': ['/data'],"
+        "  'environment': {'X': 'y'}, 'mem_limit': 200000000}}",
+        "{'version': 1, 'nodes': {'10.20.0.11': ['web', 'db']}}", &c);
 
     if (text)
         fail_msg("%s", text);
@@ -321,16 +354,16 @@ static void test_sizes(void **state)
     static const struct {
         const char *text;
         uint64_t bytes;
-    } sizes[] = {{"67108864", 67108864}, {"67108865", 67109888}, {"65536k", 67108864},  {"64M", 67108864},
-                 {"1.g", 1u << 30},      {"0.5T", 1ull << 39},   {"0064m", 67108864},   {"100.1M", 104963072},
-                 {"1T", 1ull << 40}};
+    } sizes[] = {{"67108864", 67108864}, {"67108865", 67109888}, {"65536k", 67108864},
+                 {"64M", 67108864},      {"1.g", 1u << 30},      {"0.5T", 1ull << 39},
+                 {"0064m", 67108864},    {"100.1M", 104963072},  {"1T", 1ull << 40}};
 
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         struct composition c = {0};
-        CLEANUP_FREE char *applications =
-            xasprintf("{'version': 1, 'applications': {'app': {'image': 'i', 'volume': {'mountpoint': '/x', "
-                      "'maximum_size': '%s'}}}}",
-                      sizes[i].text);
+        CLEANUP_FREE char *applications = xasprintf(
+            "{'version': 1, 'applications': {'app': {'image': 'i', 'volume': {'mountpoint': '/x', "
+            "'maximum_size': '%s'}}}}",
+            sizes[i].text);
         CLEANUP_FREE char *text = compose(applications, ON_A, &c);
         if (text)
             fail_msg("%s: %s", sizes[i].text, text);
@@ -352,18 +385,19 @@ static void test_many_links(void **state)
     for (int i = 2; i < 1000; i++)
         str_appendf(&s, ",'%d:%d'", i, i);
     str_append(&s, "]}}");
-    refused(s.data, ON_A, "Application 'app' has a config error. There are more than 100000 links.");
+    refused(s.data, ON_A,
+            "Application 'app' has a config error. There are more than 100000 links.");
     str_done(&s);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file_errors),       cmocka_unit_test(test_flocker_errors),
-        cmocka_unit_test(test_volume_errors),     cmocka_unit_test(test_policy_errors),
-        cmocka_unit_test(test_fig_errors),        cmocka_unit_test(test_deployment_errors),
+        cmocka_unit_test(test_file_errors),         cmocka_unit_test(test_flocker_errors),
+        cmocka_unit_test(test_volume_errors),       cmocka_unit_test(test_policy_errors),
+        cmocka_unit_test(test_fig_errors),          cmocka_unit_test(test_deployment_errors),
         cmocka_unit_test(test_flocker_application), cmocka_unit_test(test_fig_application),
-        cmocka_unit_test(test_dataset_id),        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_dataset_id),          cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_many_links),
     };
 
