@@ -4,6 +4,7 @@ generators of build/bench, and peers on the same disk. Ours and theirs take turn
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import statistics
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import time
 
-from report import CHECKOUT, NotMeasured, emit, processor_seconds, say
+from report import CHECKOUT, MIB, NotMeasured, emit, memory, processor_seconds, say
 
 BIN = os.path.join(CHECKOUT, "build", "bin")
 TOOLS = os.path.join(CHECKOUT, "build", "bench")
@@ -27,6 +28,8 @@ class Speed:
     def __init__(self):
         self.directory = tempfile.mkdtemp(prefix="speed-", dir=os.path.join(CHECKOUT, "build"))
         self.processes = []
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         try:
             self.make_certificates()
         except BaseException:
@@ -221,7 +224,7 @@ class Speed:
         process = self.start("agents", [os.path.join(TOOLS, "agents"), "-p", str(port), "-c", self.certificates,
                                         f"--agents={count}", *options],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        end = time.monotonic() + 300
+        end = time.monotonic() + 900
         while self.count(process)["ready"] < count:
             if time.monotonic() > end:
                 raise NotMeasured(f"not all of {count} agents have their sessions")
@@ -239,7 +242,7 @@ class Speed:
 
     def quiet(self, agents):
         """Waits until no message came for a while."""
-        end = time.monotonic() + 300
+        end = time.monotonic() + 900
         while self.count(agents)["messages"]:
             if time.monotonic() > end:
                 raise NotMeasured("the agents get messages without end")
@@ -275,3 +278,51 @@ class Speed:
         met = emit("push_latency", statistics.median(waits), "ms", goal=5, p99=round(statistics.quantiles(waits, n=100)[98], 2),
                    max=round(max(waits), 2), changes=len(created), agents=count, concerned=concerned, others_woken=others)
         return met and not others
+
+    # --- scale -----------------------------------------------------------------------------------------------------
+
+    def scale_million(self):
+        """Four results of one large cluster."""
+        datasets, nodes = 1_000_000, 10_000
+        begun = time.monotonic()
+        self.fill("scale", datasets, nodes)
+        say(f"wrote the store in {time.monotonic() - begun:.0f} s")
+        control, port, agent_port, start = self.control("scale")
+        good = emit("scale_start", start, "s", goal=10, datasets=datasets,
+                    processor_s=round(processor_seconds(control.pid), 1))
+        # One socket a session on both sides, and some for the rest.
+        sockets = min(nodes, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 200)
+        begun = time.monotonic()
+        agents = self.agents(agent_port, sockets)
+        self.quiet(agents)
+        say(f"{sockets} agents had sessions and orders after {time.monotonic() - begun:.0f} s")
+        alone = self.read_one(port)
+        creates = self.load(port, "create", "--rate=500", "--connections=64", f"--nodes={sockets}", seconds=10)
+        good = emit("scale_create", creates["p99_ms"], "ms", goal=10, p50_ms=creates["p50_ms"], max_ms=creates["max_ms"],
+                    creates=creates["n"], read_p99_ms=alone["p99_ms"]) and good
+        good = self.stall(port, alone, datasets) and good
+        good = emit("scale_rss", memory(control.pid)[1] / MIB, "MiB", goal=1536, datasets=datasets + creates["n"],
+                    sessions=self.count(agents)["up"]) and good
+        self.stop(agents)
+        self.stop(control)
+        return good
+
+    def read_one(self, port, seconds=4):
+        return self.load(port, "get", "--rate=200", "--connections=16", "--path=/v1/state/datasets/{dataset}",
+                         "--datasets=1000000", seconds=seconds)
+
+    def stall(self, port, alone, datasets):
+        """What other requests wait while somebody reads the whole list."""
+        begun = time.monotonic()
+        reader = self.start("reader", [os.path.join(TOOLS, "load"), "-p", str(port), "-c", self.certificates,
+                                       "--seconds=0.01", "get"], stdout=subprocess.PIPE, text=True)
+        others = []
+        while reader.poll() is None:
+            others.append(self.read_one(port, seconds=1))
+        took = time.monotonic() - begun
+        listed = json.loads(reader.stdout.read() or "{}")
+        self.processes.remove(reader)
+        if listed.get("n") != 1 or listed["bytes"] < 100 * datasets:
+            raise NotMeasured(f"the list could not be read: {self.log('reader')}")
+        return emit("scale_list_stall", max(o["max_ms"] for o in others), "ms", goal=10, without_list_ms=alone["max_ms"],
+                    p50_ms=self.median(others, "p50_ms"), list_mib=round(listed["bytes"] / MIB), list_s=round(took, 1))
