@@ -151,7 +151,7 @@ static const char *host_unsettled(const struct sim *s, const struct dataset *st,
     const struct container *c = s->store.containers[d];
     bool owner = uuid_eq(&st->owner, &s->hosts[i].id) && !st->tombstone;
 
-    if (v->announced || v->partial)
+    if (v->announced || (v->partial && !st->dropped))
         return "a stream is expected, or half of one is left";
     if (owner && st->dropped)
         return v->mounted ? "still mounted" : k->here ? "a container is left" : NULL;
