@@ -249,6 +249,7 @@ void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *va
         value->revision = c->revision;
         c->lease = xmemdup(value, sizeof(*value));
     }
+    c->expires_mono_us = entry->expires_mono_us;
     if (entry->head != entry->committed)
         free(entry->head);
     entry->head = value;
@@ -350,12 +351,11 @@ static void committed_lease(struct engine *e, struct change *c)
     (void)uuid_parse(c->key, &id);
     struct lease_entry *entry = lease_entry_find(e, &id);
     free(entry->committed);
-    if (--entry->pending == 0) {
+    if (--entry->pending == 0)
         entry->committed = entry->head;
-        entry->committed_expires_mono_us = entry->expires_mono_us;
-    } else {
+    else
         entry->committed = steal(&c->lease);
-    }
+    entry->committed_expires_mono_us = c->expires_mono_us;
     index_lease(e, entry);
     struct dataset_entry *d = dataset_entry_find(e, &id);
     if (d)

@@ -94,6 +94,7 @@ struct change {
     struct dataset *dataset;     /* the new value: one of these three, */
     struct container *container; /* all NULL = the object is gone */
     struct lease *lease;
+    uint64_t expires_mono_us; /* the engine's: end of the lease by the monotonic clock */
 };
 
 struct batch {

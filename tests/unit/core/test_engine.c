@@ -158,6 +158,48 @@ static void test_a_lease_runs_by_the_monotonic_clock(void **state)
     engine_free(e);
 }
 
+/* A lease that was acknowledged lives on when its renewal, collected while it was being written, is not written. */
+static void test_a_lease_outlives_a_failed_renewal(void **state)
+{
+    static const int64_t expires_in_us[] = {0, 60 * (int64_t)USEC_PER_SEC}; /* 0: never */
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(expires_in_us); i++) {
+        struct engine *e = make();
+        struct command c = {.kind = COMMAND_LEASE_ACQUIRE,
+                            .id = 1,
+                            .dataset_id = id(10),
+                            .node = id(1),
+                            .expires = expires_in_us[i] > 0,
+                            .expires_in_us = expires_in_us[i]};
+        struct command again = c;
+        uint64_t batches[2] = {0};
+        size_t n = 0;
+
+        engine_command(e, now, &c);
+        engine_flush(e, now);
+        again.id = 2;
+        engine_command(e, now, &again);
+        for (struct effect *f; n < 2 && (f = engine_next(e)); effect_free(f)) {
+            if (f->kind != EFFECT_COMMIT)
+                continue;
+            batches[n++] = f->batch->id;
+            if (n == 1)
+                engine_committed(e, now, batches[0]);
+            engine_flush(e, now);
+        }
+        assert_int_equal(n, 2);
+        engine_commit_failed(e, now, batches[1], "disk full");
+        now.mono_us += 50 * USEC_PER_SEC;
+        now.wall_us += 50 * USEC_PER_SEC;
+        assert_int_equal(leases(e), 1);
+        now.mono_us += 10 * USEC_PER_SEC;
+        now.wall_us += 10 * USEC_PER_SEC;
+        assert_int_equal(leases(e), expires_in_us[i] ? 0 : 1);
+        engine_free(e);
+    }
+}
+
 static uint64_t refused(struct engine *e)
 {
     uint64_t session = 0;
@@ -306,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_commit_changes_nothing),
         cmocka_unit_test(test_not_found),
         cmocka_unit_test(test_a_lease_runs_by_the_monotonic_clock),
+        cmocka_unit_test(test_a_lease_outlives_a_failed_renewal),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_a_restored_store_is_told_apart),
         cmocka_unit_test(test_who_made_a_volume_can_destroy_it),
