@@ -314,8 +314,11 @@ bool node_hello_is_outdated(const struct node *n)
 /* ---- the session ---- */
 
 /* Rule 0: another store, or one that does not know all that was seen of it, gives no orders. */
-static bool is_obeyed(const struct node_memory *m, const struct welcome *w)
+static bool is_obeyed(const struct node *n)
 {
+    const struct node_memory *m = &n->memory;
+    const struct welcome *w = &n->welcome;
+
     if (FAULT(OLDER_STORE))
         return true;
     if (uuid_is_nil(&m->store))
@@ -323,7 +326,7 @@ static bool is_obeyed(const struct node_memory *m, const struct welcome *w)
     if (!uuid_eq(&m->store, &w->store))
         return false;
     if (uuid_eq(&m->generation, &w->generation))
-        return true; /* in one life the revision only grows */
+        return m->seen_revision <= n->want_revision; /* more: it is a copy that could not begin a life of its own */
     return uuid_eq(&m->generation, &w->known) && m->seen_revision <= w->known_until;
 }
 
@@ -335,7 +338,7 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
     n->welcome = *welcome;
     n->want_revision = welcome->revision;
     bool was_refused = n->refused;
-    n->refused = !is_obeyed(&n->memory, welcome);
+    n->refused = !is_obeyed(n);
     if (!was_refused)
         n->refused_us = now.wall_us;
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
@@ -465,7 +468,7 @@ void node_persisted(struct node *n, struct now now, const struct node_memory *me
     n->is_persisting = false;
     n->memory = *memory;
     /* It may have been begun in an earlier session, after the hello of this one was written. */
-    if (n->connected && !n->refused && !is_obeyed(&n->memory, &n->welcome)) {
+    if (n->connected && !n->refused && !is_obeyed(n)) {
         n->refused = true;
         n->refused_us = now.wall_us;
     }

@@ -120,11 +120,31 @@ static void test_an_outdated_hello(void **state)
     node_free(n);
 }
 
+/* A copy that was put back and then opened on a full disk has no generation of its own: it is known only by its revision. */
+static void test_a_copy_without_a_generation(void **state)
+{
+    struct node_config config = {.era = id(50), .random = random_seeded(&seed),
+                                 .memory = {.store = id(99), .generation = id(1), .seen_revision = 20}};
+    struct welcome older = welcome(1, 1, 10), same = welcome(1, 1, 20);
+    struct node *n = node_new(&config);
+
+    (void)state;
+    node_start(n, now);
+    node_session_up(n, now, &older);
+    assert_true(node_store_refused(n));
+    assert_false(node_hello_is_outdated(n));
+    node_session_down(n, now);
+    node_session_up(n, now, &same);
+    assert_false(node_store_refused(n));
+    node_free(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_list_made_before_a_start),
         cmocka_unit_test(test_an_outdated_hello),
+        cmocka_unit_test(test_a_copy_without_a_generation),
     };
 
     return cmocka_run_group_tests_name("node", tests, NULL, NULL);
