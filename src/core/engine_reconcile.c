@@ -500,15 +500,32 @@ static const struct dataset_report *later_owner(const struct engine *e, const st
     return found;
 }
 
+/* Are the data where the record says? As long as its owner can still take them at the record's epoch, or they are on their
+ * way from it, nobody can have got a later epoch from there: what `later` owns is of another history, of before the store
+ * was put back. */
+static bool is_accounted_for(const struct dataset_entry *entry, const struct uuid *later)
+{
+    const struct dataset *d = entry->committed;
+    const struct report *r = report_of(entry, &d->owner);
+    const struct volume_mark *mark = r ? &r->volume.mark : NULL;
+
+    if (!d->born || !r)
+        return false;
+    if (mark->epoch < d->epoch)
+        return mark->state == MARK_RELEASED || (d->base && volume_state_has_snapshot(&r->volume, d->base));
+    return d->transfer.id && mark->state == MARK_RELEASED && mark->transfer == d->transfer.id &&
+           mark->snapshot[0] && !uuid_eq(&d->transfer.destination, later);
+}
+
 /* The store was put back from an older copy, and the operator has told the nodes to obey it. A node that owns the dataset
  * at a later epoch than the record has the data: to get there, everyone before it had to release them. So the record
- * follows, unless its own owner still may write. */
+ * follows, unless its own owner still may write, or the data are where the record says. */
 static bool follow_data(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
     const struct dataset_report *r = later_owner(e, entry);
 
-    if (!r || d->deleted || e->commit_retry_us > now.mono_us)
+    if (!r || d->deleted || e->commit_retry_us > now.mono_us || is_accounted_for(entry, &r->node))
         return false;
     for (size_t i = 0; i < d->n_holders; i++) {
         if (!uuid_eq(&d->holders[i], &r->node) && !is_surely_idle(e, entry, &d->holders[i]))
