@@ -239,6 +239,14 @@ static bool is_involved(const struct engine *e, const struct dataset *d, const s
     return uuid_eq(&d->owner, node) || (d->transfer.id && uuid_eq(&d->transfer.destination, node));
 }
 
+/* Mounted where it is wanted, but smaller: then its owner knows what is in the way. */
+static bool is_too_small(const struct dataset_entry *entry)
+{
+    const struct report *r = report_of(entry, &entry->committed->owner);
+
+    return r && r->volume.size && r->volume.size < entry->committed->maximum_size;
+}
+
 void engine_dataset_reason(const struct engine *e, struct now now, const struct uuid *id,
                            struct reason *ret_reason)
 {
@@ -249,7 +257,8 @@ void engine_dataset_reason(const struct engine *e, struct now now, const struct 
     *ret_reason = (struct reason){0};
     if (!entry || !entry->committed)
         return;
-    if (is_waiting_for_node(entry->reason.code)) {
+    if (is_waiting_for_node(entry->reason.code) ||
+        (entry->reason.code == REASON_NONE && is_too_small(entry))) {
         for (size_t i = 0; i < entry->n_reports; i++) {
             const struct dataset_report *r = &entry->reports[i];
             if (is_involved(e, entry->committed, &r->node) &&

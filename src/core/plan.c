@@ -225,9 +225,11 @@ static struct decision plan_owned(const struct dataset_view *v)
         return plan_copy(v); /* the destination makes its volume with the new size */
     if (v->volume->n_snapshots || v->volume->partial)
         return act(v, STEP_PRUNE);
-    if (v->storage == STORAGE_LOCAL && v->volume->size && v->volume->size < o->maximum_size)
+    if (!v->volume->size || v->volume->size >= o->maximum_size)
+        return nothing();
+    if (v->storage == STORAGE_LOCAL)
         return act(v, STEP_GROW);
-    return nothing();
+    return because(REASON_STORAGE_ERROR, "this storage cannot make a volume larger");
 }
 
 static struct decision plan_owner(const struct dataset_view *v)

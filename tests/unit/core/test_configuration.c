@@ -449,6 +449,35 @@ static void test_the_record_does_not_follow_another_history(void **state)
     memset(f->reports, 0, sizeof(f->reports));
 }
 
+/* Mounted, but smaller than wanted: what the owner says about that is the dataset's reason. */
+static void test_a_volume_that_does_not_grow(void **state)
+{
+    struct fake *f = *state;
+    struct report *r = &f->reports[1];
+    struct dataset *d = wanted(77, 1);
+
+    d->maximum_size = 64 << 20;
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d}), RESULT_CREATED);
+    r->volume.size = 64 << 20;
+    tell(f, 1);
+    settle(f);
+    assert_int_equal(reason(f), REASON_NONE);
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_UPDATE,
+                                             .dataset_id = D,
+                                             .keep_primary = true,
+                                             .maximum_size = 128 << 20}),
+                     RESULT_OK);
+    reason_set(&r->reason, REASON_NO_SPACE, 1, 0, "the pool is full");
+    tell(f, 1);
+    settle(f);
+    assert_int_equal(reason(f), REASON_NO_SPACE);
+    r->volume.size = 128 << 20;
+    tell(f, 1);
+    settle(f);
+    assert_int_equal(reason(f), REASON_NONE);
+    reason_done(&r->reason);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,6 +489,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_compose_is_checked_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data_of_the_last_to_come, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_volume_that_does_not_grow, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_record_does_not_follow_another_history, setup, teardown),
     };
 
