@@ -3,7 +3,7 @@
  * so nobody is told "not modified" for a mixture. */
 #include "control/rest_internal.h"
 
-#define LONG_LIST 4096u   /* ids; fewer take some milliseconds at most */
+#define LONG_LIST 4096u   /* ids; so many take some milliseconds at most: that many are looked at in one turn */
 #define PIECE (64u << 10) /* bytes; some hundred records */
 
 struct list_stream {
@@ -30,12 +30,12 @@ static void client_gone(void *cookie)
     http_drop(r);
 }
 
-/* Appends items up to a piece; false: that was all. */
+/* Appends items up to a piece, or none when there is nothing to say of a long row of ids; false: that was all. */
 static bool fill(struct list_stream *l, struct str *s)
 {
     struct uuid id;
 
-    while (s->len < PIECE) {
+    for (unsigned n = 0; n < LONG_LIST && s->len < PIECE; n++) {
         if (!engine_cursor_next(l->cursor, &id))
             return false;
         CLEANUP_STR struct str item = {0};
