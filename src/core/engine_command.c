@@ -30,6 +30,7 @@ void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct 
         return;
     d->owner = d->primary;
     d->epoch = d->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);
+    d->born = has_unknown_data(entry, d);
     dataset_add_holder(d, &d->owner);
 }
 

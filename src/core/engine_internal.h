@@ -229,6 +229,9 @@ const struct container_report *container_report_of(const struct container_entry 
 /* A node that owns data under the id of a dataset that nobody owns yet, and is not on its list: left from before the
  * store was replaced, or forgotten by it. NULL: none. */
 const struct uuid *stranger_with_data(const struct dataset_entry *entry, const struct dataset *d);
+/* Does the node on which it is wanted own data under the id, left in the same way? Then it is born: what is there is taken
+ * over, moved when wanted elsewhere, and never dropped as something in which nothing was ever written. */
+bool has_unknown_data(const struct dataset_entry *entry, const struct dataset *d);
 /* engine_command.c */
 void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);

@@ -234,12 +234,20 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
     struct dataset *changed = dataset_copy(d);
     changed->owner = d->primary;
     changed->epoch = changed->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);
+    changed->born = has_unknown_data(entry, changed);
     free(changed->base);
     changed->base = NULL;
     dataset_add_holder(changed, &changed->owner);
     propose_dataset(e, entry, changed);
     becausef(entry, now, REASON_CREATING, "node %s makes the volume",
              UUID_STR(&entry->head->primary));
+}
+
+bool has_unknown_data(const struct dataset_entry *entry, const struct dataset *d)
+{
+    const struct report *r = report_of(entry, &d->primary);
+
+    return r && r->volume.present && r->volume.mark.state == MARK_OWNED && !dataset_has_holder(d, &d->primary);
 }
 
 const struct uuid *stranger_with_data(const struct dataset_entry *entry, const struct dataset *d)

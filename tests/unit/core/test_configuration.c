@@ -214,6 +214,25 @@ static void test_the_record_does_not_follow_another_history(void **state)
     memset(f->reports, 0, sizeof(f->reports));
 }
 
+/* The store was lost; a dataset is created again where its data are, and wanted elsewhere before the node has answered. */
+static void test_found_data_are_moved_not_dropped(void **state)
+{
+    struct fake *f = *state;
+    struct command make = {.kind = COMMAND_DATASET_CREATE, .dataset = wanted(77, 1)};
+    struct command move = {.kind = COMMAND_DATASET_UPDATE, .dataset_id = D, .node = id(2)};
+
+    f->reports[1].volume.present = f->reports[1].volume.mounted = true;
+    f->reports[1].volume.mark = (struct volume_mark){.state = MARK_OWNED, .epoch = 20};
+    tell(f, 1);
+    settle(f);
+    engine_command(f->e, f->now, &make);
+    engine_command(f->e, f->now, &move);
+    settle(f);
+    assert_true(f->stored->born);
+    assert_true(f->reports[2].volume.mounted);
+    assert_int_not_equal(f->reports[2].received, 0);
+}
+
 /* Mounted, but smaller than wanted: what the owner says about that is the dataset's reason. */
 static void test_a_volume_that_does_not_grow(void **state)
 {
@@ -254,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_compose_is_checked_whole, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data_of_the_last_to_come, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_found_data_are_moved_not_dropped, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_a_volume_that_does_not_grow, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_does_not_follow_another_history, fake_setup, fake_teardown),
     };
