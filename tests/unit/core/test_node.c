@@ -1,5 +1,5 @@
-/* What an agent's brain does when things happen in an unlucky order. Most of that is the simulator's work; here is what it
- * found once. */
+/* What an agent's brain does when things fail or happen in an unlucky order, and what it says about that. Long chains of such
+ * are the simulator's work; here is also what it found once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +9,8 @@
 
 #include "base/str.h"
 #include "core/node.h"
+
+#include <stdio.h>
 
 static uint64_t seed = 1;
 static struct now now = {10 * USEC_PER_SEC, 1000000 * (uint64_t)USEC_PER_SEC};
@@ -139,12 +141,551 @@ static void test_a_copy_without_a_generation(void **state)
     node_free(n);
 }
 
+/* ---- steps that go well, badly, or are not wanted any more ---- */
+
+static const struct uuid D = {.b[15] = 77};
+
+/* What the node has said and asked for since look() was called last. */
+struct seen {
+    struct step step; /* the newest of the kind looked for; only its numbers and names */
+    uint64_t cancelled;
+    unsigned cancels, reports, gone, container_reports, container_gone, completes;
+    struct report report; /* the newest; only its numbers */
+    char reason[512];
+    enum reason_code container_reason;
+};
+
+static struct seen look_as(struct node *n, enum step_kind kind, bool persists)
+{
+    struct seen s = {0};
+
+    for (struct node_effect *f; (f = node_next(n)); node_effect_free(f)) {
+        if (f->kind == NODE_STEP && f->step.kind == kind) {
+            s.step = f->step;
+            assert_string_not_equal(step_name(kind), "");
+        } else if (f->kind == NODE_PERSIST && persists) {
+            node_persisted(n, now, &f->memory);
+        } else if (f->kind == NODE_CANCEL) {
+            s.cancelled = f->step_id;
+            s.cancels++;
+        } else if (f->kind == NODE_REPORT) {
+            s.reports++;
+            s.report = f->report;
+            (void)snprintf(s.reason, sizeof(s.reason), "%s", f->report.reason.text ? f->report.reason.text : "");
+        } else if (f->kind == NODE_CONTAINER_REPORT) {
+            s.container_reports++;
+            s.container_reason = f->container_report.reason.code;
+        }
+        s.gone += f->kind == NODE_REPORT_GONE;
+        s.container_gone += f->kind == NODE_CONTAINER_GONE;
+        s.completes += f->kind == NODE_REPORTS_COMPLETE;
+    }
+    return s;
+}
+
+static struct seen look(struct node *n, enum step_kind kind)
+{
+    return look_as(n, kind, true);
+}
+
+static void list_volumes(struct node *n, const struct volume_state *v)
+{
+    uint64_t step = take(n, STEP_LIST_VOLUMES);
+
+    assert_int_not_equal(step, 0);
+    node_outcome(n, now, &(struct outcome){.step = step, .volumes = v, .n_volumes = v ? 1 : 0});
+}
+
+static void order_container(struct node *n, enum container_action action, uint64_t created, enum restart_policy policy)
+{
+    struct container_order o = {.action = action, .config = container_new("web")};
+
+    o.config->image = xstrdup("img:1");
+    o.config->restart_policy = policy;
+    o.config->created = created;
+    o.config->revision = 1;
+    node_container_order(n, now, &o);
+    container_order_done(&o);
+}
+
+/* Has looked at what is there: this volume, and this container that is wanted so, if any; in a session, with all orders
+ * known. */
+static struct node *make_with(const struct volume_state *v, const struct container_state *c)
+{
+    struct node *n = make();
+    struct welcome w = welcome(1, 0, 1);
+
+    node_session_up(n, now, &w);
+    if (c)
+        order_container(n, CONTAINER_RUN, c->created, RESTART_NEVER);
+    node_orders_complete(n, now);
+    struct seen s = look(n, STEP_LIST_VOLUMES);
+    uint64_t containers = s.step.id + 1;
+    node_outcome(n, now, &(struct outcome){.step = s.step.id, .volumes = v, .n_volumes = v ? 1 : 0});
+    node_outcome(n, now, &(struct outcome){.step = containers, .containers = c, .n_containers = c ? 1 : 0});
+    s = look(n, STEP_MAX);
+    assert_int_equal(s.completes, 1);
+    assert_int_equal(s.container_reports, c ? 1 : 0);
+    assert_int_equal(s.container_reason, c && c->run == CONTAINER_EXITED ? REASON_CONTAINER_EXITED : REASON_NONE);
+    return n;
+}
+
+static struct volume_state owned(uint64_t epoch)
+{
+    return (struct volume_state){.dataset = D,
+                                 .present = true,
+                                 .attached = true,
+                                 .mounted = true,
+                                 .mark = {.state = MARK_OWNED, .epoch = epoch}};
+}
+
+static void order(struct node *n, enum role role, uint64_t transfer)
+{
+    struct order o = {.dataset = D,
+                      .role = role,
+                      .revision = 1,
+                      .epoch = 5,
+                      .born = true,
+                      .transfer = transfer,
+                      .number = 9,
+                      .peer = id(2),
+                      .peer_host = (char *)"192.0.2.2",
+                      .peer_port = 4525};
+
+    node_order(n, now, &o);
+}
+
+static void fail_step(struct node *n, uint64_t step, enum err_code code, const struct volume_state *v)
+{
+    struct err error = {code, (char *)"it failed"};
+    struct outcome o = {.step = step, .error = &error};
+
+    assert_int_not_equal(step, 0);
+    if (v) {
+        o.observed = true;
+        o.volume = *v;
+    }
+    node_outcome(n, now, &o);
+}
+
+static void well(struct node *n, uint64_t step, const struct volume_state *v)
+{
+    assert_int_not_equal(step, 0);
+    node_outcome(n, now, &(struct outcome){.step = step, .observed = true, .volume = *v});
+}
+
+/* A source that sends its first increment; returns that step. */
+static uint64_t begin_sending(struct node *n, struct volume_state *v, char snapshot[1][SNAPSHOT_NAME_SIZE])
+{
+    order(n, ROLE_SOURCE, 9);
+    struct seen s = look(n, STEP_SNAPSHOT);
+    assert_string_equal(s.step.snapshot, "t9-1");
+    (void)snprintf(snapshot[0], SNAPSHOT_NAME_SIZE, "t9-1");
+    v->snapshots = snapshot;
+    v->n_snapshots = 1;
+    well(n, s.step.id, v);
+    s = look(n, STEP_SEND);
+    assert_int_not_equal(s.step.id, 0);
+    return s.step.id;
+}
+
+static void test_before_the_start(void **state)
+{
+    struct node_config config = {.era = id(50), .random = random_seeded(&seed), .resync_us = 1000};
+    struct node *n = node_new(&config);
+
+    (void)state;
+    assert_int_equal(node_deadline(n), USEC_NEVER);
+    node_tick(n, now);
+    assert_int_equal(node_deadline(n), now.mono_us);
+    assert_null(node_next(n));
+    node_start(n, now);
+    struct node_effect *first = node_next(n);
+    assert_non_null(first);
+    assert_int_equal(node_deadline(n), now.mono_us + 1000);
+    assert_null(node_effect_free(first));
+    assert_null(node_effect_free(NULL));
+    assert_null(node_free(n)); /* with an effect that nobody took */
+    assert_null(node_free(NULL));
+}
+
+static void test_progress(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE];
+    struct volume_state v = owned(5);
+    struct node *n = make_with(&v, NULL);
+    uint64_t send = begin_sending(n, &v, snapshot);
+
+    (void)state;
+    node_progress(n, now, send, 10, 100);
+    struct seen s = look(n, STEP_MAX);
+    assert_int_equal(s.report.bytes_sent, 10);
+    assert_int_equal(s.report.bytes_total, 100);
+    assert_int_equal(s.report.reason.code, REASON_COPYING);
+    node_progress(n, now, send, 10, 100);
+    node_progress(n, now, send + 100, 20, 100); /* nobody's */
+    assert_int_equal(look(n, STEP_MAX).reports, 0);
+    node_progress(n, now, send, 10, 200); /* more than was estimated */
+    assert_int_equal(look(n, STEP_MAX).report.bytes_total, 200);
+    order(n, ROLE_RELEASE, 9);
+    node_progress(n, now, send, 20, 200);
+    s = look(n, STEP_MAX);
+    assert_int_equal(s.report.reason.code, REASON_RELEASING);
+    assert_int_equal(s.cancels, 0);
+    well(n, send, &v);
+    struct seen release = look(n, STEP_RELEASE);
+    node_progress(n, now, release.step.id, 30, 200); /* does not send */
+    assert_int_equal(look(n, STEP_MAX).reports, 0);
+    node_free(n);
+}
+
+/* The move is taken back while the increment is on its way. */
+static void test_a_send_that_is_not_wanted(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE];
+    struct volume_state v = owned(5);
+    struct node *n = make_with(&v, NULL);
+    uint64_t send = begin_sending(n, &v, snapshot);
+
+    (void)state;
+    order(n, ROLE_OWNER, 0);
+    assert_int_equal(look(n, STEP_MAX).cancelled, send);
+    node_tick(n, now);
+    assert_int_equal(look(n, STEP_MAX).cancels, 0); /* once is enough */
+    fail_step(n, send, ERR_CANCELLED, NULL);
+    struct seen s = look(n, STEP_OBSERVE); /* at once: that was no failure */
+    assert_int_equal(s.report.reason.code, REASON_NONE);
+    well(n, s.step.id, &v);
+    assert_int_not_equal(look(n, STEP_PRUNE).step.id, 0);
+    node_free(n);
+}
+
+/* The order went and came again meanwhile: the increment counts for nothing, it is not known what the copy needs. */
+static void test_a_send_of_an_earlier_order(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE];
+    struct volume_state v = owned(5);
+
+    (void)state;
+    for (int again = 0; again < 2; again++) {
+        struct node *n = make_with(&v, NULL);
+        struct volume_state sent = v;
+        uint64_t send = begin_sending(n, &sent, snapshot);
+        struct uuid d = D;
+        node_order_none(n, now, &d);
+        if (again)
+            order(n, ROLE_SOURCE, 9);
+        well(n, send, &sent);
+        struct seen s = look(n, STEP_SNAPSHOT);
+        assert_int_equal(s.report.copied, 0);
+        assert_string_equal(s.step.snapshot, again ? "t9-2" : "");
+        node_free(n);
+    }
+}
+
+static void test_why_a_send_failed(void **state)
+{
+    static const struct {
+        enum err_code code;
+        enum reason_code reason;
+        bool observed;
+    } cases[] = {{ERR_UNAVAILABLE, REASON_PEER_UNREACHABLE, true},
+                 {ERR_IO, REASON_TRANSFER_FAILED, true},
+                 {ERR_CANCELLED, REASON_TRANSFER_FAILED, true},
+                 {ERR_NO_SPACE, REASON_NO_SPACE, false}};
+    char snapshot[1][SNAPSHOT_NAME_SIZE];
+    struct volume_state v = owned(5);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct node *n = make_with(&v, NULL);
+        struct volume_state sent = v;
+        uint64_t send = begin_sending(n, &sent, snapshot);
+        fail_step(n, send, cases[i].code, cases[i].observed ? &sent : NULL);
+        struct seen s = look(n, cases[i].observed ? STEP_SEND : STEP_OBSERVE);
+        assert_int_equal(s.report.reason.code, cases[i].reason);
+        assert_string_equal(s.reason, "it failed");
+        assert_int_equal(s.step.id, 0); /* not at once */
+        uint64_t again = node_deadline(n);
+        assert_true(again > now.mono_us && again < now.mono_us + USEC_PER_SEC);
+        struct now later = {again, now.wall_us};
+        node_tick(n, later);
+        assert_int_not_equal(look(n, cases[i].observed ? STEP_SEND : STEP_OBSERVE).step.id, 0);
+        node_free(n);
+    }
+}
+
+static void test_why_a_volume_is_busy(void **state)
+{
+    static const struct {
+        enum role role;
+        enum step_kind step;
+        enum reason_code reason;
+    } cases[] = {{ROLE_KEEP, STEP_UNMOUNT, REASON_VOLUME_BUSY},     {ROLE_RELEASE, STEP_RELEASE, REASON_VOLUME_BUSY},
+                 {ROLE_DROP, STEP_DROP, REASON_VOLUME_BUSY},        {ROLE_DESTROY, STEP_DESTROY, REASON_VOLUME_BUSY},
+                 {ROLE_SOURCE, STEP_SNAPSHOT, REASON_STORAGE_ERROR}};
+    struct volume_state v = owned(5);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct node *n = make_with(&v, NULL);
+        order(n, cases[i].role, 9);
+        fail_step(n, look(n, cases[i].step).step.id, ERR_BUSY, &v);
+        assert_int_equal(look(n, STEP_MAX).report.reason.code, cases[i].reason);
+        node_free(n);
+    }
+}
+
+/* ---- what is told when ---- */
+
+static void test_only_news_are_told(void **state)
+{
+    struct volume_state v = owned(5);
+    struct node *n = make_with(&v, NULL);
+    struct uuid d = D;
+
+    (void)state;
+    v.mark = (struct volume_mark){MARK_RELEASED, 5, 9, "t9-final"};
+    for (int change = 0; change < 4; change++) {
+        if (change == 1)
+            v.mark.transfer = 10;
+        else if (change == 2)
+            (void)snprintf(v.mark.snapshot, sizeof(v.mark.snapshot), "t10-final");
+        node_volume_changed(n, now, &d);
+        well(n, look(n, STEP_OBSERVE).step.id, &v);
+        assert_int_equal(look(n, STEP_MAX).reports, change < 3 ? 1 : 0);
+    }
+    v = (struct volume_state){.dataset = D};
+    node_volume_changed(n, now, &d);
+    well(n, look(n, STEP_OBSERVE).step.id, &v);
+    assert_int_equal(look(n, STEP_MAX).gone, 1);
+    node_tick(n, now);
+    assert_int_equal(look(n, STEP_MAX).gone, 0);
+    node_free(n);
+}
+
+/* A later list that has nothing of what is known is a hint to look: also when only the mark is known. */
+static void test_a_list_without_the_mark(void **state)
+{
+    struct volume_state v = {.dataset = D, .mark = {MARK_RELEASED, 5, 9, "t9-final"}};
+    struct node *n = make_with(&v, NULL);
+    struct now before = now;
+
+    (void)state;
+    now.mono_us = node_deadline(n);
+    node_tick(n, now);
+    list_volumes(n, &v);
+    assert_int_equal(look(n, STEP_OBSERVE).step.id, 0);
+    now.mono_us = node_deadline(n);
+    node_tick(n, now);
+    list_volumes(n, NULL);
+    assert_int_not_equal(look(n, STEP_OBSERVE).step.id, 0);
+    now = before;
+    node_free(n);
+}
+
+static void test_storage_is_missing(void **state)
+{
+    struct node *n = make();
+    struct welcome w = welcome(1, 0, 1);
+    struct uuid other = id(78);
+
+    (void)state;
+    node_session_up(n, now, &w);
+    node_orders_complete(n, now);
+    struct seen s = look(n, STEP_LIST_VOLUMES);
+    node_outcome(n, now, &(struct outcome){.step = s.step.id + 1});
+    order(n, ROLE_OWNER, 0);
+    node_volume_changed(n, now, &other); /* of that nobody asks anything */
+    assert_int_equal(look(n, STEP_MAX).reports, 0);
+    fail_step(n, s.step.id, ERR_NOT_FOUND, NULL);
+    s = look(n, STEP_MAX);
+    assert_int_equal(s.report.reason.code, REASON_STORAGE_MISSING);
+    assert_int_equal(s.reports, 1);
+    assert_int_equal(s.completes, 1); /* the control service need not wait for the storage */
+    node_free(n);
+}
+
+/* ---- containers ---- */
+
+static void test_why_a_container_does_not_start(void **state)
+{
+    static const struct {
+        bool image;
+        enum err_code code;
+        enum reason_code reason;
+    } cases[] = {{false, ERR_BUSY, REASON_PORT_IN_USE},     {false, ERR_EXISTS, REASON_NAME_TAKEN},
+                 {false, ERR_IO, REASON_START_FAILED},      {false, ERR_UNAVAILABLE, REASON_ENGINE_UNAVAILABLE},
+                 {true, ERR_NOT_FOUND, REASON_IMAGE_MISSING}, {true, ERR_UNAVAILABLE, REASON_IMAGE_PULL_FAILED}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct node *n = make_with(NULL, NULL);
+        order_container(n, CONTAINER_RUN, 1, RESTART_ALWAYS);
+        uint64_t step = look(n, STEP_START).step.id;
+        if (cases[i].image) {
+            fail_step(n, step, ERR_NOT_FOUND, NULL); /* it is not here: fetched at once */
+            struct seen s = look(n, STEP_IMAGE);
+            assert_true(s.step.pull);
+            step = s.step.id;
+        }
+        fail_step(n, step, cases[i].code, NULL);
+        assert_int_equal(look(n, STEP_MAX).container_reason, cases[i].reason);
+        node_free(n);
+    }
+}
+
+static void test_a_container_that_has_ended(void **state)
+{
+    struct container_state c = {.name = (char *)"web", .run = CONTAINER_EXITED, .created = 1, .era = id(50), .exit_code = 3};
+    struct node *n = make_with(NULL, &c);
+
+    (void)state;
+    order_container(n, CONTAINER_RUN, 2, RESTART_NEVER); /* configured anew */
+    struct seen s = look(n, STEP_STOP);
+    assert_int_not_equal(s.step.id, 0);
+    fail_step(n, s.step.id, ERR_IO, NULL);
+    assert_int_equal(look(n, STEP_MAX).container_reason, REASON_STOP_FAILED);
+    node_free(n);
+}
+
+/* Somebody else made it anew from another configuration between two looks. */
+static void test_a_container_that_is_another(void **state)
+{
+    struct container_state c = {.name = (char *)"web", .run = CONTAINER_RUNNING, .created = 1, .era = id(50)};
+    struct node *n = make_with(NULL, &c);
+
+    (void)state;
+    node_containers_changed(n, now);
+    uint64_t list = look(n, STEP_LIST_CONTAINERS).step.id;
+    node_container_none(n, now, "other"); /* not known */
+    c.created = 2;
+    node_outcome(n, now, &(struct outcome){.step = list, .containers = &c, .n_containers = 1});
+    struct seen s = look(n, STEP_STOP);
+    assert_int_equal(s.container_reports, 1);
+    assert_int_not_equal(s.step.id, 0);
+    node_free(n);
+}
+
+/* ---- sessions ---- */
+
+static void give_orders(struct node *n)
+{
+    struct uuid d = D;
+
+    order(n, ROLE_OWNER, 0);
+    node_order_none(n, now, &d);
+    order_container(n, CONTAINER_RUN, 1, RESTART_ALWAYS);
+    node_container_none(n, now, "web");
+    node_orders_complete(n, now);
+}
+
+static void test_orders_that_are_not_obeyed(void **state)
+{
+    struct container_state c = {.name = (char *)"web", .run = CONTAINER_RUNNING, .created = 1, .era = id(50)};
+    struct node_config config = {.era = id(50),
+                                 .random = random_seeded(&seed),
+                                 .memory = {.store = id(98), .generation = id(1), .seen_revision = 7}};
+    struct node *n = node_new(&config);
+    struct welcome w = welcome(1, 0, 1);
+    struct volume_state v = owned(5);
+
+    (void)state;
+    node_start(n, now);
+    struct seen s = look(n, STEP_LIST_VOLUMES);
+    node_outcome(n, now, &(struct outcome){.step = s.step.id, .volumes = &v, .n_volumes = 1});
+    node_outcome(n, now, &(struct outcome){.step = s.step.id + 1, .containers = &c, .n_containers = 1});
+    give_orders(n); /* without a session */
+    assert_int_equal(look(n, STEP_MAX).reports, 0);
+    node_session_up(n, now, &w); /* of another store */
+    assert_true(node_store_refused(n));
+    assert_false(node_hello_is_outdated(n));
+    give_orders(n);
+    s = look(n, STEP_STOP);
+    assert_int_equal(s.step.id, 0);
+    assert_int_equal(s.report.reason.code, REASON_STORE_UNKNOWN);
+    node_session_down(n, now);
+    assert_false(node_hello_is_outdated(n));
+    node_free(n);
+}
+
+/* The memory of an earlier session becomes durable when the next one, of a later life of the store, has already told all
+ * orders: nothing of it is obeyed any more, also not what has no order. */
+static void test_a_memory_that_is_written_late(void **state)
+{
+    struct container_state c = {.name = (char *)"web", .run = CONTAINER_RUNNING, .created = 1, .era = id(50)};
+    struct welcome first = welcome(1, 0, 1), second = welcome(2, 0, 1);
+    struct node_memory memory = {.store = first.store, .generation = first.generation, .seen_revision = 1};
+    struct node *n = make();
+
+    (void)state;
+    struct seen s = look_as(n, STEP_LIST_VOLUMES, false);
+    node_outcome(n, now, &(struct outcome){.step = s.step.id});
+    node_outcome(n, now, &(struct outcome){.step = s.step.id + 1, .containers = &c, .n_containers = 1});
+    node_session_up(n, now, &first);
+    (void)look_as(n, STEP_MAX, false); /* it is being written */
+    node_session_down(n, now);
+    node_session_up(n, now, &second);
+    assert_false(node_store_refused(n));
+    node_persisted(n, now, &memory);
+    node_orders_complete(n, now);
+    assert_true(node_store_refused(n));
+    assert_true(node_hello_is_outdated(n));
+    assert_int_equal(look(n, STEP_STOP).step.id, 0);
+    node_free(n);
+}
+
+/* A new life of the store that the node obeys: it acts only when that is written down. */
+static void test_a_new_life_of_the_store(void **state)
+{
+    struct node_config config = {.era = id(50),
+                                 .random = random_seeded(&seed),
+                                 .memory = {.store = id(99), .generation = id(1), .seen_revision = 7}};
+    struct node *n = node_new(&config);
+    struct welcome w = welcome(2, 1, 7);
+    struct volume_state none = {.dataset = D};
+
+    (void)state;
+    node_start(n, now);
+    struct seen s = look(n, STEP_LIST_VOLUMES);
+    node_outcome(n, now, &(struct outcome){.step = s.step.id});
+    node_outcome(n, now, &(struct outcome){.step = s.step.id + 1});
+    node_session_up(n, now, &w);
+    struct order o = {.dataset = D, .role = ROLE_OWNER, .revision = 3, .epoch = 5};
+    node_order(n, now, &o);
+    node_orders_complete(n, now);
+    s = look_as(n, STEP_CREATE, false);
+    assert_int_equal(s.step.id, 0);
+    assert_int_equal(s.report.reason.code, REASON_MOUNTING);
+    node_persisted(n, now, &(struct node_memory){.store = w.store, .generation = w.generation, .seen_revision = 7});
+    uint64_t create = look(n, STEP_CREATE).step.id;
+    assert_int_not_equal(create, 0);
+    fail_step(n, create, ERR_IO, &none);
+    assert_int_equal(look(n, STEP_MAX).report.reason.code, REASON_STORAGE_ERROR);
+    node_free(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_list_made_before_a_start),
         cmocka_unit_test(test_an_outdated_hello),
         cmocka_unit_test(test_a_copy_without_a_generation),
+        cmocka_unit_test(test_before_the_start),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_a_send_that_is_not_wanted),
+        cmocka_unit_test(test_a_send_of_an_earlier_order),
+        cmocka_unit_test(test_why_a_send_failed),
+        cmocka_unit_test(test_why_a_volume_is_busy),
+        cmocka_unit_test(test_only_news_are_told),
+        cmocka_unit_test(test_a_list_without_the_mark),
+        cmocka_unit_test(test_storage_is_missing),
+        cmocka_unit_test(test_why_a_container_does_not_start),
+        cmocka_unit_test(test_a_container_that_has_ended),
+        cmocka_unit_test(test_a_container_that_is_another),
+        cmocka_unit_test(test_orders_that_are_not_obeyed),
+        cmocka_unit_test(test_a_memory_that_is_written_late),
+        cmocka_unit_test(test_a_new_life_of_the_store),
     };
 
     return cmocka_run_group_tests_name("node", tests, NULL, NULL);
