@@ -19,7 +19,6 @@
 #define LOCK_NAME "lock"
 /* Of SQLite's page cache. The check at the start looks up every record in the index of the keys, in no order. */
 #define CHECK_CACHE "PRAGMA cache_size=-65536"
-#define USUAL_CACHE "PRAGMA cache_size=-2000; PRAGMA shrink_memory"
 
 struct sqlite_store {
     struct store base;
@@ -370,6 +369,18 @@ static struct err *check_pages(struct sqlite_store *s)
     }
     (void)sqlite3_finalize(q);
     return e;
+}
+
+/* The same with a larger cache for that time. */
+static struct err *check_pages_fast(struct sqlite_store *s)
+{
+    int64_t usual;
+
+    TRY(query_number(s, "PRAGMA cache_size", &usual));
+    CLEANUP_FREE char *back = xasprintf("PRAGMA cache_size=%" PRId64 "; PRAGMA shrink_memory", usual);
+    TRY(run(s, CHECK_CACHE, "open"));
+    TRY(check_pages(s));
+    return run(s, back, "open");
 }
 
 static struct err *read_meta(struct sqlite_store *s)
@@ -751,9 +762,7 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
                        " was there; restore it from a backup, or remove the file " MARK_NAME
                        " beside it to begin anew (flocker-control(8), \"THE STORE\")",
                        s->path, UUID_STR(&m->store), m->revision);
-    TRY(run(s, CHECK_CACHE, "open"));
-    TRY(check_pages(s));
-    TRY(run(s, USUAL_CACHE, "open"));
+    TRY(check_pages_fast(s));
     TRY(run(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "open"));
     TRY(query_number(s, "SELECT journal_mode = 'wal' FROM pragma_journal_mode", &wal));
     if (!wal)

@@ -299,6 +299,37 @@ static void test_no_permission(void **state)
     refused(e, ERR_DENIED, "Permission denied");
 }
 
+/* Another program cannot write to a store that is in use. */
+
+/* That program. */
+static int foreign(const char *path)
+{
+    sqlite3 *db;
+    int rc = sqlite3_open(path, &db);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, "DELETE FROM dataset", NULL, NULL, NULL);
+    return rc == SQLITE_BUSY ? 0 : 1;
+}
+
+static void test_foreign_writer(void **state)
+{
+    struct store *s = open_store(*state);
+    CLEANUP_FREE char *path = xasprintf("%s/store.sqlite", (char *)*state);
+    char *argv[] = {(char *)"foreign", (char *)"foreign", path, NULL};
+    bool uncertain;
+    int status;
+    pid_t pid;
+
+    ok(commit_numbered(s, 1, 3, &uncertain));
+    assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    ok(commit_numbered(s, 2, 3, &uncertain));
+    assert_numbered(s, 2);
+    store_close(s);
+}
+
 /* The writer thread */
 
 struct answers {
@@ -451,6 +482,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && streq(argv[1], "storm"))
         return storm(argv[2]);
+    if (argc == 3 && streq(argv[1], "foreign"))
+        return foreign(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_kinds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_revisions, setup, teardown),
@@ -461,6 +494,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_newer_schema, setup, teardown),
         cmocka_unit_test_setup_teardown(test_corrupt_records, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_permission, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_writer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_writer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_writer_failure, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
