@@ -91,6 +91,22 @@ struct err *cli_parse_number(const char *what, const char *text, long min, long 
     return NULL;
 }
 
+struct err *cli_parse_duration(const char *what, const char *text, uint64_t *ret_us)
+{
+    static const char units[] = "smhd";
+    static const uint64_t seconds[] = {1, 60, 3600, 86400};
+    size_t digits = strspn(text, "0123456789");
+    const char *unit = text[digits] && !text[digits + 1] ? strchr(units, text[digits]) : NULL;
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < digits && n < 1000000000; i++)
+        n = n * 10 + (uint64_t)(text[i] - '0');
+    if (!unit || !n || digits > 9)
+        return err_new(ERR_INVALID, "%s must be a number with s, m, h or d, such as 30d, not '%s'", what, text);
+    *ret_us = n * seconds[unit - units] * 1000000;
+    return NULL;
+}
+
 /* The tables in getopt's form; `all[val - LONG_BASE]` is the option of a long form. */
 struct forms {
     char letters[2 * MAX_OPTIONS + 4];

@@ -50,6 +50,9 @@ int cli_usage_error(const struct cli_spec *spec, const char *fmt, ...) PRINTF_LI
 /* Prints "Error: <text>" on standard error, frees `e`, returns 1. */
 int cli_fail(struct err *e);
 
+/* "45s", "90m", "12h" or "30d", more than nothing; in microseconds. */
+struct err *cli_parse_duration(const char *what, const char *text, uint64_t *ret_us) MUST_USE;
+
 /* A whole decimal number from `min` to `max`; `what` names it in the error. */
 struct err *cli_parse_number(const char *what, const char *text, long min, long max,
                              long *ret_number) MUST_USE;

@@ -29,6 +29,7 @@ struct options {
     const char *data_path;
     const char *certificates;
     const char *audit_log; /* NULL = none */
+    uint64_t purge_after_us; /* 0 = never */
     const char *backup, *restore, *import;
     bool replace, import_empty;
     char *host, *agent_host;
@@ -262,13 +263,14 @@ static void on_stop(void *cookie)
     http_server_stop(c->http, now_os().mono_us + STOP_GRACE_US, stopped, c);
 }
 
-static struct err *load(struct control *c)
+static struct err *load(struct control *c, uint64_t purge_after_us)
 {
     struct store_content content;
     struct now now = now_os();
 
     TRY(store_load_sync(c->store, &content));
     c->engine = engine_new(&content.history, content.revision, random_os());
+    engine_purge_after(c->engine, purge_after_us);
     for (size_t i = 0; i < content.n_datasets; i++)
         engine_restore_dataset(c->engine, steal(&content.datasets[i]));
     for (size_t i = 0; i < content.n_containers; i++)
@@ -331,7 +333,7 @@ static struct err *start(struct control *c, const struct options *o)
     TRY(load_certificates(c, o->certificates));
     watch_certificates(c, o->certificates);
     TRY(store_open(o->data_path, &c->store));
-    TRY(load(c));
+    TRY(load(c, o->purge_after_us));
     TRY(store_writer_start(c->store, committed, c, &c->writer));
     start_admin(c, o->data_path);
 
@@ -474,6 +476,8 @@ static struct err *take(void *cookie, int id, const char *value)
     case 9:
         o->import = value;
         return NULL;
+    case 11:
+        return cli_parse_duration("--purge-deleted-after", value, &o->purge_after_us);
     default:
         o->import_empty = true;
         return NULL;
@@ -507,6 +511,7 @@ int control_main(int argc, char **argv)
         {7, 0, "restore", "FILE", "Put such a copy in the place of the store; then exit"},
         {8, 0, "replace", NULL, "With --restore: also where there is a store; it is kept beside"},
         {9, 0, "import", "FILE", "Fill a new store with the current_configuration.json of Flocker 1; then exit"},
+        {11, 0, "purge-deleted-after", "DURATION", "Forget deleted datasets after that long: 30d, 12h, 90m, 45s (never)"},
         {10, 0, "import-empty", NULL, "With --import: make its datasets anew, empty"},
     };
     static const struct cli_spec spec = {

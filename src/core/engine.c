@@ -307,11 +307,14 @@ static void committed_dataset(struct engine *e, struct change *c)
 
     (void)uuid_parse(c->key, &id); /* we made this key */
     struct dataset_entry *entry = dataset_entry_find(e, &id);
+    bool was_deleted = entry->committed && entry->committed->deleted;
     dataset_free(entry->committed);
     if (--entry->pending == 0)
         entry->committed = entry->head;
     else
         entry->committed = steal(&c->dataset);
+    if (!was_deleted && entry->committed && entry->committed->deleted)
+        purge_note(e, entry->committed);
     index_dataset(e, entry);
     queue_dataset(e, entry);
     const struct container_entry *user = container_using(e, &id, /* committed= */ true);
@@ -507,6 +510,7 @@ struct engine *engine_free(struct engine *e)
     history_done(&e->history);
     index_free(e);
     free(e->cursors);
+    free(e->deletions);
     HASH_ITER(hh, e->datasets, d, d2)
     {
         HASH_DEL(e->datasets, d);
@@ -542,6 +546,8 @@ void engine_restore_dataset(struct engine *e, struct dataset *d)
     struct dataset_entry *entry = dataset_entry_get(e, &d->id);
 
     entry->committed = entry->head = d;
+    if (d->deleted)
+        purge_note(e, d);
     index_dataset(e, entry);
     queue_dataset(e, entry);
 }

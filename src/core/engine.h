@@ -149,6 +149,10 @@ void engine_restore_dataset(struct engine *e, struct dataset *d);
 void engine_restore_container(struct engine *e, struct container *c);
 void engine_restore_lease(struct engine *e, struct now now, const struct lease *l);
 
+/* Deleted datasets are forgotten that long after their deletion, when nothing of them is left; 0 (the default): never. Before
+ * anything is restored. */
+void engine_purge_after(struct engine *e, uint64_t age_us);
+
 /* ---- inputs ---- */
 
 void engine_command(struct engine *e, struct now now, struct command *command);

@@ -121,7 +121,8 @@ static enum result_code dataset_update(struct engine *e, struct command *c, stru
     return RESULT_OK;
 }
 
-static enum result_code dataset_delete(struct engine *e, struct command *c, struct command_result *r)
+static enum result_code dataset_delete(struct engine *e, struct now now, struct command *c,
+                                       struct command_result *r)
 {
     struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
 
@@ -129,6 +130,7 @@ static enum result_code dataset_delete(struct engine *e, struct command *c, stru
         return RESULT_DATASET_NOT_FOUND;
     if (!entry->head->deleted || (c->purge && !entry->head->purge)) {
         struct dataset *d = dataset_copy(entry->head);
+        d->deleted_us = d->deleted ? d->deleted_us : now.wall_us;
         d->deleted = true;
         d->purge = c->purge;
         propose_dataset(e, entry, d);
@@ -344,7 +346,7 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
     case COMMAND_DATASET_UPDATE:
         return dataset_update(e, c, r);
     case COMMAND_DATASET_DELETE:
-        return dataset_delete(e, c, r);
+        return dataset_delete(e, now, c, r);
     case COMMAND_CONTAINER_CREATE:
         return container_create(e, c, r);
     case COMMAND_CONTAINER_MOVE:

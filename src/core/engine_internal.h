@@ -134,6 +134,11 @@ struct engine_batch {
     bool needed; /* hand it out even without changes: replies wait for what is before it */
 };
 
+struct deletion {
+    struct uuid dataset;
+    uint64_t at_us; /* wall clock */
+};
+
 struct dataset_cursor {
     struct dataset_cursor **first; /* of the engine's list */
     struct dataset_entry *next;
@@ -161,6 +166,11 @@ struct engine {
     struct node_near *near;
     struct lease_entry **expiring;
     size_t n_expiring, cap_expiring;
+    uint64_t purge_after_us;    /* 0 = never */
+    struct deletion *deletions; /* the oldest first */
+    size_t n_deletions, cap_deletions;
+    bool unsorted;
+    uint64_t purge_us; /* mono: look at them then */
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
     struct dataset_cursor **cursors; /* its own memory: a reader may add one */
@@ -213,6 +223,11 @@ const struct container_entry *container_using(const struct engine *e, const stru
                                               bool committed);
 struct lease_entry *next_expiring(const struct engine *e); /* NULL: none */
 void index_free(struct engine *e);
+
+/* engine_purge.c */
+void purge_note(struct engine *e, const struct dataset *d); /* its deletion is committed */
+void purge_aged(struct engine *e, struct now now);
+uint64_t purge_deadline(const struct engine *e);
 
 /* engine_view.c: the entry is about to go */
 void cursors_skip(struct engine *e, const struct dataset_entry *entry);

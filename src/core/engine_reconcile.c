@@ -492,7 +492,9 @@ static bool is_surely_idle(const struct engine *e, const struct dataset_entry *e
                                           r->volume.mark.state != MARK_PROMOTING));
 }
 
-/* The node that owns the dataset at an epoch beyond the record's, or NULL. Of two, the one with the latest. */
+/* The node that owns the dataset at an epoch beyond the record's, or NULL. Of two, the one with the latest. When the record
+ * says that nothing was ever written, such a mark may be that of a grant that was taken back (seed 82522), or of an earlier life
+ * of the id (seed 99031): then only a mounted volume counts, where the user wants the dataset. */
 static const struct dataset_report *later_owner(const struct engine *e, const struct dataset_entry *entry)
 {
     const struct dataset_report *found = NULL;
@@ -500,6 +502,8 @@ static const struct dataset_report *later_owner(const struct engine *e, const st
     for (size_t i = 0; i < entry->n_reports; i++) {
         const struct dataset_report *r = &entry->reports[i];
         const struct volume_mark *mark = &r->report.volume.mark;
+        if (!entry->committed->born && !(r->report.volume.mounted && uuid_eq(&entry->committed->primary, &r->node)))
+            continue;
         if (mark->state == MARK_OWNED && r->report.volume.present && mark->epoch > entry->committed->number &&
             mark->epoch <= e->head_revision && node_ready(e, &r->node) &&
             (!found || mark->epoch > found->report.volume.mark.epoch))

@@ -346,6 +346,8 @@ void engine_tick(struct engine *e, struct now now)
     expire_leases(e, now);
     if (now.mono_us >= e->grace_us)
         end_graces(e, now);
+    if (now.mono_us >= purge_deadline(e))
+        purge_aged(e, now);
     run_queue(e, now);
 }
 
@@ -355,5 +357,8 @@ uint64_t engine_deadline(const struct engine *e)
 
     if (e->commit_retry_us)
         return e->commit_retry_us;
-    return l && l->expires_mono_us < e->grace_us ? l->expires_mono_us : e->grace_us;
+    uint64_t first = purge_deadline(e);
+    if (l && l->expires_mono_us < first)
+        first = l->expires_mono_us;
+    return first < e->grace_us ? first : e->grace_us;
 }

@@ -46,6 +46,7 @@ struct dataset {
     /* Wanted by the user. */
     struct uuid primary;
     bool deleted;
+    uint64_t deleted_us; /* wall clock: when that was asked for; 0 = not, or not known */
     bool purge;   /* deleted, and to be forgotten once nothing of it is left */
     bool dropped; /* not configured any more, but not deleted: hidden, unmounted, its data stay until it is created again */
     uint64_t maximum_size; /* bytes; 0 = not limited */

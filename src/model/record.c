@@ -285,6 +285,7 @@ char *record_dataset_encode(const struct dataset *d)
     set(&w, "revision", number(d->revision));
     set(&w, "primary", id(&d->primary));
     set(&w, "deleted", json_boolean(d->deleted));
+    set(&w, "deleted_us", number(d->deleted_us));
     set(&w, "maximum_size", number(d->maximum_size));
     set(&w, "metadata", metadata.object);
     set(&w, "owner", id(&d->owner));
@@ -385,6 +386,7 @@ struct err *record_dataset_full(const char *text, size_t n, struct dataset **ret
     d->revision = get_number(&r, "revision", UINT64_MAX);
     d->primary = get_id(&r, "primary", true);
     d->deleted = get_bool(&r, "deleted");
+    d->deleted_us = get_number(&r, "deleted_us", UINT64_MAX);
     d->maximum_size = get_number(&r, "maximum_size", UINT64_MAX);
     get_metadata(&r, &d->metadata);
     d->owner = get_id(&r, "owner", true);

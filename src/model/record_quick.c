@@ -156,6 +156,8 @@ static void fields(struct text *t, struct dataset *d)
     d->primary = id_or_null(t);
     EXPECT(t, ",\"deleted\":");
     d->deleted = boolean(t);
+    EXPECT(t, ",\"deleted_us\":");
+    d->deleted_us = number(t);
     EXPECT(t, ",\"maximum_size\":");
     d->maximum_size = number(t);
     EXPECT(t, ",\"metadata\":");

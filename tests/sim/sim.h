@@ -158,6 +158,8 @@ struct sim_dataset {
     bool deleted;   /* its delete was acknowledged */
     bool busy;      /* a command about it is unanswered */
     bool container_exists;
+    bool made_since; /* first written after the backup that the store was put back from: what the store
+                      * believes of it now may make it a second time */
     bool lost; /* a disk with a copy of it is gone: it may stay where it is */
     struct sim_lease lease;
 };

@@ -204,6 +204,8 @@ void sim_restore(struct sim *s, bool empty)
                      s->backup_lives[d] == s->datasets[d].life;
         if ((now || then) && !known)
             s->blind = true;
+        if (now && now->born && (empty || !then || !then->born))
+            s->datasets[d].made_since = true;
     }
     sim_store_done(&s->store);
     if (empty)

@@ -35,6 +35,48 @@ static void test_purge_later(void **state)
     assert_null(listed(f));
 }
 
+static void test_purge_by_age(void **state)
+{
+    struct fake *f = *state;
+    const uint64_t age = 600 * USEC_PER_SEC;
+
+    engine_purge_after(f->e, age);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    assert_int_equal(remove_dataset(f, false), RESULT_OK);
+    uint64_t deleted = f->now.wall_us;
+    assert_true(f->stored->deleted_us == deleted);
+    f->now.mono_us += USEC_PER_SEC;
+    f->now.wall_us += USEC_PER_SEC;
+    assert_int_equal(remove_dataset(f, false), RESULT_OK); /* again: it is as old as it was */
+    assert_true(f->stored->deleted_us == deleted);
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_true(listed(f)->deleted);
+    assert_true(engine_deadline(f->e) == f->now.mono_us + age - USEC_PER_SEC);
+    struct dataset *old = dataset_copy(f->stored);
+
+    f->now.mono_us += age;
+    f->now.wall_us += age;
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_null(listed(f));
+    assert_null(f->stored);
+    assert_true(engine_deadline(f->e) == USEC_NEVER);
+
+    /* The time counts on while the control service is away; what has no time is old. */
+    struct dataset *older = dataset_copy(old);
+    older->id.b[0] = 9;
+    older->deleted_us = 0;
+    engine_free(f->e);
+    begin(f, 97, 100);
+    engine_purge_after(f->e, age);
+    engine_restore_dataset(f->e, old);
+    engine_restore_dataset(f->e, older);
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_int_equal(engine_dataset_count(f->e), 0);
+}
+
 static void test_purge_waits_for_holders(void **state)
 {
     struct fake *f = *state;
@@ -267,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_purge, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_purge_later, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_purge_by_age, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_purge_waits_for_holders, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_and_back, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_of_what_was_never_there, fake_setup, fake_teardown),
