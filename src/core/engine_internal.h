@@ -131,7 +131,6 @@ struct engine_batch {
     size_t cap;
     struct waiting_reply *replies;
     size_t n_replies, cap_replies;
-    bool needed; /* hand it out even without changes: replies wait for what is before it */
 };
 
 struct deletion {
