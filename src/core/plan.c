@@ -369,7 +369,7 @@ static bool policy_restarts(const struct container_view *v)
 static struct decision plan_run(const struct container_view *v)
 {
     const struct container *c = v->order->config;
-    bool here = v->state && v->state->run != CONTAINER_ABSENT;
+    bool here = v->state != NULL;
     bool running = here && v->state->run == CONTAINER_RUNNING;
 
     if (here && v->state->created != c->created)
@@ -387,7 +387,7 @@ static struct decision plan_run(const struct container_view *v)
 
 struct decision plan_container(const struct container_view *v)
 {
-    bool here = v->state && v->state->run != CONTAINER_ABSENT;
+    bool here = v->state != NULL;
 
     if (!v->known)
         return because(REASON_ENGINE_UNAVAILABLE, "the container engine has not answered yet");

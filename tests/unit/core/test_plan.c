@@ -104,6 +104,12 @@ static const struct dataset_case cases[] = {
      .snapshots = {"t9-1"}, .step = STEP_SNAPSHOT, .snapshot = "t9-2"},
     {"prune what the newest makes useless", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5),
      .mounted = true, .snapshots = {"t9-1", "t9-2"}, .step = STEP_PRUNE, .snapshot = "t9-2"},
+    {"after the newest of them, in whatever order they are listed", .role = ROLE_SOURCE, .epoch = 5, .born = true,
+     .transfer = 9, OWNED(5), .mounted = true, .snapshots = {"t9-2", "t9-1"}, .step = STEP_PRUNE, .snapshot = "t9-2"},
+    {"what others made is not counted", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5), .mounted = true,
+     .snapshots = {"mine"}, .step = STEP_SNAPSHOT, .snapshot = "t9-1"},
+    {"the final one is no increment", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5), .mounted = true,
+     .snapshots = {"t9-final"}, .step = STEP_SNAPSHOT, .snapshot = "t9-1"},
     {"source mounts first", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5), .step = STEP_MOUNT},
     {"attachable: nothing to copy", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5),
      .mounted = true, .storage = STORAGE_ATTACHABLE, .step = WAIT},
@@ -127,7 +133,12 @@ static const struct dataset_case cases[] = {
      .reason = REASON_DATA_MISSING},
     {"owned at another epoch", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, OWNED(4), .step = WAIT,
      .reason = REASON_DATA_MISSING},
+    {"released at another epoch", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, RELEASED(4, 9), .step = WAIT,
+     .reason = REASON_DATA_MISSING},
+    {"owned, but lost", .role = ROLE_RELEASE, .epoch = 5, .transfer = 9, .mark = MARK_OWNED, .mark_epoch = 5, .step = WAIT,
+     .reason = REASON_DATA_MISSING},
     /* Not an owner. */
+    {"an order of a later version", .role = ROLE_INVALID, .epoch = 5, OWNED(5), .mounted = true, .step = WAIT},
     {"receive", .role = ROLE_RECEIVE, .transfer = 9, .announced = 9, .step = WAIT},
     {"receive, still mounted", .role = ROLE_RECEIVE, .transfer = 9, RELEASED(5, 7), .mounted = true, .step = STEP_UNMOUNT},
     {"keep", .role = ROLE_KEEP, RELEASED(5, 9), .step = WAIT},
@@ -147,6 +158,7 @@ static const struct dataset_case cases[] = {
     {"drop, but newer data came", .role = ROLE_DROP, .number = 9, OWNED(10), .step = WAIT, .reason = REASON_STORE_UNKNOWN},
     {"drop, but a newer transfer came", .role = ROLE_DROP, .number = 9, .snapshots = {"t10-1"}, .step = WAIT,
      .reason = REASON_STORE_UNKNOWN},
+    {"drop, with what others made", .role = ROLE_DROP, .number = 9, .snapshots = {"mine"}, .step = STEP_DROP},
     {"destroy", .role = ROLE_DESTROY, .number = 9, OWNED(5), .mounted = true, .step = STEP_DESTROY},
     {"destroy, in use", .role = ROLE_DESTROY, .number = 9, OWNED(5), .mounted = true, .in_use = true, .step = WAIT,
      .reason = REASON_STOPPING, .stop_containers = true},
@@ -155,6 +167,8 @@ static const struct dataset_case cases[] = {
     {"attachable: detached is dropped", .role = ROLE_DROP, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
      .step = WAIT},
     {"attachable: dropped but for an empty folder", .role = ROLE_DROP, .number = 9, .present = true, .partial = true,
+     .storage = STORAGE_ATTACHABLE, .step = STEP_DROP},
+    {"attachable: drop what is mounted still", .role = ROLE_DROP, .number = 9, .present = true, .mounted = true,
      .storage = STORAGE_ATTACHABLE, .step = STEP_DROP},
     {"attachable: but not destroyed", .role = ROLE_DESTROY, .number = 9, .present = true, .storage = STORAGE_ATTACHABLE,
      .step = STEP_DESTROY},
@@ -325,7 +339,8 @@ static void test_increments_end(void **state)
 
 static void test_newest_received(void **state)
 {
-    char names[][SNAPSHOT_NAME_SIZE] = {"t9-10", "t9-9", "t10-1", "t9-x", "other", "t9-", "t-1"};
+    char names[][SNAPSHOT_NAME_SIZE] = {"t9-10", "t9-9",  "t10-1", "t9-x", "other",        "t9-",
+                                        "t-1",   "t9-99x", "t9x",   "tx",   "t9-4294967295"};
     struct volume_state v = {.snapshots = names, .n_snapshots = ARRAY_SIZE(names)};
     char got[SNAPSHOT_NAME_SIZE];
 
@@ -341,6 +356,37 @@ static void test_newest_received(void **state)
     assert_string_equal(got, "t9-final");
 }
 
+/* Containers run only on what is mounted here at the very epoch. */
+static void test_usable(void **state)
+{
+    const struct order good = {.role = ROLE_OWNER, .epoch = 5, .born = true};
+    const struct volume_state there = {.present = true, .mounted = true, .mark = {.state = MARK_OWNED, .epoch = 5}};
+    struct order o = good;
+    struct volume_state v = there;
+
+    (void)state;
+    assert_true(plan_dataset_is_usable(&o, &v));
+    assert_false(plan_dataset_is_usable(NULL, &v));
+    o.role = ROLE_SOURCE;
+    assert_true(plan_dataset_is_usable(&o, &v));
+    o.role = ROLE_RELEASE;
+    assert_false(plan_dataset_is_usable(&o, &v));
+    o = good;
+    o.born = false;
+    assert_false(plan_dataset_is_usable(&o, &v));
+    o = good;
+    o.epoch = 6;
+    assert_false(plan_dataset_is_usable(&o, &v));
+    o = good;
+    v.mounted = false;
+    assert_false(plan_dataset_is_usable(&o, &v));
+    v.present = false;
+    assert_false(plan_dataset_is_usable(&o, &v));
+    v = there;
+    v.mark.state = MARK_RELEASED;
+    assert_false(plan_dataset_is_usable(&o, &v));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_containers),
         cmocka_unit_test(test_increments_end),
         cmocka_unit_test(test_newest_received),
+        cmocka_unit_test(test_usable),
     };
 
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
