@@ -99,6 +99,8 @@ static void test_file_errors(void **state)
             "Application configuration has an error. Missing 'version' key.");
     refused("{'applications': {}, 'version': 2}", ON_A,
             "Application configuration has an error. Incorrect version specified.");
+    refused("{'applications': {}, 'version': '1'}", ON_A,
+            "Application configuration has an error. Incorrect version specified.");
     refused(
         "{'applications': [], 'version': 1}", ON_A,
         "Application configuration has an error. 'applications' must be a dictionary, got list.");
@@ -136,6 +138,12 @@ static void test_flocker_errors(void **state)
             "Link alias must be a string; got type 'int'.");
     flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1, 'alias': 'a-b'}]"),
             "Invalid links specification. Link aliases must be alphanumeric.");
+    flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1, 'alias': 'aZ9~'}]"),
+            "Invalid links specification. Link aliases must be alphanumeric.");
+    flocker(IMAGE("'links': [{'local_port': 1, 'remote_port': 1, 'alias': ''}]"),
+            "Invalid links specification. Link aliases must be alphanumeric.");
+    flocker("{'image': 5}", "Invalid Docker image name. Docker image names must have format "
+                            "'repository[:tag]'. Found ':'.");
     flocker(IMAGE("'environment': []"),
             "'environment' must be a dictionary of key/value pairs; got type 'list'.");
     flocker(IMAGE("'environment': {'A': 1}"),
@@ -172,6 +180,8 @@ static void test_volume_errors(void **state)
             V "maximum_size: Must be at least 67108864 bytes.");
     flocker(VOLUME("{'mountpoint': '/x', 'dataset_id': 'x'}"),
             V "dataset_id: Value 'x' is not a version 4 UUID.");
+    flocker(VOLUME("{'mountpoint': '/x', 'dataset_id': 5}"),
+            V "dataset_id: Value '5' is not a version 4 UUID.");
 }
 
 static void test_policy_errors(void **state)
@@ -180,6 +190,8 @@ static void test_policy_errors(void **state)
     flocker(POLICY("{}"), POLICY_ERROR "'restart_policy' must include a 'name'.");
     flocker(POLICY("{'name': 'x'}"), POLICY_ERROR
             "Invalid 'restart_policy' name 'x'. Use one of: always, never, on-failure");
+    flocker(POLICY("{'name': 5}"), POLICY_ERROR
+            "Invalid 'restart_policy' name '5'. Use one of: always, never, on-failure");
     flocker(POLICY("{'name': 'always', 'extra': 1}"),
             POLICY_ERROR "Invalid 'restart_policy' arguments for RestartAlways. Got {\"extra\":1}");
     flocker(POLICY("{'name': 'never', 'maximum_retry_count': 1}"), POLICY_ERROR
@@ -216,15 +228,24 @@ static void test_fig_errors(void **state)
         "'ports' must be list of string values in the form of 'host_port:container_port'.");
     fig("{'image': 'i', 'ports': ['80']}",
         "'ports' must be list of string values in the form of 'host_port:container_port'.");
+    fig("{'image': 'i', 'ports': ['80:80:80']}",
+        "'ports' must be list of string values in the form of 'host_port:container_port'.");
+    fig("{'image': 'i', 'ports': ['80:80x']}",
+        "'ports' value '80:80x' could not be parsed in to integer values.");
     fig("{'image': 'i', 'ports': ['a:80']}",
         "'ports' value 'a:80' could not be parsed in to integer values.");
     fig("{'image': 'i', 'mem_limit': '1g'}", "mem_limit must be an integer; got type 'unicode'.");
+    fig("{'image': 'i', 'mem_limit': true}", "\"memory_limit\" must be at least 1048576.");
     fig("{'image': 'i', 'links': 'other'}", "'links' must be a list; got type 'unicode'.");
     fig("{'image': 'i', 'links': [1]}",
         "'links' must be a list of application names with optional :alias.");
     fig("{'image': 'i', 'links': ['no:x']}", "'links' value 'no:x' could not be mapped to any "
                                              "application; application 'no' does not exist.");
     fig("{'image': 'i', 'links': ['other:a_b']}",
+        "!Application 'app' has a config error: Link aliases must be alphanumeric.");
+    fig("{'image': 'i', 'links': ['other:aZ9~']}",
+        "!Application 'app' has a config error: Link aliases must be alphanumeric.");
+    fig("{'image': 'i', 'links': ['other:']}",
         "!Application 'app' has a config error: Link aliases must be alphanumeric.");
     refused("{'app': {'image': 'i', 'links': ['x-y']}, 'x-y': {'image': 'i'}}", ON_A,
             "Application 'app' has a config error: Link aliases must be alphanumeric.");
@@ -246,6 +267,10 @@ static void test_deployment_errors(void **state)
             "Node 10.20.0.11 has a config error. Wrong value type: NoneType. Should be list.");
     refused(apps, "{'nodes': {'10.20.0.11': ['nein']}, 'version': 1}",
             "Node 10.20.0.11 has a config error. Unrecognised application name: nein.");
+    refused(apps, "{'nodes': {'10.20.0.11': [1.5]}, 'version': 1}",
+            "Node 10.20.0.11 has a config error. Unrecognised application name: 1.5.");
+    refused(apps, "{'nodes': {'10.20.0.99': ['app']}, 'version': 1}",
+            "No known node with address 10.20.0.99.");
     refused(apps, "{'nodes': {'10.20.0.11': ['app', 'app']}, 'version': 1}",
             "Application 'app' appears more than once.");
     refused(apps, "{'nodes': {'10.20.0.11': ['app'], '10.20.0.12': ['zwei', 'app']}, 'version': 1}",
@@ -341,6 +366,38 @@ static void test_fig_application(void **state)
     composition_done(&c);
 }
 
+/* What says nothing, and what Python takes for a number. */
+static void test_empty_parts(void **state)
+{
+    struct composition c = {0};
+    CLEANUP_FREE char *text = compose(
+        "{'version': 1, 'applications': {"
+        " 'aa': {'image': 'i', 'links': [], 'cpu_shares': true, 'restart_policy': {'name': 'on-failure'}},"
+        " 'bb': {'image': 'i', 'restart_policy': {'name': 'on-failure', 'maximum_retry_count': null}},"
+        " 'cc': {'image': 'i', 'restart_policy': {'name': 'on-failure', 'maximum_retry_count': true}}}}",
+        "{'version': 1, 'nodes': {'10.20.0.11': ['aa', 'bb', 'cc']}}", &c);
+
+    (void)state;
+    if (text)
+        fail_msg("%s", text);
+    assert_int_equal(c.n_containers, 3);
+    assert_int_equal(c.containers[0]->n_links, 0);
+    assert_int_equal(c.containers[0]->cpu_shares, 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(c.containers[i]->restart_policy, RESTART_ON_FAILURE);
+        assert_int_equal(c.containers[i]->maximum_retry_count, i < 2 ? 0 : 1);
+    }
+    composition_done(&c);
+    text = compose("{'aa': {'image': 'i', 'ports': [], 'volumes': [], 'mem_limit': 0}, 'bb': {'image': 'i'}}",
+                   "{'version': 1, 'nodes': {'10.20.0.11': ['aa', 'bb']}}", &c);
+    if (text)
+        fail_msg("%s", text);
+    assert_int_equal(c.n_datasets, 0);
+    assert_int_equal(c.containers[0]->n_ports, 0);
+    assert_int_equal(c.containers[0]->memory_limit, 0);
+    composition_done(&c);
+}
+
 /* MD5 of the name, as a version 4 UUID. */
 static void test_dataset_id(void **state)
 {
@@ -398,7 +455,7 @@ int main(void)
         cmocka_unit_test(test_fig_errors),          cmocka_unit_test(test_deployment_errors),
         cmocka_unit_test(test_flocker_application), cmocka_unit_test(test_fig_application),
         cmocka_unit_test(test_dataset_id),          cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_many_links),
+        cmocka_unit_test(test_many_links),          cmocka_unit_test(test_empty_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
