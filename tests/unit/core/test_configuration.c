@@ -77,6 +77,98 @@ static void test_purge_by_age(void **state)
     assert_int_equal(engine_dataset_count(f->e), 0);
 }
 
+static struct dataset *deleted_at(uint32_t number, uint64_t deleted_us)
+{
+    struct dataset *d = wanted(1, 1);
+
+    memcpy(d->id.b, &number, sizeof(number));
+    d->deleted = true;
+    d->deleted_us = deleted_us;
+    d->tombstone = d->number = d->epoch = 40;
+    return d;
+}
+
+/* More than go into one commit, restored in the order of their ids, not of their deletion. */
+static void test_many_are_purged_in_order(void **state)
+{
+    struct fake *f = *state;
+    const uint64_t age = 600 * USEC_PER_SEC;
+    const uint32_t many = 1002;
+
+    engine_free(f->e);
+    begin(f, 97, 100);
+    engine_purge_after(f->e, age);
+    for (uint32_t i = 0; i < many; i++)
+        engine_restore_dataset(f->e, deleted_at(i, f->now.wall_us - age - i % 7));
+    engine_restore_dataset(f->e, deleted_at(many, f->now.wall_us - age + 5 * USEC_PER_SEC)); /* not yet */
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_int_equal(engine_dataset_count(f->e), 3);
+    assert_int_equal(engine_deadline(f->e), f->now.mono_us + 1 * USEC_PER_SEC);
+    f->now.mono_us += 1 * USEC_PER_SEC;
+    f->now.wall_us += 1 * USEC_PER_SEC;
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_int_equal(engine_dataset_count(f->e), 1);
+    assert_int_equal(engine_deadline(f->e), f->now.mono_us + 4 * USEC_PER_SEC);
+    f->now.mono_us += 4 * USEC_PER_SEC;
+    f->now.wall_us += 4 * USEC_PER_SEC;
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_int_equal(engine_dataset_count(f->e), 0);
+    assert_int_equal(engine_deadline(f->e), USEC_NEVER);
+}
+
+static void test_purge_of_what_is_gone_or_made_anew(void **state)
+{
+    struct fake *f = *state;
+    const uint64_t age = 600 * USEC_PER_SEC;
+
+    engine_purge_after(f->e, age);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    assert_int_equal(remove_dataset(f, false), RESULT_OK);
+    assert_int_equal(remove_dataset(f, true), RESULT_OK); /* before its time */
+    assert_null(f->stored);
+    f->now.wall_us += age;
+    f->now.mono_us += age;
+    engine_tick(f->e, f->now);
+    assert_null(f->stored);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    assert_int_equal(remove_dataset(f, true), RESULT_OK);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    f->now.wall_us += age;
+    f->now.mono_us += age;
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_false(listed(f)->deleted);
+    assert_true(f->reports[1].volume.mounted);
+}
+
+/* A holder is being struck off when the time has come: that is written first. */
+static void test_purge_comes_back_to_what_is_changing(void **state)
+{
+    struct fake *f = *state;
+    const uint64_t age = 600 * USEC_PER_SEC;
+
+    engine_purge_after(f->e, age);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    f->deaf[1] = true;
+    assert_int_equal(remove_dataset(f, false), RESULT_OK);
+    engine_tick(f->e, f->now);
+    f->now.wall_us += age;
+    f->now.mono_us += age;
+    f->reports[1] = (struct report){.gone = f->stored->tombstone};
+    tell(f, 1);
+    engine_tick(f->e, f->now);
+    assert_int_equal(engine_deadline(f->e), f->now.mono_us + 1 * USEC_PER_SEC);
+    settle(f);
+    assert_int_equal(f->stored->n_holders, 0);
+    f->now.mono_us = engine_deadline(f->e);
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_null(f->stored);
+}
+
 static void test_purge_waits_for_holders(void **state)
 {
     struct fake *f = *state;
@@ -311,6 +403,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_purge_later, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_purge_by_age, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_purge_waits_for_holders, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_many_are_purged_in_order, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_purge_of_what_is_gone_or_made_anew, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_purge_comes_back_to_what_is_changing, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_and_back, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_of_what_was_never_there, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_compose_is_checked_whole, fake_setup, fake_teardown),
