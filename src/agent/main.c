@@ -3,6 +3,7 @@
 #include "agent/link.h"
 #include "agent/memory.h"
 #include "agent/steps.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "base/options.h"
@@ -17,7 +18,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uthash.h>
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
 #endif

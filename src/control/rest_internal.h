@@ -1,13 +1,12 @@
 /* Shared by the files of the REST API; not for others. */
 #pragma once
 
+#include "base/hash.h"
 #include "base/random.h"
 #include "base/str.h"
 #include "control/rest.h"
 #include "control/rest_errors.h"
 #include "model/json.h"
-
-#include <uthash.h>
 
 /* A rendered answer that may be shared by many requests. */
 struct document {

@@ -1,12 +1,12 @@
 #include "control/sessions.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "net/grpc.h"
 #include "net/outbox.h"
 #include "net/tls.h"
 #include "proto/codec.h"
 
-#include <uthash.h>
 #include <utlist.h>
 
 /* A session that says nothing for this long is ended: its agent sends a ping every 60 s. */

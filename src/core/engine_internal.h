@@ -2,10 +2,9 @@
 #pragma once
 
 #include "base/backoff.h"
+#include "base/hash.h"
 #include "base/str.h"
 #include "core/engine.h"
-
-#include <uthash.h>
 
 /* The nodes that an entry concerns, and the entries that concern a node: each knows its place in the other's list. */
 enum near_kind { NEAR_DATASETS, NEAR_CONTAINERS, NEAR_KINDS };

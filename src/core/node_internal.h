@@ -2,11 +2,10 @@
 #pragma once
 
 #include "base/backoff.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "core/plan.h"
-
-#include <uthash.h>
 
 struct node_dataset {
     struct uuid id;

@@ -1,6 +1,7 @@
 /* Listening, accepting, stopping. */
 #include "net/http_private.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/now.h"
 
@@ -13,7 +14,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <uthash.h>
 
 #define ACCEPT_BATCH 64
 #define RESUME_US USEC_PER_SEC

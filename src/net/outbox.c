@@ -1,6 +1,7 @@
 #include "net/outbox.h"
 
-#include <uthash.h>
+#include "base/hash.h"
+
 #include <utlist.h>
 
 /* Above this the stream's own queue is left alone, so that newer values can still replace older ones. */
