@@ -239,8 +239,8 @@ struct err *grpc_client_new(const struct grpc_client_options *o, struct grpc_cli
     conn->max_message = o->max_message ? o->max_message : GRPC_DEFAULT_MAX_MESSAGE;
     conn->max_queue = o->max_queue ? o->max_queue : GRPC_DEFAULT_MAX_QUEUE;
     snprintf(conn->peer, sizeof(conn->peer), "%s", c->target);
-    if (c->ssl)
-        SSL_set_alpn_protos(c->ssl, (const unsigned char *)"\x02h2", 3);
+    if (c->ssl && SSL_set_alpn_protos(c->ssl, (const unsigned char *)"\x02h2", 3) != 0)
+        mem_exhausted();
     conn_start(conn);
     conn_timer(conn, o->connect_ms ? o->connect_ms : GRPC_DEFAULT_CONNECT_MS);
     if (o->host)

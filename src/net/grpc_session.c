@@ -346,6 +346,28 @@ int session_request(struct grpc_conn *c, struct grpc_stream *s, const char *path
     return nghttp2_submit_request(c->session, NULL, nv, n, &provider, s);
 }
 
+/* What nghttp2 could not queue would never be sent; so its memory ends like ours. */
+
+static void *h2_malloc(size_t n, void *unused)
+{
+    return xmalloc(n);
+}
+
+static void *h2_calloc(size_t count, size_t n, void *unused)
+{
+    return xcalloc(count, n);
+}
+
+static void *h2_realloc(void *p, size_t n, void *unused)
+{
+    return xrealloc(p, n ? n : 1, 1);
+}
+
+static void h2_free(void *p, void *unused)
+{
+    free(p);
+}
+
 static nghttp2_session_callbacks *callbacks_new(void)
 {
     nghttp2_session_callbacks *cb;
@@ -367,6 +389,7 @@ nghttp2_session *session_new(struct grpc_conn *c)
     nghttp2_session_callbacks *cb = callbacks_new();
     nghttp2_session *session = NULL;
     nghttp2_option *option;
+    nghttp2_mem mem = {NULL, h2_malloc, h2_free, h2_calloc, h2_realloc};
     nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_STREAM},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HEADER_LIST_MAX},
@@ -384,9 +407,9 @@ nghttp2_session *session_new(struct grpc_conn *c)
         /* Clients on unix sockets send ":authority: /run/x.sock", which nghttp2's own checks
          * refuse. What matters for gRPC is checked in request_complete(). */
         nghttp2_option_set_no_http_messaging(option, 1);
-        nghttp2_session_server_new2(&session, cb, c, option);
+        nghttp2_session_server_new3(&session, cb, c, option, &mem);
     } else {
-        nghttp2_session_client_new2(&session, cb, c, option);
+        nghttp2_session_client_new3(&session, cb, c, option, &mem);
     }
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(cb);

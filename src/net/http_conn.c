@@ -477,6 +477,16 @@ static void handshake_failed(struct http_conn *c, short what)
     http_conn_destroy(c);
 }
 
+/* A client may break its connection at any time; TLS that fails is worth a line. */
+static void log_tls_failure(struct http_conn *c)
+{
+    unsigned long code = c->ssl ? bufferevent_get_openssl_error(c->bev) : 0;
+    CLEANUP_FREE char *why = code ? tls_failure_text(c->ssl, code) : NULL;
+
+    if (why)
+        log_warning("%s: TLS with %s failed: %s", c->server->config.name, c->peer.address, why);
+}
+
 static void on_event(struct bufferevent *bev, short what, void *cookie)
 {
     struct http_conn *c = cookie;
@@ -489,6 +499,8 @@ static void on_event(struct bufferevent *bev, short what, void *cookie)
         handshake_failed(c, what);
         return;
     }
+    if (what & BEV_EVENT_ERROR)
+        log_tls_failure(c);
     ERR_clear_error();
     c->peer_eof = true;
     /* A client that has sent all it wants still gets the answers; but libevent's TLS stream does

@@ -296,6 +296,18 @@ struct err *loop_on_signal(struct loop *l, int signo, loop_fn *fn, void *cookie)
 
 /* ---- the loop ---- */
 
+static void *event_realloc(void *p, size_t n)
+{
+    return xrealloc(p, n ? n : 1, 1);
+}
+
+/* libevent does not look at all that it allocates: a connection that could not have a callback crashes, or sends nothing
+ * for ever. So its memory ends like ours. */
+static void memory_setup(void)
+{
+    event_set_mem_functions(xmalloc, event_realloc, free);
+}
+
 static struct err *loop_open(struct loop *l)
 {
     struct event_config *config = event_config_new();
@@ -323,8 +335,10 @@ static struct err *loop_open(struct loop *l)
 
 struct err *loop_new(struct loop **ret_loop)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct loop *l = xcalloc(1, sizeof(*l));
 
+    pthread_once(&once, memory_setup);
     if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         abort();
     l->timer_fd = l->post_fd = -1;

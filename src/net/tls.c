@@ -58,6 +58,8 @@ static struct err *subject_read(const X509 *cert, int nid, char *buf, size_t siz
         buf[n] = '\0';
     }
     OPENSSL_free(utf8);
+    if (n < 0 && ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE)
+        mem_exhausted();
     ERR_clear_error();
     if (!ok)
         return err_new(ERR_CORRUPT, "the %s of the certificate's subject is not a plain text",
