@@ -16,156 +16,13 @@
 #include "model/validate.h"
 #include "mover/mover_wire.h"
 #include "proto/codec.h"
+#include "exhaust.h"
 #include "sample.h"
 #include "store/store.h"
 
-#include <errno.h>
 #include <ftw.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-/* The allocator: the C library's, with a count. */
-
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t count, size_t n);
-void *__libc_realloc(void *p, size_t n);
-void __libc_free(void *p);
-
-static uint64_t calls, fail_at; /* 0: never */
-static int64_t live;
-
-static bool fails(void)
-{
-    if (!fail_at || ++calls < fail_at)
-        return false;
-    errno = ENOMEM;
-    return calls == fail_at;
-}
-
-void *malloc(size_t n)
-{
-    void *p = fails() ? NULL : __libc_malloc(n);
-
-    live += p != NULL;
-    return p;
-}
-
-void *calloc(size_t count, size_t n)
-{
-    void *p = fails() ? NULL : __libc_calloc(count, n);
-
-    live += p != NULL;
-    return p;
-}
-
-void *realloc(void *p, size_t n)
-{
-    if (fails())
-        return NULL;
-    void *q = __libc_realloc(p, n);
-    live += !p && q;
-    return q;
-}
-
-void free(void *p)
-{
-    live -= p != NULL;
-    __libc_free(p);
-}
-
-/* What is tried: appends what came of it to `out`, or returns an error. */
-typedef struct err *trial_fn(struct str *out);
-
-enum end {
-    END_SAME = 40,
-    END_ERROR,
-    END_WRONG,
-    END_LEAK,
-    END_BLAMES, /* the error calls bytes damaged that are not */
-};
-
-static _Noreturn void child(trial_fn *trial, uint64_t n, const struct str *want, int to)
-{
-    struct str out = {0};
-    int64_t before = live;
-
-    (void)alarm(20);
-    (void)dup2(to, STDERR_FILENO);
-    calls = 0;
-    fail_at = n;
-    struct err *e = trial(&out);
-    fail_at = 0;
-    bool blames = err_is(e, ERR_CORRUPT) || err_is(e, ERR_INVALID);
-    bool same = !e && out.len == want->len && memcmp(out.data, want->data, out.len) == 0;
-    bool failed = e != NULL;
-    if (e)
-        (void)dprintf(to, "%s: %s", err_code_name(e->code), e->text);
-    err_free(e);
-    str_done(&out);
-    if (live != before)
-        (void)dprintf(to, " %ld left", (long)(live - before));
-    if (live != before)
-        _exit(END_LEAK);
-    _exit(blames ? END_BLAMES : failed ? END_ERROR : same ? END_SAME : END_WRONG);
-}
-
-static void try_each(const char *name, trial_fn *trial, uint64_t stride)
-{
-    struct str want = {0};
-    uint64_t total, ended = 0, errors = 0, same = 0;
-
-    for (int i = 0; i < 2; i++) { /* the first fills caches */
-        want.len = 0;
-        calls = 0;
-        fail_at = UINT64_MAX;
-        struct err *e = trial(&want);
-        fail_at = 0;
-        if (e)
-            fail_msg("%s: %s", name, e->text);
-    }
-    total = calls;
-    for (uint64_t n = 1; n <= total; n += stride) {
-        char said[1000] = "";
-        int fds[2], status;
-
-        assert_int_equal(pipe(fds), 0);
-        (void)fflush(NULL);
-        pid_t pid = fork();
-        if (pid == 0)
-            child(trial, n, &want, fds[1]);
-        (void)close(fds[1]);
-        ssize_t k = 0;
-        for (ssize_t r; (r = read(fds[0], said + k, sizeof(said) - 1 - (size_t)k)) > 0;)
-            k += r;
-        (void)close(fds[0]);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        if (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT &&
-            strstr(said, "out of memory; ending"))
-            ended++;
-        else if (WIFEXITED(status) && WEXITSTATUS(status) == END_SAME)
-            same++;
-        else if (WIFEXITED(status) && WEXITSTATUS(status) == END_ERROR)
-            errors++;
-        else
-            fail_msg("%s, allocation %d of %d: signal %d, exit %d: %s", name, (int)n, (int)total,
-                     WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-                     WIFEXITED(status) ? WEXITSTATUS(status) : 0, said);
-    }
-    str_done(&want);
-    (void)printf("%s: %d allocations: %d ended, %d errors, %d without effect\n", name, (int)total,
-                 (int)ended, (int)errors, (int)same);
-    assert_true(total > 0);
-}
-
-static void try_all(const char *name, trial_fn *trial)
-{
-    try_each(name, trial, 1);
-}
-
-/* Trials */
 
 static struct err *codec(struct str *out)
 {
@@ -365,47 +222,45 @@ static struct err *store(struct str *out)
 
     (void)snprintf(dir, sizeof(dir), "%s/%d", store_dir, (int)getpid());
     struct err *e = use_store(dir);
-    uint64_t stop = fail_at;
-    fail_at = 0;
+    exhaust_pause();
     struct err *again = use_store(dir);
     (void)nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     if (again)
-        abort(); /* without the sentence: found */
-    fail_at = stop;
+        exhaust_wrong(again->text);
+    exhaust_resume();
     str_append(out, "ok");
     return e;
 }
 
 static void test_codec(void **state)
 {
-    try_all("messages of the agent link", codec);
+    exhaust_each(&(struct exhaust_trial){.name = "messages of the agent link", .run = codec});
 }
 
 static void test_bodies(void **state)
 {
-    try_all("a dataset's body and record", dataset_body);
-    try_all("a container's body and record", container_body);
-    try_all("a body with mistakes", refused_body);
+    exhaust_each(&(struct exhaust_trial){.name = "a dataset's body and record", .run = dataset_body});
+    exhaust_each(&(struct exhaust_trial){.name = "a container's body and record", .run = container_body});
+    exhaust_each(&(struct exhaust_trial){.name = "a body with mistakes", .run = refused_body});
 }
 
 static void test_yaml(void **state)
 {
-    try_all("YAML", yaml);
+    exhaust_each(&(struct exhaust_trial){.name = "YAML", .run = yaml});
 }
 
 static void test_frames(void **state)
 {
-    try_all("frames of the mover", frames);
+    exhaust_each(&(struct exhaust_trial){.name = "frames of the mover", .run = frames});
 }
 
 static void test_docker(void **state)
 {
-    try_all("Docker's JSON", docker);
+    exhaust_each(&(struct exhaust_trial){.name = "Docker's JSON", .run = docker});
 }
 
 static void test_store(void **state)
 {
-    const char *full = getenv("FLOCKER_TEST_FULL");
     char memory[] = "/dev/shm/flocker-memory-test-XXXXXX",
          disk[] = "/tmp/flocker-memory-test-XXXXXX";
 
@@ -413,7 +268,7 @@ static void test_store(void **state)
     if (!store_dir)
         store_dir = mkdtemp(disk);
     assert_non_null(store_dir);
-    try_each("the store", store, full && *full && !streq(full, "0") ? 1 : 9);
+    exhaust_each(&(struct exhaust_trial){.name = "the store", .run = store, .at_most = 150});
     (void)nftw(store_dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
