@@ -309,6 +309,7 @@ static int foreign(const char *path)
 
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "DELETE FROM dataset", NULL, NULL, NULL);
+    (void)sqlite3_close(db);
     return rc == SQLITE_BUSY ? 0 : 1;
 }
 
