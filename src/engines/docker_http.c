@@ -192,8 +192,13 @@ static struct err *call_path(struct docker_http *h, const struct docker_request 
         e = err_new(ERR_INTERNAL, "cannot set up a request to the container engine at %s",
                     h->socket);
     }
+    long status = 0;
+    (void)curl_easy_getinfo(c.easy, CURLINFO_RESPONSE_CODE, &status);
+    if (!e && (status < 100 || status > 599)) /* libcurl reads what is not HTTP/1 leniently */
+        e = err_new(ERR_CORRUPT, "the container engine at %s answers with the status %ld, which is none of HTTP", h->socket,
+                    status);
     if (!e) {
-        (void)curl_easy_getinfo(c.easy, CURLINFO_RESPONSE_CODE, &ret_response->status);
+        ret_response->status = status;
         ret_response->body = c.body;
         c.body = (struct str){0};
     }

@@ -319,7 +319,8 @@ class Life:
         api = self.cluster.api
         entries = [d for d in api.dataset_states() if d["dataset_id"] == self.dataset]
         if self.place is None:
-            return not entries
+            # The lists of states are empty, too, as long as the nodes have not come back to a new control service.
+            return not entries and not state(self.cluster, self.dataset)["holders"]
         now, node = state(self.cluster, self.dataset), self.cluster.node(self.place)
         if (now["owner"] != node or now["holders"] != [node] or now["transfer"] or now["reason"] or
                 [(d.get("primary"), d.get("path")) for d in entries] != [(node, f"/flocker/{self.dataset}")]):
