@@ -394,16 +394,33 @@ static bool step(struct http_conn *c)
     return false;
 }
 
+/* No more is read while so much waits. Not by libevent's read watermark: with TLS it may stop between two pieces of
+ * a record, and then nothing tells that OpenSSL holds the rest. */
+static void reading_update(struct http_conn *c)
+{
+    bool full = evbuffer_get_length(bufferevent_get_input(c->bev)) >= READ_AHEAD_BYTES;
+
+    if (full == c->input_full)
+        return;
+    c->input_full = full;
+    if (full)
+        bufferevent_disable(c->bev, EV_READ);
+    else
+        bufferevent_enable(c->bev, EV_READ);
+}
+
 static void conn_process(struct http_conn *c)
 {
     c->busy = true;
     while (!c->dead && step(c))
         ;
     c->busy = false;
-    if (c->dead)
+    if (c->dead) {
         http_conn_destroy(c);
-    else
-        timer_update(c);
+        return;
+    }
+    reading_update(c);
+    timer_update(c);
 }
 
 /* ---- events ---- */
@@ -592,7 +609,6 @@ void http_conn_accept(struct http_server *s, int fd, const struct http_peer *pee
     if (!evbuffer_add_cb(bufferevent_get_output(bev), on_sent, c))
         mem_exhausted();
     bufferevent_setcb(bev, on_read, on_written, on_event, c);
-    bufferevent_setwatermark(bev, EV_READ, 0, READ_AHEAD_BYTES);
     bufferevent_enable(bev, EV_READ | EV_WRITE);
     timer_update(c);
 }

@@ -62,6 +62,7 @@ struct http_conn {
     bool busy;     /* conn_process() runs */
     bool dead;     /* to be destroyed by the timer, soon */
     bool peer_eof; /* the client sends no more */
+    bool input_full; /* enough waits: nothing more is read */
     bool keep_alive;
     struct timer timer;
     uint64_t state_us;    /* when the state was entered; of HEAD and BODY: the first byte */

@@ -1063,6 +1063,26 @@ static void test_tls_big_bodies(void **state)
     assert_int_equal(strlen(strstr(got, "\r\n\r\n") + 4), 1000000 + strlen("POST|/||-||"));
 }
 
+/* Requests without waiting for answers, more than is read ahead: none is left lying anywhere. */
+static void test_tls_pipelining(void **state)
+{
+    const size_t n = 6000;
+    size_t answers = 0;
+    CLEANUP_STR struct str s = {0};
+
+    start_tls((struct http_server_config){.stall_us = 1000 * MS});
+    for (size_t i = 0; i < n; i++)
+        str_appendf(&s, "GET /no/%zu/way HTTP/1.1\r\nHost: a\r\n\r\n", i);
+    str_append(&s, "GET /last HTTP/1.1\r\nConnection: close\r\n\r\n");
+    for (int round = 0; round < 5; round++) {
+        CLEANUP_FREE char *got = talk_tls("alice", s.data);
+        answers = 0;
+        for (const char *p = got; (p = strstr(p, "HTTP/1.1 200 ")); p++)
+            answers++;
+        assert_int_equal(answers, n + 1);
+    }
+}
+
 static void test_tls_client_leaves(void **state)
 {
     SSL_CTX *ctx = context("alice", false);
@@ -1170,6 +1190,7 @@ int main(void)
         TEST(test_unix_socket),
         TEST(test_tls_peers),
         TEST(test_tls_big_bodies),
+        TEST(test_tls_pipelining),
         TEST(test_tls_client_leaves),
         TEST(test_not_tls_on_the_tls_port),
     };
