@@ -158,7 +158,8 @@ void events_stream(struct rest *rest, struct http_request *r, const char *param)
     if (since && !seen && !since_is_known(rest, r, since))
         return;
     if (http_request_method(r) == HTTP_HEAD) {
-        http_reply(r, 200, headers, ARRAY_SIZE(headers), NULL, 0);
+        http_stream_start(r, 200, headers, ARRAY_SIZE(headers));
+        http_stream_end(r);
         return;
     }
     if (rest->n_subscribers >= MAX_SUBSCRIBERS) {
