@@ -126,11 +126,14 @@ struct driver {
      * again. */
     struct err *(*promote)(void *cookie, const struct uuid *dataset, const char *snapshot,
                            uint64_t size)MUST_USE;
-    /* send, receive, identity: exactly as in storage.h. */
-    struct err *(*send)(void *cookie, const struct uuid *dataset, const char *base,
-                        const char *snapshot, int fd, const atomic_bool *cancel)MUST_USE;
-    struct err *(*receive)(void *cookie, const struct uuid *dataset, const char *base,
-                           const char *snapshot, const char *identity, int fd)MUST_USE;
+    /* send, receive, stream_point, identity: exactly as in storage.h. */
+    struct err *(*send)(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
+                        int fd, const atomic_bool *cancel)MUST_USE;
+    struct err *(*receive)(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
+                           int fd)MUST_USE;
+    /* (optional) NULL: an interrupted receive leaves nothing, and receive never gets a point. */
+    struct err *(*stream_point)(void *cookie, const struct uuid *dataset,
+                                struct stream_point *ret_point)MUST_USE;
     struct err *(*identity)(void *cookie, const struct uuid *dataset, const char *snapshot,
                             char **ret_identity)MUST_USE;
 

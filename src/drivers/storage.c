@@ -505,26 +505,47 @@ struct err *storage_prune(struct storage *s, const struct uuid *dataset, const c
     return err_wrap(e, "dataset %s", UUID_STR(dataset));
 }
 
-struct err *storage_send(struct storage *s, const struct uuid *dataset, const char *base,
-                         const char *snapshot, int fd, const atomic_bool *cancel)
+void stream_point_done(struct stream_point *p)
 {
-    TRY(need_local(s, "send snapshots"));
-    TRY(need_name(snapshot));
-    if (base)
-        TRY(need_name(base));
-    return err_wrap(s->driver->send(s->cookie, dataset, base, snapshot, fd, cancel),
-                    "dataset %s: sending snapshot %s", UUID_STR(dataset), snapshot);
+    free(p->snapshot);
+    free(p->identity);
+    free(p->base);
+    free(p->token);
+    *p = (struct stream_point){0};
 }
 
-struct err *storage_receive(struct storage *s, const struct uuid *dataset, const char *base,
-                            const char *snapshot, const char *identity, int fd)
+static struct err *need_stream(const struct storage *s, const struct stream_spec *stream, const char *what)
 {
-    TRY(need_local(s, "receive snapshots"));
-    TRY(need_name(snapshot));
-    if (base)
-        TRY(need_name(base));
-    return err_wrap(s->driver->receive(s->cookie, dataset, base, snapshot, identity, fd),
-                    "dataset %s: receiving snapshot %s", UUID_STR(dataset), snapshot);
+    TRY(need_local(s, what));
+    TRY(need_name(stream->snapshot));
+    return stream->base ? need_name(stream->base) : NULL;
+}
+
+struct err *storage_send(struct storage *s, const struct uuid *dataset,
+                         const struct stream_spec *stream, int fd, const atomic_bool *cancel)
+{
+    TRY(need_stream(s, stream, "send snapshots"));
+    return err_wrap(s->driver->send(s->cookie, dataset, stream, fd, cancel),
+                    "dataset %s: sending snapshot %s", UUID_STR(dataset), stream->snapshot);
+}
+
+struct err *storage_receive(struct storage *s, const struct uuid *dataset,
+                            const struct stream_spec *stream, int fd)
+{
+    TRY(need_stream(s, stream, "receive snapshots"));
+    return err_wrap(s->driver->receive(s->cookie, dataset, stream, fd),
+                    "dataset %s: receiving snapshot %s", UUID_STR(dataset), stream->snapshot);
+}
+
+struct err *storage_stream_point(struct storage *s, const struct uuid *dataset,
+                                 struct stream_point *ret_point)
+{
+    TRY(need_local(s, "continue a stream"));
+    *ret_point = (struct stream_point){0};
+    if (!s->driver->stream_point)
+        return NULL;
+    return err_wrap(s->driver->stream_point(s->cookie, dataset, ret_point),
+                    "dataset %s: what an interrupted stream left", UUID_STR(dataset));
 }
 
 struct err *storage_snapshot_identity(struct storage *s, const struct uuid *dataset,

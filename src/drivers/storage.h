@@ -80,16 +80,40 @@ struct err *storage_drop(struct storage *s, const struct uuid *dataset) MUST_USE
 /* The dataset is deleted: as drop, and attachable: destroys the volume; ERR_BUSY while it is attached elsewhere. */
 struct err *storage_destroy(struct storage *s, const struct uuid *dataset) MUST_USE;
 
-/* Local, used by the mover. Writes the stream of `snapshot` (increment from `base`, or whole when NULL) to the
- * pipe or socket `fd`; `cancel` is polled (may be NULL). */
-struct err *storage_send(struct storage *s, const struct uuid *dataset, const char *base,
-                         const char *snapshot, int fd, const atomic_bool *cancel) MUST_USE;
+/* How far a receive came that did not reach its end: what is durable of it, so that only the rest need be sent. */
+struct stream_point {
+    char *snapshot;  /* which it was to become; NULL = there is nothing to continue */
+    char *identity;  /* the sender's, of that snapshot */
+    char *base;      /* "" = the stream is whole */
+    uint64_t offset; /* so many bytes of the stream, as storage_send() writes it, are there ... */
+    uint64_t hash_low, hash_high; /* ... and this is their XXH3, 128 bits */
+    char *token; /* non-NULL: the backend can send just the rest, from this; offset and hash mean nothing */
+};
+
+void stream_point_done(struct stream_point *p);
+
+struct stream_spec {
+    const char *base; /* an increment from this snapshot; NULL = whole */
+    const char *snapshot;
+    const char *identity; /* receive: the sender's, of `snapshot` */
+    /* NULL = from the beginning. send: the receiver's point, which has a token. receive: this node's own, as
+     * storage_stream_point() told it; the stream goes on after its offset. */
+    const struct stream_point *from;
+};
+
+/* Local, used by the mover. Writes the stream to the pipe or socket `fd`; `cancel` is polled (may be NULL). */
+struct err *storage_send(struct storage *s, const struct uuid *dataset, const struct stream_spec *stream,
+                         int fd, const atomic_bool *cancel) MUST_USE;
 /* Local, used by the mover. Reads a stream from `fd` until end of file. When this returns NULL the snapshot is
  * complete, checked against the sender's identity of it, listed by storage_observe and on stable storage; in any
- * other case nothing of that name is listed. Removes leftovers of an earlier try first. A snapshot that is
- * already complete is an ERR_EXISTS and `fd` is not read. */
-struct err *storage_receive(struct storage *s, const struct uuid *dataset, const char *base,
-                            const char *snapshot, const char *identity, int fd) MUST_USE;
+ * other case nothing of that name is listed. Removes leftovers of earlier tries first, but for what it continues; when
+ * the stream breaks, what can be continued is kept. A snapshot that is already complete is an ERR_EXISTS and `fd` is
+ * not read. */
+struct err *storage_receive(struct storage *s, const struct uuid *dataset,
+                            const struct stream_spec *stream, int fd) MUST_USE;
+/* Local: what can be continued of an interrupted receive; an empty point when there is nothing or the backend cannot. */
+struct err *storage_stream_point(struct storage *s, const struct uuid *dataset,
+                                 struct stream_point *ret_point) MUST_USE;
 /* Local: what names a snapshot's content on any node (btrfs: the uuid by which a received copy refers to it). */
 struct err *storage_snapshot_identity(struct storage *s, const struct uuid *dataset,
                                       const char *snapshot, char **ret_identity) MUST_USE;

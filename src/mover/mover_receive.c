@@ -36,10 +36,11 @@ struct intake {
 static void *intake_main(void *cookie)
 {
     struct intake *in = cookie;
-    const char *base = in->begin->base[0] ? in->begin->base : NULL;
+    const struct stream_spec stream = {.base = in->begin->base[0] ? in->begin->base : NULL,
+                                       .snapshot = in->hello->snapshot,
+                                       .identity = in->begin->identity};
 
-    in->err = storage_receive(in->m->config.storage, &in->hello->dataset, base, in->hello->snapshot,
-                              in->begin->identity, in->read_fd);
+    in->err = storage_receive(in->m->config.storage, &in->hello->dataset, &stream, in->read_fd);
     (void)shutdown(in->read_fd, SHUT_RDWR); /* whoever feeds gets an error at once */
     atomic_store(&in->done, true);
     (void)eventfd_write(in->done_fd, 1);

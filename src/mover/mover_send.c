@@ -169,8 +169,9 @@ static void *storage_main(void *cookie)
 {
     struct sending *s = cookie;
 
-    s->err = storage_send(s->m->config.storage, s->dataset, s->base[0] ? s->base : NULL,
-                          s->snapshot, s->write_fd, &s->stop);
+    const struct stream_spec stream = {.base = s->base[0] ? s->base : NULL, .snapshot = s->snapshot};
+
+    s->err = storage_send(s->m->config.storage, s->dataset, &stream, s->write_fd, &s->stop);
     mem_closep(&s->write_fd); /* end of the stream */
     return NULL;
 }

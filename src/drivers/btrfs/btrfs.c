@@ -365,15 +365,15 @@ static struct err *open_base(int dataset, const char *name, int *ret_fd)
                : err_new(ERR_CORRUPT, "its base %s was made writable: delete that snapshot", name);
 }
 
-static struct err *btrfs_send(void *cookie, const struct uuid *dataset, const char *base,
-                              const char *snapshot, int fd, const atomic_bool *cancel)
+static struct err *btrfs_send(void *cookie, const struct uuid *dataset,
+                              const struct stream_spec *stream, int fd, const atomic_bool *cancel)
 {
     CLEANUP_CLOSE int dir = -1, from = -1, to = -1;
 
     TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
-    TRY(open_in(dir, "snap", snapshot, &to));
-    if (base)
-        TRY(open_base(dir, base, &from));
+    TRY(open_in(dir, "snap", stream->snapshot, &to));
+    if (stream->base)
+        TRY(open_base(dir, stream->base, &from));
     return stream_send(cookie, from, to, fd, cancel);
 }
 
@@ -428,23 +428,23 @@ static bool pool_is_full(const struct pool *p)
     return fstatvfs(p->top, &st) == 0 && st.f_bavail * st.f_frsize < FULL_BYTES;
 }
 
-static struct err *btrfs_receive(void *cookie, const struct uuid *dataset, const char *base,
-                                 const char *snapshot, const char *identity, int fd)
+static struct err *btrfs_receive(void *cookie, const struct uuid *dataset,
+                                 const struct stream_spec *stream, int fd)
 {
     struct pool *p = cookie;
     CLEANUP_CLOSE int dir = -1, try_fd = -1, ready = -1;
     CLEANUP_FREE char *name = NULL;
 
     TRY(pool_dataset(p, dataset, /* create= */ true, &dir));
-    struct err *missing = open_in(dir, "snap", snapshot, &ready);
+    struct err *missing = open_in(dir, "snap", stream->snapshot, &ready);
 
     if (!missing)
         return err_new(ERR_EXISTS, "it is here already");
     err_free(missing);
-    if (base)
-        TRY(open_base(dir, base, &ready));
+    if (stream->base)
+        TRY(open_base(dir, stream->base, &ready));
     TRY(remove_tries(dir, /* all= */ false));
-    TRY(begin_try(dir, snapshot, &name, &try_fd));
+    TRY(begin_try(dir, stream->snapshot, &name, &try_fd));
     CLEANUP_FREE char *path =
         xasprintf("%s/flocker/%s/incoming/%s", p->path, UUID_STR(dataset), name);
     struct err *e = stream_receive(path, fd);
@@ -452,7 +452,7 @@ static struct err *btrfs_receive(void *cookie, const struct uuid *dataset, const
     if (e && pool_is_full(p))
         e->code = ERR_NO_SPACE;
     if (!e)
-        e = accept(p, dataset, dir, try_fd, snapshot, identity);
+        e = accept(p, dataset, dir, try_fd, stream->snapshot, stream->identity);
     mem_closep(&try_fd);
     try_fd = -1;
     /* What is left of the try goes, now or at the next look: it is not part of the answer. */

@@ -383,32 +383,32 @@ static struct err *fake_identity(void *cookie, const struct uuid *dataset, const
 }
 
 /* There are no increments: the whole archive is sent, whatever the base. */
-static struct err *fake_send(void *cookie, const struct uuid *dataset, const char *base,
-                             const char *snapshot, int fd, const atomic_bool *cancel)
+static struct err *fake_send(void *cookie, const struct uuid *dataset,
+                             const struct stream_spec *stream, int fd, const atomic_bool *cancel)
 {
     CLEANUP_CLOSE int tar = -1, base_tar = -1;
     const char *const argv[] = {"cat", NULL};
 
-    if (base)
-        TRY(open_snapshot(cookie, dataset, base, &base_tar));
-    TRY(open_snapshot(cookie, dataset, snapshot, &tar));
+    if (stream->base)
+        TRY(open_snapshot(cookie, dataset, stream->base, &base_tar));
+    TRY(open_snapshot(cookie, dataset, stream->snapshot, &tar));
     return exec_run(
         &(struct exec_request){.argv = argv, .stdin_fd = tar, .stdout_fd = fd, .cancel = cancel},
         NULL);
 }
 
-static struct err *fake_receive(void *cookie, const struct uuid *dataset, const char *base,
-                                const char *snapshot, const char *identity, int fd)
+static struct err *fake_receive(void *cookie, const struct uuid *dataset,
+                                const struct stream_spec *stream, int fd)
 {
     struct fake *f = cookie;
     CLEANUP_CLOSE int work = -1, tar = -1;
     CLEANUP_FREE char *got = NULL;
     const char *const argv[] = {"cat", NULL};
 
-    if (has_snapshot(f, dataset, snapshot))
+    if (has_snapshot(f, dataset, stream->snapshot))
         return err_new(ERR_EXISTS, "it is here already");
-    if (base && !has_snapshot(f, dataset, base))
-        return err_new(ERR_NOT_FOUND, "its base %s is not here", base);
+    if (stream->base && !has_snapshot(f, dataset, stream->base))
+        return err_new(ERR_NOT_FOUND, "its base %s is not here", stream->base);
     TRY(begin(f, dataset, &work));
     tar = openat(work, "tar", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (tar < 0)
@@ -418,11 +418,11 @@ static struct err *fake_receive(void *cookie, const struct uuid *dataset, const 
 
     if (!e)
         e = hash_of(tar, &got);
-    if (!e && !streq(got, identity))
+    if (!e && !streq(got, stream->identity))
         e = err_new(ERR_CORRUPT, "what arrived is not what was sent (%s, not %s): send it again",
-                    got, identity);
+                    got, stream->identity);
     if (!e)
-        return publish(f, dataset, snapshot, work);
+        return publish(f, dataset, stream->snapshot, work);
     mem_closep(&work);
     work = -1;
     err_free(fake_tidy(f, dataset));

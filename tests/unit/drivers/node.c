@@ -232,7 +232,9 @@ static void *send_it(void *cookie)
 {
     struct sending *s = cookie;
 
-    s->e = storage_send(s->from->storage, s->dataset, s->base, s->snapshot, s->fd, NULL);
+    const struct stream_spec stream = {.base = s->base, .snapshot = s->snapshot};
+
+    s->e = storage_send(s->from->storage, s->dataset, &stream, s->fd, NULL);
     close(s->fd);
     return NULL;
 }
@@ -249,7 +251,8 @@ struct err *copy(struct node *from, struct node *to, const struct uuid *dataset,
     struct sending s = {from, dataset, base, snapshot, p[1], NULL};
 
     assert_int_equal(pthread_create(&t, NULL, send_it, &s), 0);
-    struct err *e = storage_receive(to->storage, dataset, base, snapshot, identity, p[0]);
+    const struct stream_spec stream = {.base = base, .snapshot = snapshot, .identity = identity};
+    struct err *e = storage_receive(to->storage, dataset, &stream, p[0]);
 
     close(p[0]);
     pthread_join(t, NULL);

@@ -694,7 +694,7 @@ static struct err *receive_bytes(struct node *to, const struct uuid *id, const c
     struct feed f = {bytes, n, p[1]};
 
     assert_int_equal(pthread_create(&t, NULL, feed_it, &f), 0);
-    struct err *e = storage_receive(to->storage, id, NULL, "s", identity, p[0]);
+    struct err *e = storage_receive(to->storage, id, &(struct stream_spec){.snapshot = "s", .identity = identity}, p[0]);
 
     close(p[0]);
     pthread_join(t, NULL);
@@ -725,7 +725,7 @@ static void test_bad_streams(void **state)
     ok(storage_snapshot_identity(A->storage, &id, "s", &identity));
     CLEANUP_CLOSE int out = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
-    ok(storage_send(A->storage, &id, NULL, "s", out, NULL));
+    ok(storage_send(A->storage, &id, &(struct stream_spec){.snapshot = "s"}, out, NULL));
     assert_int_equal(fstat(out, &st), 0);
     size_t n = (size_t)st.st_size;
     CLEANUP_FREE char *bytes = xmalloc(n);
@@ -773,9 +773,9 @@ static void test_send_cancel(void **state)
     make_content(place);
     ok(storage_snapshot(A->storage, &id, "s"));
     assert_int_equal(pipe2(p, O_CLOEXEC), 0); /* nobody reads */
-    fails(storage_send(A->storage, &id, NULL, "s", p[1], &cancel), ERR_CANCELLED, NULL);
+    fails(storage_send(A->storage, &id, &(struct stream_spec){.snapshot = "s"}, p[1], &cancel), ERR_CANCELLED, NULL);
     close(p[0]);
-    struct err *e = storage_send(A->storage, &id, NULL, "s", p[1], NULL);
+    struct err *e = storage_send(A->storage, &id, &(struct stream_spec){.snapshot = "s"}, p[1], NULL);
 
     assert_non_null(e); /* the reader is gone: no signal, an error */
     err_free(e);
