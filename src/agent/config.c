@@ -8,6 +8,8 @@
 #include <libgen.h>
 #include <stdio.h>
 
+#define MOVE_MS_MAX (24 * 3600 * 1000)
+
 static bool is_hostname(const char *s)
 {
     size_t n = strlen(s);
@@ -86,10 +88,42 @@ static struct err *parse_docker(const json_t *root, struct agent_config *c)
     return NULL;
 }
 
+static struct err *parse_ms(const json_t *move, const char *key, uint64_t *ret_us)
+{
+    const json_t *v = json_object_get(move, key);
+
+    if (!v)
+        return NULL;
+    if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > MOVE_MS_MAX)
+        return err_new(ERR_INVALID, "move: '%s' must be an integer from 1 to %d milliseconds", key, MOVE_MS_MAX);
+    *ret_us = (uint64_t)json_integer_value(v) * USEC_PER_MSEC;
+    return NULL;
+}
+
+static struct err *parse_move(const json_t *root, struct agent_config *c)
+{
+    static const char *const known[] = {"rounds", "small-ms", "max-pause-ms", NULL};
+    const json_t *move = json_object_get(root, "move"), *rounds;
+
+    c->copy = COPY_LIMITS_DEFAULT;
+    if (!move)
+        return NULL;
+    if (!json_is_object(move))
+        return err_new(ERR_INVALID, "'move' must be a mapping");
+    TRY(need_known_keys(move, "move: ", known));
+    rounds = json_object_get(move, "rounds");
+    if (rounds && (!json_is_integer(rounds) || json_integer_value(rounds) < 1 || json_integer_value(rounds) > 100))
+        return err_new(ERR_INVALID, "move: 'rounds' must be an integer from 1 to 100");
+    if (rounds)
+        c->copy.rounds = (unsigned)json_integer_value(rounds);
+    TRY(parse_ms(move, "small-ms", &c->copy.small_us));
+    return parse_ms(move, "max-pause-ms", &c->copy.pause_us);
+}
+
 static struct err *parse_root(const json_t *root, struct agent_config *c)
 {
     static const char *const known[] = {"version", "control-service", "dataset",
-                                        "logging", "docker",          NULL};
+                                        "logging", "docker",          "move",    NULL};
     const json_t *version, *dataset;
 
     if (!json_is_object(root))
@@ -102,6 +136,7 @@ static struct err *parse_root(const json_t *root, struct agent_config *c)
         return err_new(ERR_INVALID, "'version' must be 1");
     TRY(parse_control(root, c));
     TRY(parse_docker(root, c));
+    TRY(parse_move(root, c));
     dataset = json_object_get(root, "dataset");
     if (!json_is_object(dataset))
         return err_new(ERR_INVALID, "'dataset' is missing or not a mapping");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "core/node.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -12,6 +13,7 @@ struct agent_config {
     uint16_t control_port; /* 4524 */
     char *docker_socket;   /* /var/run/docker.sock */
     uint32_t stop_timeout_s; /* how long a container may take to stop; 60 */
+    struct copy_limits copy; /* `move` */
     json_t *dataset;       /* `backend` and its own keys */
 };
 

@@ -587,6 +587,7 @@ static struct err *start(struct agent *a)
     struct node_config config = {.era = a->context.era,
                                  .storage = a->driver->kind,
                                  .random = random_os(),
+                                 .copy = a->config.copy,
                                  .memory = a->memory};
     a->node = node_new(&config);
     loop_on_idle(a->loop, pump, a);

@@ -137,6 +137,7 @@ struct node *node_new(const struct node_config *config)
     n->storage = config->storage;
     n->random = config->random;
     n->memory = config->memory;
+    n->copy_limits = config->copy.rounds ? config->copy : COPY_LIMITS_DEFAULT;
     n->resync_every_us = config->resync_us ? config->resync_us : NODE_RESYNC_US;
     n->effects_last = &n->effects_first;
     return n;

@@ -106,10 +106,21 @@ struct node_effect {
 struct node_effect *node_next(struct node *n);
 struct node_effect *node_effect_free(struct node_effect *f);
 
+/* When a move has copied enough while the source writes (agent.yml `move`). */
+struct copy_limits {
+    unsigned rounds;   /* after so many increments in a row the hand-off begins in any case but that of pause_us */
+    uint64_t small_us; /* an increment that took no longer is small: the hand-off begins */
+    uint64_t pause_us; /* while increments take longer and shrink no more there is no hand-off */
+};
+
+#define COPY_LIMITS_DEFAULT                                                                        \
+    (struct copy_limits) { .rounds = 8, .small_us = 300 * USEC_PER_MSEC, .pause_us = 60 * USEC_PER_SEC }
+
 struct node_config {
     struct uuid era;
     enum storage_kind storage;
     struct random random;
+    struct copy_limits copy;   /* rounds 0: all the defaults */
     struct node_memory memory; /* as last persisted */
     uint64_t resync_us;        /* how often everything is looked at again, as a safety net; 0 = every 5 minutes */
 };

@@ -135,7 +135,7 @@ static void act_on(struct node *n, struct now now, struct node_dataset *d,
         return;
     }
     /* While it is tried again after a failure, the failure is still the news. */
-    if (!d->backoff.failures)
+    if (!d->backoff.failures && !d->copy.too_fast)
         set_reason(n, now, d, reason_of_step(decision->step.kind), NULL);
     start_dataset_step(n, now, d, &decision->step);
 }
@@ -196,6 +196,7 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
                              .gone = d->gone,
                              .announced = d->announced,
                              .copy = &d->copy,
+                             .limits = &n->copy_limits,
                              .mono_us = now.mono_us};
     struct decision decision = plan_dataset(&v);
     d->stop_containers = decision.stop_containers;
@@ -263,7 +264,7 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
         d->announced = 0;
     if (kind == STEP_SEND && d->has_order && d->order.transfer == d->step_transfer) {
         if (d->order.role == ROLE_SOURCE && d->copy.transfer == d->step_transfer)
-            plan_copy_sent(&d->copy, now.mono_us - d->step_started_us, now.mono_us);
+            plan_copy_sent(&d->copy, &n->copy_limits, now.mono_us - d->step_started_us, now.mono_us);
         if (d->volume.mark.state == MARK_RELEASED && d->volume.mark.transfer == d->step_transfer) {
             d->copy.final_sent = d->step_transfer;
             d->copy.again_us = now.mono_us + COPY_AGAIN_US;

@@ -62,6 +62,7 @@ struct node {
     struct uuid era;
     enum storage_kind storage;
     struct random random;
+    struct copy_limits copy_limits;
     struct node_memory memory;    /* durable */
     struct node_memory persisting; /* being written; valid while `is_persisting` */
     bool is_persisting;

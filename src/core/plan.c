@@ -141,22 +141,50 @@ static void begin_copy(struct copy_progress *p, uint64_t transfer, const struct 
     }
 }
 
-void plan_copy_sent(struct copy_progress *p, uint64_t took_us, uint64_t mono_us)
+static void wait_for_next(struct copy_progress *p, uint64_t mono_us)
 {
-    bool small = took_us <= COPY_SMALL_US;
+    if (!p->wait_us)
+        p->wait_us = COPY_AGAIN_US;
+    else if (p->wait_us < COPY_AGAIN_MAX_US)
+        p->wait_us *= 2;
+    p->again_us = mono_us + p->wait_us;
+}
+
+/* The writer would have to stand still for about as long as the last increment took. */
+static void say_too_fast(struct copy_progress *p, const struct copy_limits *limits)
+{
+    (void)snprintf(p->why, sizeof(p->why),
+                   "the volume changes as fast as it is copied: after %u increments one still takes %llu ms, and "
+                   "the pause of a move may be %llu ms",
+                   p->in_a_row, (unsigned long long)(p->last_us / USEC_PER_MSEC),
+                   (unsigned long long)(limits->pause_us / USEC_PER_MSEC));
+}
+
+void plan_copy_sent(struct copy_progress *p, const struct copy_limits *limits, uint64_t took_us,
+                    uint64_t mono_us)
+{
+    bool small = took_us <= limits->small_us;
     bool stuck = p->last_us && took_us > p->last_us - p->last_us / 5; /* shrinks no more */
 
     p->last_us = took_us;
     p->round++;
-    if (p->copied != p->transfer) {
-        if (!small && !stuck && p->round <= COPY_MAX_ROUNDS)
-            return;
-        p->copied = p->transfer;
-        p->wait_us = COPY_AGAIN_US;
-    } else if (p->wait_us < COPY_AGAIN_MAX_US) {
-        p->wait_us *= 2;
+    p->in_a_row++;
+    if (p->copied == p->transfer) {
+        wait_for_next(p, mono_us);
+        return;
     }
-    p->again_us = mono_us + p->wait_us;
+    if (!small && !stuck && p->in_a_row < limits->rounds)
+        return;
+    p->too_fast = !small && took_us > limits->pause_us;
+    if (p->too_fast) {
+        say_too_fast(p, limits);
+    } else {
+        p->copied = p->transfer;
+        p->wait_us = 0;
+    }
+    p->in_a_row = 0;
+    p->last_us = 0;
+    wait_for_next(p, mono_us);
 }
 
 static struct decision plan_send(const struct dataset_view *v, const char *snapshot)
@@ -190,8 +218,8 @@ static struct decision plan_copy(const struct dataset_view *v)
         p->copied = p->transfer; /* nothing to copy */
         return nothing();
     }
-    if (p->copied == p->transfer && v->mono_us < p->again_us) {
-        struct decision d = nothing();
+    if ((p->copied == p->transfer || p->too_fast) && v->mono_us < p->again_us) {
+        struct decision d = p->too_fast ? because(REASON_CHANGES_TOO_FAST, p->why) : nothing();
         d.wake_us = p->again_us;
         return d;
     }

@@ -8,15 +8,16 @@
 struct copy_progress {
     uint64_t transfer;     /* 0 = none */
     unsigned round;        /* of the snapshot being made or sent */
-    uint64_t last_us;      /* how long the last increment took; 0 = none yet */
+    unsigned in_a_row;     /* increments since the last wait */
+    uint64_t last_us;      /* how long the last of these took; 0 = none yet */
+    bool too_fast;         /* it changes too fast for a hand-off; `why` says so */
+    char why[200];
     uint64_t copied;       /* = transfer once an increment was small */
     uint64_t again_us;     /* mono: next increment while waiting for the release order */
     uint64_t wait_us;      /* how long to wait between those */
     uint64_t final_sent;   /* = transfer once the peer has confirmed the final snapshot */
 };
 
-#define COPY_SMALL_US (300 * USEC_PER_MSEC)      /* an increment shorter than this is small */
-#define COPY_MAX_ROUNDS 8                        /* then what is left goes in the release */
 #define COPY_AGAIN_US (30 * USEC_PER_SEC)        /* first refresh while waiting; doubles */
 #define COPY_AGAIN_MAX_US (600 * USEC_PER_SEC)
 
@@ -29,6 +30,7 @@ struct dataset_view {
     uint64_t gone;      /* removals up to this number are done */
     uint64_t announced; /* transfer that the mover accepts for it; 0 = none */
     struct copy_progress *copy;
+    const struct copy_limits *limits;
     uint64_t mono_us;
 };
 
@@ -36,7 +38,7 @@ struct decision {
     bool act;              /* do `step`; else wait, for `reason` if there is one */
     struct step step;      /* strings in it are owned by the decision's user */
     enum reason_code reason;
-    const char *text;      /* static or of the order; may be NULL */
+    const char *text;      /* static, of the order or of the copy's progress; may be NULL */
     bool stop_containers;  /* those that use the dataset must be stopped first */
     uint64_t wake_us;      /* look again then; 0 = when something changes */
 };
@@ -53,7 +55,8 @@ bool plan_is_gone(const struct order *order, const struct volume_state *volume,
 void plan_received(const struct volume_state *volume, uint64_t transfer,
                    char ret_snapshot[SNAPSHOT_NAME_SIZE]);
 /* A confirmed increment took `took_us`: decides whether that was small enough. */
-void plan_copy_sent(struct copy_progress *p, uint64_t took_us, uint64_t mono_us);
+void plan_copy_sent(struct copy_progress *p, const struct copy_limits *limits, uint64_t took_us,
+                    uint64_t mono_us);
 
 struct container_view {
     const struct container_order *order; /* NULL = none */

@@ -101,6 +101,9 @@ static const struct {
     [REASON_STORE_FAILED] = {"store-failed", "Make room on the disk of the control service's data "
                                              "path, or make it writable; it is tried again."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
+    [REASON_CHANGES_TOO_FAST] =
+        {"changes-too-fast", "Slow down or stop what writes to the volume, or allow a longer pause (move: max-pause-ms in "
+                             "agent.yml of the node that has it); it is tried again by itself."},
 };
 
 const char *reason_code_name(enum reason_code code)

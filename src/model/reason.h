@@ -42,6 +42,7 @@ enum reason_code {
     REASON_STOPPING,
     REASON_RECORDING,    /* a change of the dataset is on its way into the store */
     REASON_STORE_FAILED, /* the control service cannot write its store */
+    REASON_CHANGES_TOO_FAST, /* a volume is written as fast as it can be copied: no hand-off */
     REASON_CODE_MAX,
     REASON_CODE_INVALID = -1,
 };

@@ -150,17 +150,25 @@ static struct err *take_enum(const struct enum_map *map, int in, const char *fie
     return corrupt(field, "is missing or has a value that this version does not know");
 }
 
+/* A later version knows more reasons: its sentence says what is the matter, the code here is only a general one. */
+static enum reason_code take_reason_code(int in)
+{
+    for (size_t i = 0; i < map_reason.n; i++) {
+        if (map_reason.wire[i] == in)
+            return (enum reason_code)i;
+    }
+    return REASON_STORAGE_ERROR;
+}
+
 static struct err *take_reason(const Wire__Reason *w, struct reason *r)
 {
-    int code;
     char *text = NULL;
 
     if (!w)
         return NULL; /* all is as wanted */
-    TRY(take_enum(&map_reason, (int)w->code, "reason code", &code));
     if (w->text.len)
         TRY(take_string(w->text, CODEC_MAX_TEXT, "reason text", &text));
-    r->code = (enum reason_code)code;
+    r->code = take_reason_code((int)w->code);
     r->text = text;
     r->since_us = w->since_us;
     r->retry_us = w->retry_us;

@@ -110,10 +110,10 @@ class Stopped:
 
 
 class Configured:
-    """Another `dataset` part of the host's agent.yml for the length of a `with`."""
+    """Other sections of the host's agent.yml for the length of a `with`."""
 
-    def __init__(self, cluster, host, **dataset):
-        self.cluster, self.host, self.dataset = cluster, host, dataset
+    def __init__(self, cluster, host, **sections):
+        self.cluster, self.host, self.sections = cluster, host, sections
         self.path = cluster.path(host, "etc", "agent.yml")
 
     def write(self, text):
@@ -125,7 +125,7 @@ class Configured:
     def __enter__(self):
         with open(self.path, encoding="utf-8") as f:
             self.before = f.read()
-        self.write(json.dumps({**json.loads(self.before), "dataset": self.dataset}))
+        self.write(json.dumps({**json.loads(self.before), **self.sections}))
         return self
 
     def __exit__(self, *_):
@@ -258,7 +258,7 @@ def test_no_space(cluster, dataset):
     d = dataset("h1")
     cluster.shell("h1", f"head -c 200M /dev/urandom >/flocker/{d.key}/file")
     pool = cluster.path("h3", "small.img")
-    with Configured(cluster, "h3", backend="btrfs", pool=pool, pool_size="160MiB"):
+    with Configured(cluster, "h3", dataset={"backend": "btrfs", "pool": pool, "pool_size": "160MiB"}):
         cluster.api.move_dataset(d.key, cluster.node("h3"))
         d.is_blocked_by("no-space", cluster.node("h3"), timeout=60)
         assert cluster.api.dataset_state(d.key)["primary"] == cluster.node("h1")
@@ -276,7 +276,7 @@ def test_no_space(cluster, dataset):
 
 def test_backend_mismatch(cluster, dataset):
     d = dataset("h1")
-    with Configured(cluster, "h3", backend="fake"):
+    with Configured(cluster, "h3", dataset={"backend": "fake"}):
         cluster.api.move_dataset(d.key, cluster.node("h3"))
         d.is_blocked_by("backend-mismatch", "btrfs", "fake", cluster.node("h3"))
     cluster.wait_mounted(d.key, "h3")
@@ -324,6 +324,26 @@ def test_copying(cluster, dataset):
         cluster.run("h1", "tc", "qdisc", "del", "dev", "eth0", "root")
     cluster.wait_mounted(d.key, "h2")
     d.is_free()
+
+
+def test_changes_too_fast(cluster, dataset):
+    """Written as fast as the link can carry: it stays where it is until the writer rests."""
+    with Configured(cluster, "h1", move={"rounds": 3, "small-ms": 300, "max-pause-ms": 600}):
+        d = dataset("h1")
+        writes = f"/flocker/{d.key}/writes"
+        cluster.shell("h1", f"touch {writes}; (while [ -e {writes} ]; do head -c 2M /dev/urandom >{writes}.data; sleep 0.2; done) "
+                      ">/dev/null 2>&1 &")
+        cluster.run("h1", "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8mbit", "burst", "16k", "latency", "200ms")
+        try:
+            cluster.api.move_dataset(d.key, cluster.node("h2"))
+            d.is_blocked_by("changes-too-fast", "the pause of a move may be 600 ms", timeout=60)
+            d.keeps("changes-too-fast", 1)
+            assert cluster.api.dataset_state(d.key)["primary"] == cluster.node("h1")
+        finally:
+            cluster.run("h1", "tc", "qdisc", "del", "dev", "eth0", "root")
+            cluster.shell("h1", f"rm -f {writes}")
+        cluster.wait_mounted(d.key, "h2", timeout=60)
+        d.is_free()
 
 
 REGISTRY = """

@@ -21,7 +21,8 @@
 static void test_good(void **state)
 {
     static const char text[] = "version: 1\ncontrol-service:\n  hostname: 192.0.2.1\n  port: 7000\ndataset:\n"
-                               "  backend: btrfs\n  pool: /data\ndocker: {socket: /run/d.sock, stop-timeout: 7}\n";
+                               "  backend: btrfs\n  pool: /data\ndocker: {socket: /run/d.sock, stop-timeout: 7}\n"
+                               "move: {rounds: 3, small-ms: 50, max-pause-ms: 2000}\n";
     struct agent_config c;
 
     (void)state;
@@ -30,12 +31,16 @@ static void test_good(void **state)
     assert_int_equal(c.control_port, 7000);
     assert_string_equal(c.docker_socket, "/run/d.sock");
     assert_int_equal(c.stop_timeout_s, 7);
+    assert_int_equal(c.copy.rounds, 3);
+    assert_int_equal(c.copy.small_us, 50000);
+    assert_int_equal(c.copy.pause_us, 2 * USEC_PER_SEC);
     assert_string_equal(json_string_value(json_object_get(c.dataset, "pool")), "/data");
     agent_config_done(&c);
     assert_null(agent_config_parse(GOOD DATASET, strlen(GOOD DATASET), &c));
     assert_int_equal(c.control_port, 4524);
     assert_string_equal(c.docker_socket, "/var/run/docker.sock");
     assert_int_equal(c.stop_timeout_s, 60);
+    assert_int_equal(c.copy.rounds, 8);
     agent_config_done(&c);
 }
 
@@ -68,6 +73,13 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "docker: {socket: relative}\n", "'socket'"},
         {GOOD DATASET "docker: {stop-timeout: 0}\n", "'stop-timeout'"},
         {GOOD DATASET "docker: {stop-timeout: 3601}\n", "'stop-timeout'"},
+        {GOOD DATASET "move: 3\n", "'move'"},
+        {GOOD DATASET "move: {round: 3}\n", "'round'"},
+        {GOOD DATASET "move: {rounds: 0}\n", "'rounds'"},
+        {GOOD DATASET "move: {rounds: 2.5}\n", "'rounds'"},
+        {GOOD DATASET "move: {small-ms: 0}\n", "'small-ms'"},
+        {GOOD DATASET "move: {small-ms: '1'}\n", "'small-ms'"},
+        {GOOD DATASET "move: {max-pause-ms: 86400001}\n", "'max-pause-ms'"},
         {GOOD DATASET "docker: {sock: /x}\n", "'sock'"},
         {GOOD DATASET DATASET, "line 4: the same key twice"},
         {GOOD "dataset: {backend: \"\xff\"}\n", "line"},

@@ -196,6 +196,7 @@ static void check_dataset(const struct dataset_case *c)
                              .mark = {.state = c->mark, .epoch = c->mark_epoch, .transfer = c->mark_transfer},
                              .snapshots = snapshots};
     struct copy_progress copy = {.final_sent = c->final_sent, .again_us = c->long_ago ? 1 : 2};
+    const struct copy_limits limits = COPY_LIMITS_DEFAULT;
 
     for (; v.n_snapshots < 3 && c->snapshots[v.n_snapshots]; v.n_snapshots++)
         strncpy(snapshots[v.n_snapshots], c->snapshots[v.n_snapshots], SNAPSHOT_NAME_SIZE - 1);
@@ -209,6 +210,7 @@ static void check_dataset(const struct dataset_case *c)
                                 .gone = c->gone,
                                 .announced = c->announced,
                                 .copy = &copy,
+                                .limits = &limits,
                                 .mono_us = 1};
     struct decision d = plan_dataset(&view);
     bool same = d.act == (c->step != WAIT) && (!d.act || d.step.kind == c->step) &&
@@ -309,32 +311,72 @@ static void test_containers(void **state)
 
 static void test_increments_end(void **state)
 {
+    const struct copy_limits l = {.rounds = 8, .small_us = 300000, .pause_us = 20 * USEC_PER_SEC};
     struct copy_progress p = {.transfer = 9, .round = 1};
 
     (void)state;
-    plan_copy_sent(&p, 60 * USEC_PER_SEC, 100);
+    plan_copy_sent(&p, &l, 60 * USEC_PER_SEC, 100);
     assert_int_equal(p.copied, 0);
-    plan_copy_sent(&p, 6 * USEC_PER_SEC, 200);
+    plan_copy_sent(&p, &l, 6 * USEC_PER_SEC, 200);
     assert_int_equal(p.copied, 0); /* shrinks: go on */
-    plan_copy_sent(&p, COPY_SMALL_US, 300);
+    plan_copy_sent(&p, &l, l.small_us, 300);
     assert_int_equal(p.copied, 9);
     assert_int_equal(p.again_us, 300 + COPY_AGAIN_US);
-    plan_copy_sent(&p, COPY_SMALL_US, 400);
+    plan_copy_sent(&p, &l, l.small_us, 400);
     assert_int_equal(p.again_us, 400 + 2 * COPY_AGAIN_US);
     for (int i = 0; i < 20; i++)
-        plan_copy_sent(&p, COPY_SMALL_US, 500);
+        plan_copy_sent(&p, &l, l.small_us, 500);
     assert_true(p.again_us >= 500 + COPY_AGAIN_MAX_US && p.again_us < 500 + 2 * COPY_AGAIN_MAX_US);
 
     struct copy_progress stuck = {.transfer = 9, .round = 1}; /* written as fast as copied */
-    plan_copy_sent(&stuck, 10 * USEC_PER_SEC, 1);
-    plan_copy_sent(&stuck, 9 * USEC_PER_SEC, 2);
+    plan_copy_sent(&stuck, &l, 10 * USEC_PER_SEC, 1);
+    plan_copy_sent(&stuck, &l, 9 * USEC_PER_SEC, 2);
     assert_int_equal(stuck.copied, 9);
 
+    const struct copy_limits patient = {.rounds = 8, .small_us = 300000, .pause_us = 1000 * USEC_PER_SEC};
     struct copy_progress slow = {.transfer = 9, .round = 1};
     unsigned rounds = 0;
     for (uint64_t took = 1000 * USEC_PER_SEC; !slow.copied && rounds < 100; took = took * 7 / 10, rounds++)
-        plan_copy_sent(&slow, took, 1);
-    assert_int_equal(rounds, COPY_MAX_ROUNDS);
+        plan_copy_sent(&slow, &patient, took, 1);
+    assert_int_equal(rounds, patient.rounds);
+}
+
+/* Written as fast as it is copied, and one increment takes longer than the pause may. */
+static void test_changes_too_fast(void **state)
+{
+    const struct copy_limits l = {.rounds = 3, .small_us = 300000, .pause_us = 20 * USEC_PER_SEC};
+    struct copy_progress p = {.transfer = 9, .round = 1};
+    struct volume_state volume = {.present = true, .mounted = true, .mark = {.state = MARK_OWNED, .epoch = 4}};
+    struct order order = {.role = ROLE_SOURCE, .epoch = 4, .born = true, .transfer = 9, .peer_host = (char *)"h"};
+    struct dataset_view v = {.order = &order, .volume = &volume, .live = true, .copy = &p, .limits = &l, .mono_us = 7};
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        plan_copy_sent(&p, &l, 30 * USEC_PER_SEC, 5);
+    assert_int_equal(p.copied, 0);
+    struct decision d = plan_dataset(&v);
+    assert_false(d.act);
+    assert_int_equal(d.reason, REASON_CHANGES_TOO_FAST);
+    assert_non_null(strstr(d.text, "after 2 increments one still takes 30000 ms, and the pause of a move may be 20000 ms"));
+    assert_int_equal(d.wake_us, 5 + COPY_AGAIN_US);
+    v.mono_us = d.wake_us; /* a series of its own, from the next number on */
+    d = plan_dataset(&v);
+    assert_true(d.act);
+    assert_int_equal(d.step.kind, STEP_SNAPSHOT);
+    assert_string_equal(d.step.snapshot, "t9-3");
+    plan_copy_sent(&p, &l, 40 * USEC_PER_SEC, v.mono_us);
+    assert_true(plan_dataset(&v).act);
+    plan_copy_sent(&p, &l, 30 * USEC_PER_SEC, v.mono_us);
+    assert_true(plan_dataset(&v).act); /* shrinks */
+    plan_copy_sent(&p, &l, 21 * USEC_PER_SEC, v.mono_us);
+    assert_false(plan_dataset(&v).act);
+    assert_int_equal(p.again_us, v.mono_us + 2 * COPY_AGAIN_US);
+    v.mono_us = p.again_us;
+    plan_copy_sent(&p, &l, 50 * USEC_PER_SEC, v.mono_us);
+    plan_copy_sent(&p, &l, l.small_us, v.mono_us);
+    assert_int_equal(p.copied, 9);
+    assert_false(p.too_fast);
+    assert_int_equal(p.again_us, v.mono_us + COPY_AGAIN_US);
 }
 
 static void test_newest_received(void **state)
@@ -393,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_datasets),
         cmocka_unit_test(test_containers),
         cmocka_unit_test(test_increments_end),
+        cmocka_unit_test(test_changes_too_fast),
         cmocka_unit_test(test_newest_received),
         cmocka_unit_test(test_usable),
     };
