@@ -6,6 +6,7 @@ while something else goes on.
 
 import hashlib
 import os
+import stat
 import threading
 import time
 
@@ -140,8 +141,27 @@ def fill(top, files=60, size=3000, big=1 << 20):
     os.sync()
 
 
-def digest(top, skip=("log",)):
-    """Of names, kinds, modes, owners and bytes of everything in a folder."""
+def data_of(path, total):
+    """The bytes of a file; where there are none, how far that goes."""
+    with open(path, "rb") as f:
+        end = at = 0
+        size = os.fstat(f.fileno()).st_size
+        while at < size:
+            try:
+                at = os.lseek(f.fileno(), end, os.SEEK_DATA)
+            except OSError:  # a hole until the end
+                break
+            end = os.lseek(f.fileno(), at, os.SEEK_HOLE)
+            total.update(f"{at} {end}\n".encode())
+            while at < end:
+                part = os.pread(f.fileno(), min(1 << 20, end - at), at)
+                total.update(part)
+                at += len(part)
+
+
+def digest(top, skip=("log",), exact=False):
+    """Of names, kinds, modes, owners and bytes of everything in a folder; `exact`: also of times, holes, devices and extended
+    attributes."""
     total = hashlib.sha256()
     for folder, names, files in os.walk(top):
         names.sort()
@@ -152,8 +172,15 @@ def digest(top, skip=("log",)):
                 continue
             st = os.lstat(path)
             total.update(f"{shown!r} {st.st_mode:o} {st.st_uid} {st.st_gid} {st.st_size} {st.st_nlink}\n".encode())
+            if exact:
+                extended = {a: os.getxattr(path, a, follow_symlinks=False) for a in sorted(os.listxattr(path, follow_symlinks=False))}
+                total.update(f"{st.st_mtime_ns} {st.st_rdev} {extended!r}\n".encode())
             if os.path.islink(path):
                 total.update(os.readlink(path).encode())
+            elif not stat.S_ISREG(st.st_mode):
+                pass
+            elif exact:
+                data_of(path, total)
             else:
                 with open(path, "rb") as f:
                     total.update(hashlib.file_digest(f, "sha256").digest())

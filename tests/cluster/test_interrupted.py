@@ -1,0 +1,244 @@
+"""Many moves, several at once, each interrupted in the middle at a moment of chance: every byte is the same after each.
+
+What to do, to whom and when comes from one seed, which is printed; FLOCKER_TEST_SEED repeats it.
+"""
+
+import contextlib
+import errno
+import os
+import random
+import stat
+import time
+
+import pytest
+
+from conftest import FULL
+from lab import WaitTimeout, wait_until
+from volumes import Guard, create, delete, digest, fill, inside, is_mounted, state, volume, wait_settled
+
+CLUSTER = {"nodes": 3}
+LONG = True
+HOSTS = ["h1", "h2", "h3"]
+AT_ONCE = 4  # datasets that move together: each round interrupts so many moves
+MOVES = 1000 if FULL else 100
+RATE = "120mbit"  # of each host's link, so that there is a middle
+SEED = int(os.environ.get("FLOCKER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
+
+
+class Moves:
+    """Some datasets on one of the hosts."""
+
+    def __init__(self, cluster, rng):
+        self.cluster, self.rng = cluster, rng
+        self.at = "h1"
+        self.datasets = [create(cluster, self.at, maximum_size=64 << 20) for _ in range(AT_ONCE)]
+        for dataset in self.datasets:
+            fill(volume(cluster, self.at, dataset), big=4 << 20)
+            odd(volume(cluster, self.at, dataset))
+        self.before = self.digests()
+
+    def digests(self):
+        return [digest(volume(self.cluster, self.at, dataset), exact=True) for dataset in self.datasets]
+
+    def change(self):
+        """Each round ships something new."""
+        for dataset in self.datasets:
+            top = volume(self.cluster, self.at, dataset)
+            # What was over the limit a moment ago counts until the file system has cleaned up.
+            wait_until(lambda t=top: self.write(t), "room below the limit", 60, 0.5)
+        self.before = self.digests()
+
+    def write(self, top):
+        try:
+            with open(os.path.join(top, f"round-{self.rng.randrange(8)}"), "wb") as f:
+                f.write(self.rng.randbytes(1 << 20))
+            with open(os.path.join(top, "big"), "r+b") as f:
+                f.seek(self.rng.randrange(3 << 20))
+                f.write(self.rng.randbytes(1 << 16))
+        except OSError as e:
+            if e.errno == errno.EDQUOT:
+                os.sync()
+            raise
+        return True
+
+    def begin(self, target):
+        for dataset in self.datasets:
+            self.cluster.api.move_dataset(dataset, self.cluster.node(target))
+
+    def under_way(self, target):
+        """How many have not arrived."""
+        return sum(not is_mounted(self.cluster, target, dataset) for dataset in self.datasets)
+
+    def settle(self, target, timeout=90):
+        for dataset in self.datasets:
+            wait_settled(self.cluster, dataset, target, [h for h in HOSTS if h != target], timeout)
+        self.at = target
+        assert self.digests() == self.before
+
+
+def odd(top):
+    """What else a volume may hold."""
+    os.mknod(os.path.join(top, "device"), stat.S_IFCHR | 0o640, os.makedev(1, 3))
+    os.mkfifo(os.path.join(top, "fifo"))
+    os.setxattr(os.path.join(top, "big"), "user.colour", b"blue\0green")
+    os.setxattr(os.path.join(top, "hole"), "trusted.mark", os.urandom(2000))
+    acl = bytes.fromhex("0200000001000600ffffffff02000400d2040000040004 00ffffffff10000600ffffffff20000400ffffffff".replace(" ", ""))
+    os.setxattr(os.path.join(top, "big"), "system.posix_acl_access", acl)
+    with open(os.path.join(top, "sparse"), "wb") as f:
+        f.truncate(10 << 30)
+        f.seek(7 << 30)
+        f.write(b"far out")
+
+
+# --- interruptions: each returns the host where the datasets must be in the end ----------------------------------------
+
+
+def cut(moves, source, target):
+    victim = moves.rng.choice([source, target])
+    moves.cluster.partition(victim)
+    time.sleep(moves.rng.uniform(0.1, 0.6))
+    moves.cluster.heal(victim)
+    return target
+
+
+def reset_streams(moves, source, target):
+    """Every connection to the mover is broken, and refused for a moment."""
+    rule = ["INPUT", "-p", "tcp", "--dport", "4525", "-j", "REJECT", "--reject-with", "tcp-reset"]
+    moves.cluster.run(target, "iptables", "-w", "-I", *rule)
+    time.sleep(moves.rng.uniform(0, 0.3))
+    moves.cluster.run(target, "iptables", "-w", "-D", *rule)
+    return target
+
+
+def kill_process(host, process):
+    def kill(moves, source, target):
+        name = {"source": source, "target": target}.get(host, host)
+        moves.cluster.kill(name, process)
+        time.sleep(moves.rng.uniform(0, 0.3))
+        moves.cluster.start(name, process)
+        return target
+    return kill
+
+
+def kill_both(moves, source, target):
+    for host in (source, target):
+        moves.cluster.kill(host, "agent")
+    for host in (source, target):
+        moves.cluster.start(host, "agent")
+    return target
+
+
+def cancel(moves, source, target):
+    moves.begin(source)
+    return source
+
+
+def retarget(moves, source, target):
+    third = next(h for h in HOSTS if h not in (source, target))
+    moves.begin(third)
+    return third
+
+
+def fill_pool(moves, source, target):
+    """The destination has no room for a while."""
+    file = inside(moves.cluster, target, "/var/lib/flocker/btrfs-pool/stuffing")
+    place = os.statvfs(os.path.dirname(file))
+    with open(file, "wb") as f:
+        room = place.f_bavail * place.f_frsize
+        for part in (room - (2 << 20), room // 2):
+            try:
+                os.posix_fallocate(f.fileno(), 0, part)
+                break
+            except OSError:
+                pass
+    time.sleep(moves.rng.uniform(0.3, 0.8))
+    os.unlink(file)
+    return target
+
+
+def over_the_limit(moves, source, target):
+    """One volume is filled up to its limit, and emptied again."""
+    file = volume(moves.cluster, source, moves.datasets[0], "too-much")
+    try:
+        with open(file, "wb", buffering=0) as f:
+            while f.write(os.urandom(1 << 20)):
+                pass
+    except OSError as e:  # it has moved already, or it is full
+        assert e.errno in (errno.EDQUOT, errno.ENOENT, errno.ENOSPC), e
+    for host in HOSTS:
+        try:
+            os.unlink(volume(moves.cluster, host, moves.datasets[0], "too-much"))
+        except FileNotFoundError:
+            pass
+    return target
+
+
+def pool_away(moves, source, target):
+    """The destination dies and comes back without its pool, later with it."""
+    pool = moves.cluster.path(target, "pool.img")
+    moves.cluster.kill(target)
+    os.rename(pool, pool + ".away")
+    moves.cluster.start(target)
+    time.sleep(moves.rng.uniform(0.2, 0.6))
+    os.rename(pool + ".away", pool)
+    return target
+
+
+KINDS = {
+    "cut": cut, "reset": reset_streams, "kill-source": kill_process("source", "agent"),
+    "kill-target": kill_process("target", "agent"), "kill-control": kill_process("control", "control"), "kill-both": kill_both,
+    "cancel": cancel, "retarget": retarget, "full": fill_pool, "limit": over_the_limit, "pool-away": pool_away,
+}
+
+
+def slow_down(cluster, host):
+    cluster.run(host, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", RATE, "burst", "64k", "latency", "100ms")
+
+
+@pytest.fixture(name="slow_links")
+def _slow_links(cluster):
+    for host in HOSTS:
+        slow_down(cluster, host)
+    yield
+    for host in HOSTS:
+        cluster.run(host, "tc", "qdisc", "del", "dev", "eth0", "root", check=False)
+
+
+def one_round(moves, kind):
+    """How many moves were interrupted."""
+    source, target = moves.at, moves.rng.choice([h for h in HOSTS if h != moves.at])
+    moves.change()
+    moves.begin(target)
+    time.sleep(moves.rng.uniform(0, 1.2))
+    count = moves.under_way(target)
+    began = time.monotonic()
+    try:
+        where = KINDS[kind](moves, source, target)
+        if kind == "pool-away":  # what slowed its link down died with the host
+            slow_down(moves.cluster, target)
+        moves.settle(where)
+    except (AssertionError, WaitTimeout) as e:
+        raise AssertionError(f"{kind}, {source} to {target}, FLOCKER_TEST_SEED={SEED}: {e}") from e
+    print(f"{kind} {source} to {target}, {count} under way: {time.monotonic() - began:.1f} s")
+    return count
+
+
+@pytest.mark.deadline(7200 if FULL else 900)
+def test_interrupted_moves(cluster, slow_links):
+    print(f"FLOCKER_TEST_SEED={SEED}")
+    moves = Moves(cluster, random.Random(SEED))
+    interrupted = dict.fromkeys(KINDS, 0)
+    with contextlib.ExitStack() as stack:
+        for dataset in moves.datasets:
+            stack.enter_context(Guard(cluster, dataset, HOSTS))
+        for number in range(MOVES):
+            kind = list(KINDS)[number % len(KINDS)]
+            interrupted[kind] += one_round(moves, kind)
+            if sum(interrupted.values()) >= MOVES:
+                break
+    print(f"{sum(interrupted.values())} interrupted moves: {interrupted}")
+    assert sum(interrupted.values()) >= MOVES, "the moves are over before they are interrupted"
+    assert all(interrupted.values()), interrupted
+    wait_until(lambda: all(state(cluster, d)["reason"] is None for d in moves.datasets), "no reasons left")
+    for dataset in moves.datasets:
+        delete(cluster, dataset, HOSTS)
