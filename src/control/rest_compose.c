@@ -10,19 +10,20 @@ struct place {
     UT_hash_handle hh;
 };
 
-static void note_node(void *cookie, const struct node_view *v)
+static bool note_node(void *cookie, const struct node_view *v)
 {
     struct place **places = cookie, *p;
 
     if (!v->listed || !v->host)
-        return;
+        return true;
     HASH_FIND_STR(*places, v->host, p);
     if (p)
-        return;
+        return true;
     p = xcalloc(1, sizeof(*p));
     p->address = xstrdup(v->host);
     p->node = v->node;
     HASH_ADD_KEYPTR(hh, *places, p->address, strlen(p->address), p);
+    return true;
 }
 
 static bool find_node(void *cookie, const char *address, struct uuid *ret_node)
@@ -59,7 +60,7 @@ void configuration_compose(struct rest *rest, struct http_request *r, const char
         respond_violations(r, errors);
         return;
     }
-    engine_each_node(rest->config.engine, now_os(), note_node, &places);
+    engine_list_nodes(rest->config.engine, now_os(), &(struct list_query){0}, note_node, &places);
     CLEANUP_FREE char *text =
         compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"),
                       find_node, &places, &composition);

@@ -8,18 +8,26 @@ static void append_value(struct str *s, json_t *v)
     json_decref(v);
 }
 
-static void append_container(void *cookie, const struct container *c)
-{
-    struct str *s = cookie;
+struct listing {
+    const struct engine *engine;
+    struct now now;
+    struct page page;
+    bool more;
+};
 
-    str_append(s, s->len > 1 ? "," : "");
-    append_value(s, json_container_configuration(c));
+static void listing_done(struct listing *l)
+{
+    page_done(&l->page);
 }
 
-static void consider_container(void *page, const struct container *c)
+static bool consider_container(void *cookie, const char *name)
 {
-    if (page_has(page, c->name, &c->node))
-        page_add(page, (struct page_item){.name = c->name, .object = c});
+    struct listing *l = cookie;
+    const struct container *c = engine_container(l->engine, name);
+
+    if (!c || !page_has(&l->page, c->name, &c->node))
+        return true;
+    return page_add(&l->page, (struct page_item){.name = c->name, .object = c});
 }
 
 static void append_item(void *cookie, struct str *s, const struct page_item *item)
@@ -27,29 +35,38 @@ static void append_item(void *cookie, struct str *s, const struct page_item *ite
     append_value(s, json_container_configuration(item->object));
 }
 
+/* All of them; kept until the next change. */
+static struct document *whole_list(struct rest *rest)
+{
+    struct listing l = {.engine = rest->config.engine};
+    struct str s = {0};
+
+    if (rest->containers && rest->containers_revision == engine_revision(l.engine))
+        return rest->containers;
+    engine_list_containers(l.engine, &(struct list_query){0}, consider_container, &l);
+    page_append(&l.page, &s, append_item, NULL);
+    listing_done(&l);
+    document_unref(rest->containers);
+    rest->containers = document_new(&s);
+    rest->containers_revision = engine_revision(l.engine);
+    return rest->containers;
+}
+
 void containers_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    const struct engine *e = rest->config.engine;
-    CLEANUP(page_done) struct page page;
+    CLEANUP(listing_done) struct listing l = {.engine = rest->config.engine};
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &page))
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &l.page))
         return;
-    if (page.wanted) {
-        engine_each_container(e, consider_container, &page);
-        respond_page(r, &page, append_item, NULL, NULL);
+    if (l.page.wanted) {
+        struct list_query q = page_query(&l.page);
+        engine_list_containers(l.engine, &q, consider_container, &l);
+        respond_page(r, &l.page, append_item, NULL, NULL);
         return;
     }
-    if (!rest->containers || rest->containers_revision != engine_revision(e)) {
-        struct str s = {0};
-        str_append(&s, "[");
-        engine_each_container(e, append_container, &s);
-        str_append(&s, "]");
-        document_unref(rest->containers);
-        rest->containers = document_new(&s);
-        rest->containers_revision = engine_revision(e);
-    }
-    rest->containers->refs++;
-    respond_document(r, rest->containers, NULL, 0);
+    struct document *all = whole_list(rest);
+    all->refs++;
+    respond_document(r, all, NULL, 0);
 }
 
 void containers_create(struct rest *rest, struct http_request *r, const char *param)
@@ -87,11 +104,21 @@ void containers_delete(struct rest *rest, struct http_request *r, const char *pa
 
 /* State: the list of the contract */
 
-static void consider_report(void *page, const struct uuid *node,
+static void consider_report(void *cookie, const struct uuid *node,
                             const struct container_report *report)
 {
-    if (report->run != CONTAINER_ABSENT && page_has(page, report->name, node))
-        page_add(page, (struct page_item){.name = report->name, .id = *node, .object = report});
+    struct listing *l = cookie;
+
+    if (l->more && report->run != CONTAINER_ABSENT && page_has(&l->page, report->name, node))
+        l->more = page_add(&l->page, (struct page_item){.name = report->name, .id = *node, .object = report});
+}
+
+static bool consider_state(void *cookie, const char *name)
+{
+    struct listing *l = cookie;
+
+    engine_each_container_report(l->engine, l->now, name, consider_report, l);
+    return l->more;
 }
 
 static void append_report(void *engine, struct str *s, const struct page_item *item)
@@ -113,13 +140,14 @@ static void append_report(void *engine, struct str *s, const struct page_item *i
 
 void containers_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    const struct engine *e = rest->config.engine;
-    CLEANUP(page_done) struct page page;
+    CLEANUP(listing_done) struct listing l = {
+        .engine = rest->config.engine, .now = now_os(), .more = true};
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &page))
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &l.page))
         return;
-    engine_each_container_report_all(e, now_os(), consider_report, &page);
-    respond_page(r, &page, append_report, (void *)e, NULL);
+    struct list_query q = page_query(&l.page);
+    engine_list_containers(l.engine, &q, consider_state, &l);
+    respond_page(r, &l.page, append_report, (void *)l.engine, NULL);
 }
 
 /* State: one container */

@@ -10,13 +10,14 @@ static bool parse_id(const char *param, struct uuid *ret)
     return uuid_parse(param, ret) && streq(UUID_STR(ret), param);
 }
 
-static void append_dataset(void *cookie, const struct dataset *d)
-{
-    struct str *s = cookie;
+struct listing {
+    const struct engine *engine;
+    struct page page;
+};
 
-    if (s->len > 1)
-        str_append_bytes(s, ",", 1);
-    json_append_dataset(s, d);
+static void listing_done(struct listing *l)
+{
+    page_done(&l->page);
 }
 
 static const char *name_of(const struct dataset *d)
@@ -24,10 +25,14 @@ static const char *name_of(const struct dataset *d)
     return d ? metadata_get(&d->metadata, "name") : NULL;
 }
 
-static void consider_dataset(void *page, const struct dataset *d)
+static bool consider_dataset(void *cookie, const struct uuid *id)
 {
-    if (page_has(page, name_of(d), &d->primary))
-        page_add(page, (struct page_item){.id = d->id, .object = d});
+    struct listing *l = cookie;
+    const struct dataset *d = engine_dataset(l->engine, id);
+
+    if (!d || !page_has(&l->page, l->page.name ? name_of(d) : NULL, &d->primary))
+        return true;
+    return page_add(&l->page, (struct page_item){.id = *id, .object = d});
 }
 
 static void append_item(void *cookie, struct str *s, const struct page_item *item)
@@ -43,33 +48,42 @@ static void append_configured(const struct rest *rest, struct str *s, const stru
         json_append_dataset(s, d);
 }
 
+/* All of them, when they are so few that they are not streamed; kept until the next change. */
+static struct document *whole_list(struct rest *rest)
+{
+    struct listing l = {.engine = rest->config.engine};
+    struct str s = {0};
+
+    if (rest->datasets && rest->datasets_revision == engine_revision(l.engine))
+        return rest->datasets;
+    engine_list_datasets(l.engine, &(struct list_query){0}, consider_dataset, &l);
+    page_append(&l.page, &s, append_item, NULL);
+    listing_done(&l);
+    document_unref(rest->datasets);
+    rest->datasets = document_new(&s);
+    rest->datasets_revision = engine_revision(l.engine);
+    return rest->datasets;
+}
+
 void datasets_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    const struct engine *e = rest->config.engine;
-    CLEANUP_FREE char *tag = engine_tag(e);
+    CLEANUP(listing_done) struct listing l = {.engine = rest->config.engine};
+    CLEANUP_FREE char *tag = engine_tag(l.engine);
     struct http_header header = {"X-Configuration-Tag", tag};
-    CLEANUP(page_done) struct page page;
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &page))
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &l.page))
         return;
-    if (page.wanted) {
-        engine_each_dataset(e, consider_dataset, &page);
-        respond_page(r, &page, append_item, NULL, &header);
+    if (l.page.wanted) {
+        struct list_query q = page_query(&l.page);
+        engine_list_datasets(l.engine, &q, consider_dataset, &l);
+        respond_page(r, &l.page, append_item, NULL, &header);
         return;
     }
     if (respond_stream(rest, r, tag, append_configured))
         return;
-    if (!rest->datasets || rest->datasets_revision != engine_revision(e)) {
-        struct str s = {0};
-        str_append(&s, "[");
-        engine_each_dataset(e, append_dataset, &s);
-        str_append(&s, "]");
-        document_unref(rest->datasets);
-        rest->datasets = document_new(&s);
-        rest->datasets_revision = engine_revision(e);
-    }
-    rest->datasets->refs++;
-    respond_document(r, rest->datasets, &header, 1);
+    struct document *all = whole_list(rest);
+    all->refs++;
+    respond_document(r, all, &header, 1);
 }
 
 void datasets_create(struct rest *rest, struct http_request *r, const char *param)
@@ -150,9 +164,17 @@ struct seen {
 
 struct seen_list {
     const struct engine *engine;
-    struct seen *items;
+    struct now now;
+    struct page page;
+    struct seen *items; /* those of the page, and of the dataset in hand */
     size_t n, cap;
 };
+
+static void seen_done(struct seen_list *list)
+{
+    page_done(&list->page);
+    free(list->items);
+}
 
 /* All nodes see a volume on shared storage, but the one that destroys it is the only one to look again. */
 static bool is_destroyed(const struct engine *e, const struct report *report)
@@ -188,10 +210,23 @@ static int compare_seen(const void *a, const void *b)
     return uuid_cmp(&p->node, &q->node);
 }
 
-static void append_seen(void *cookie, struct str *s, const struct page_item *item)
+/* Adds what is to be listed of the dataset: each place where it is mounted; of what is mounted nowhere one item, without a node.
+ * Returns the end of that. */
+static size_t note_dataset(struct seen_list *list, const struct uuid *id)
 {
-    const struct seen *d = item->object;
+    size_t first = list->n, end = first;
 
+    engine_each_report(list->engine, list->now, id, note_report, list);
+    if (list->n == first)
+        return first;
+    qsort(&list->items[first], list->n - first, sizeof(*list->items), compare_seen);
+    while (end < list->n && (list->items[end].mounted || end == first))
+        end++;
+    return end;
+}
+
+static void append_seen(struct str *s, const struct seen *d)
+{
     str_appendf(s, "{\"dataset_id\":\"%s\"", UUID_STR(&d->dataset));
     if (d->mounted)
         str_appendf(s, ",\"primary\":\"%s\",\"path\":\"/flocker/%s\"", UUID_STR(&d->node),
@@ -201,51 +236,56 @@ static void append_seen(void *cookie, struct str *s, const struct page_item *ite
     str_append(s, "}");
 }
 
-static void consider_seen(const struct engine *e, struct page *page, const struct seen *d,
-                          size_t number)
+static void append_seen_item(void *cookie, struct str *s, const struct page_item *item)
 {
-    struct uuid nowhere = UUID_NIL;
+    const struct seen_list *list = cookie;
 
-    if (page_has(page, page->name ? name_of(engine_dataset(e, &d->dataset)) : NULL,
-                 d->mounted ? &d->node : &nowhere))
-        page_add(page, (struct page_item){.id = d->dataset, .object = d, .extra = number});
+    append_seen(s, &list->items[item->extra]);
+}
+
+static bool consider_seen(void *cookie, const struct uuid *id)
+{
+    struct seen_list *list = cookie;
+    struct page *page = &list->page;
+    size_t begin = list->n, end = note_dataset(list, id), used = begin;
+    const char *name = page->name ? name_of(engine_dataset(list->engine, id)) : NULL;
+    bool more = true;
+
+    for (size_t i = begin; i < end && more; i++) {
+        struct seen *d = &list->items[i];
+        struct uuid node = d->mounted ? d->node : UUID_NIL;
+        if (!page_has(page, name, &node))
+            continue;
+        list->items[used] = *d;
+        more = page_add(page, (struct page_item){.id = *id, .extra = used++});
+    }
+    list->n = used;
+    return more;
 }
 
 static void append_state(const struct rest *rest, struct str *s, const struct uuid *id)
 {
-    struct seen_list list = {.engine = rest->config.engine};
+    CLEANUP(seen_done) struct seen_list list = {.engine = rest->config.engine, .now = now_os()};
+    size_t end = note_dataset(&list, id);
 
-    engine_each_report(rest->config.engine, now_os(), id, note_report, &list);
-    if (list.n)
-        qsort(list.items, list.n, sizeof(*list.items), compare_seen);
-    for (size_t i = 0; i < list.n && (list.items[i].mounted || i == 0); i++) {
+    for (size_t i = 0; i < end; i++) {
         if (i > 0)
             str_append_bytes(s, ",", 1);
-        append_seen(NULL, s, &(struct page_item){.object = &list.items[i]});
+        append_seen(s, &list.items[i]);
     }
-    free(list.items);
 }
 
 void datasets_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    struct seen_list list = {.engine = rest->config.engine};
-    CLEANUP(page_done) struct page page;
+    CLEANUP(seen_done) struct seen_list list = {.engine = rest->config.engine, .now = now_os()};
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &page))
+    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &list.page))
         return;
-    if (!page.wanted && respond_stream(rest, r, NULL, append_state))
+    if (!list.page.wanted && respond_stream(rest, r, NULL, append_state))
         return;
-    engine_each_report_all(rest->config.engine, now_os(), note_report, &list);
-    if (list.n)
-        qsort(list.items, list.n, sizeof(*list.items), compare_seen);
-    for (size_t i = 0; i < list.n; i++) {
-        /* What is mounted nowhere is listed once, without a node. */
-        if (list.items[i].mounted || i == 0 ||
-            !uuid_eq(&list.items[i].dataset, &list.items[i - 1].dataset))
-            consider_seen(rest->config.engine, &page, &list.items[i], i);
-    }
-    respond_page(r, &page, append_seen, NULL, NULL);
-    free(list.items);
+    struct list_query q = page_query(&list.page);
+    engine_list_datasets(list.engine, &q, consider_seen, &list);
+    respond_page(r, &list.page, append_seen_item, &list, NULL);
 }
 
 /* State: one dataset, with all that is known about it */

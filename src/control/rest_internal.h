@@ -172,6 +172,7 @@ struct page_item {
 
 /* What a request wants of a list. */
 struct page {
+    bool by_name; /* keys are names, not ids */
     bool wanted;  /* any of this was asked for */
     size_t limit; /* of keys; 0 = all */
     char *after;  /* the key before the first one; NULL = from the beginning */
@@ -181,6 +182,8 @@ struct page {
     struct uuid node; /* only what is on this node */
     struct page_item *items;
     size_t n, cap;
+    size_t keys; /* of the items */
+    bool more;   /* others follow */
 };
 
 #define PAGE_NAME 1u    /* `name` has a meaning */
@@ -190,16 +193,19 @@ struct page {
 /* Reads the parameters, or answers with 400 and returns false. Call page_done() in any case. */
 bool page_parse(struct http_request *r, unsigned flags, struct page *ret_page);
 void page_done(struct page *p);
+/* What to ask the engine for; valid as long as the page. */
+struct list_query page_query(const struct page *p);
 /* Does it pass the filters? `name` may be NULL. */
 bool page_has(const struct page *p, const char *name, const struct uuid *node);
-void page_add(struct page *p, struct page_item item);
-/* Sorts the items by key and cuts them at the limit. Returns the value of the header Link, when more
- * follow; else NULL. The caller frees it. */
-char *page_finish(struct page *p, const struct http_request *r);
-/* Answers with the items' texts, which `append` adds. */
-void respond_page(struct http_request *r, struct page *p,
-                  void (*append)(void *cookie, struct str *s, const struct page_item *item),
-                  void *cookie, const struct http_header *header);
+/* Items come in the order of their keys, several of one key after each other. False: the page is full. */
+bool page_add(struct page *p, struct page_item item);
+/* Adds the text of an item. */
+typedef void page_append_fn(void *cookie, struct str *s, const struct page_item *item);
+/* The list as text. */
+void page_append(const struct page *p, struct str *s, page_append_fn *append, void *cookie);
+/* Answers with it, and where more follow with the header Link. `header`: one more, or NULL. */
+void respond_page(struct http_request *r, const struct page *p, page_append_fn *append, void *cookie,
+                  const struct http_header *header);
 
 /* rest_past.c: what became of datasets and containers lately */
 

@@ -175,12 +175,13 @@ struct node_counts {
     uint64_t connected, listed;
 };
 
-static void count_node(void *cookie, const struct node_view *n)
+static bool count_node(void *cookie, const struct node_view *n)
 {
     struct node_counts *c = cookie;
 
     c->connected += n->connected;
     c->listed += n->listed;
+    return true;
 }
 
 static void append_cluster(struct str *s, const struct rest *rest)
@@ -189,7 +190,7 @@ static void append_cluster(struct str *s, const struct rest *rest)
     struct engine_counts counts = engine_counts(e);
     struct node_counts nodes = {0};
 
-    engine_each_node(e, now_os(), count_node, &nodes);
+    engine_list_nodes(e, now_os(), &(struct list_query){0}, count_node, &nodes);
     number(s, "flocker_configuration_revision", "gauge",
            "Number of the last change that is durable.", engine_revision(e));
     number(

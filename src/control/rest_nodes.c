@@ -2,10 +2,10 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
-static void consider_node(void *page, const struct node_view *n)
+static bool consider_node(void *page, const struct node_view *n)
 {
-    if (n->listed)
-        page_add(page, (struct page_item){.id = n->node, .object = n->host ? n->host : ""});
+    return !n->listed ||
+           page_add(page, (struct page_item){.id = n->node, .object = n->host ? n->host : ""});
 }
 
 static void append_node(void *cookie, struct str *s, const struct page_item *item)
@@ -23,7 +23,8 @@ void nodes_list(struct rest *rest, struct http_request *r, const char *param)
 
     if (!page_parse(r, 0, &page))
         return;
-    engine_each_node(rest->config.engine, now_os(), consider_node, &page);
+    struct list_query q = page_query(&page);
+    engine_list_nodes(rest->config.engine, now_os(), &q, consider_node, &page);
     respond_page(r, &page, append_node, NULL, NULL);
 }
 
@@ -40,10 +41,10 @@ void nodes_by_era(struct rest *rest, struct http_request *r, const char *param)
         respond_error(r, REST_ERROR_ERA_NOT_FOUND);
 }
 
-static void consider_lease(void *page, const struct lease *l, uint64_t left_us)
+static bool consider_lease(void *page, const struct lease *l, uint64_t left_us)
 {
-    if (page_has(page, NULL, &l->node))
-        page_add(page, (struct page_item){.id = l->dataset, .object = l, .extra = left_us});
+    return !page_has(page, NULL, &l->node) ||
+           page_add(page, (struct page_item){.id = l->dataset, .object = l, .extra = left_us});
 }
 
 static void append_lease(void *cookie, struct str *s, const struct page_item *item)
@@ -60,7 +61,8 @@ void leases_list(struct rest *rest, struct http_request *r, const char *param)
 
     if (!page_parse(r, PAGE_NODE, &page))
         return;
-    engine_each_lease(rest->config.engine, now_os(), consider_lease, &page);
+    struct list_query q = page_query(&page);
+    engine_list_leases(rest->config.engine, now_os(), &q, consider_lease, &page);
     respond_page(r, &page, append_lease, NULL, NULL);
 }
 

@@ -33,7 +33,7 @@ bool page_parse(struct http_request *r, unsigned flags, struct page *p)
     CLEANUP_FREE char *limit = http_request_query_value(r, "limit");
     CLEANUP_FREE char *node = flags & PAGE_NODE ? http_request_query_value(r, "node") : NULL;
 
-    *p = (struct page){0};
+    *p = (struct page){.by_name = flags & PAGE_BY_NAME};
     p->after = http_request_query_value(r, "after");
     p->name = flags & PAGE_NAME ? http_request_query_value(r, "name") : NULL;
     if (limit && !parse_limit(limit, &p->limit))
@@ -61,47 +61,31 @@ bool page_has(const struct page *p, const char *name, const struct uuid *node)
     return !p->has_node || uuid_eq(&p->node, node);
 }
 
-static int compare_keys(const struct page_item *a, const struct page_item *b)
+struct list_query page_query(const struct page *p)
 {
-    return a->name ? strcmp(a->name, b->name) : uuid_cmp(&a->id, &b->id);
+    return (struct list_query){.after = p->after && !p->by_name ? &p->after_id : NULL,
+                               .after_name = p->by_name ? p->after : NULL,
+                               .name = p->name,
+                               .node = p->has_node ? &p->node : NULL,
+                               .about = p->limit};
 }
 
-static int compare_items(const void *a, const void *b)
+static bool same_key(const struct page_item *a, const struct page_item *b)
 {
-    const struct page_item *p = a, *q = b;
-    int order = compare_keys(p, q);
-
-    if (order == 0 && p->extra != q->extra)
-        return p->extra < q->extra ? -1 : 1;
-    return order ? order : uuid_cmp(&p->id, &q->id);
+    return a->name ? streq(a->name, b->name) : uuid_eq(&a->id, &b->id);
 }
 
-/* Sorts, and forgets what is beyond `keys` of them. True when something was. */
-static bool cut(struct page *p, size_t keys)
+bool page_add(struct page *p, struct page_item item)
 {
-    if (p->n)
-        qsort(p->items, p->n, sizeof(*p->items), compare_items);
-    for (size_t i = 0; i < p->n; i++) {
-        if (i > 0 && compare_keys(&p->items[i - 1], &p->items[i]) == 0)
-            continue;
-        if (keys-- > 0)
-            continue;
-        p->n = i;
-        return true;
+    if (p->n == 0 || !same_key(&p->items[p->n - 1], &item)) {
+        p->more = p->limit && p->keys == p->limit;
+        if (p->more)
+            return false;
+        p->keys++;
     }
-    return false;
-}
-
-void page_add(struct page *p, struct page_item item)
-{
-    if (p->after &&
-        (item.name ? strcmp(item.name, p->after) : uuid_cmp(&item.id, &p->after_id)) <= 0)
-        return;
-    /* Of a long list only as much is kept as two pages. */
-    if (p->limit && p->n > 2 * p->limit + 1000)
-        cut(p, p->limit + 1);
     p->items = mem_grow(p->items, p->n, &p->cap, sizeof(*p->items));
     p->items[p->n++] = item;
+    return true;
 }
 
 static void append_parameter(struct str *s, const char *name, const char *value)
@@ -115,11 +99,12 @@ static void append_parameter(struct str *s, const char *name, const char *value)
     }
 }
 
-char *page_finish(struct page *p, const struct http_request *r)
+/* The value of the header Link, when more follow; else NULL. The caller frees it. */
+static char *link_to_next(const struct page *p, const struct http_request *r)
 {
     struct str s = {0};
 
-    if (!cut(p, p->limit ? p->limit : SIZE_MAX))
+    if (!p->more)
         return NULL;
     const struct page_item *last = &p->items[p->n - 1];
     str_appendf(&s, "<%s?limit=%zu", http_request_path(r), p->limit);
@@ -132,22 +117,26 @@ char *page_finish(struct page *p, const struct http_request *r)
     return str_steal(&s);
 }
 
-void respond_page(struct http_request *r, struct page *p,
-                  void (*append)(void *cookie, struct str *s, const struct page_item *item),
-                  void *cookie, const struct http_header *header)
+void page_append(const struct page *p, struct str *s, page_append_fn *append, void *cookie)
 {
-    CLEANUP_FREE char *link = page_finish(p, r);
+    str_append(s, "[");
+    for (size_t i = 0; i < p->n; i++) {
+        if (i > 0)
+            str_append(s, ",");
+        append(cookie, s, &p->items[i]);
+    }
+    str_append(s, "]");
+}
+
+void respond_page(struct http_request *r, const struct page *p, page_append_fn *append, void *cookie,
+                  const struct http_header *header)
+{
+    CLEANUP_FREE char *link = link_to_next(p, r);
     struct http_header headers[2];
     size_t n = 0;
     struct str s = {0};
 
-    str_append(&s, "[");
-    for (size_t i = 0; i < p->n; i++) {
-        if (i > 0)
-            str_append(&s, ",");
-        append(cookie, &s, &p->items[i]);
-    }
-    str_append(&s, "]");
+    page_append(p, &s, append, cookie);
     if (header)
         headers[n++] = *header;
     if (link)

@@ -9,14 +9,17 @@
 struct list_stream {
     struct rest *rest;
     struct http_request *request;
-    struct dataset_cursor *cursor;
     stream_append_fn *append;
-    bool begun; /* an item was written */
+    bool begun;     /* an item was written */
+    bool looked;    /* at ids up to this one */
+    struct uuid at;
+    unsigned turn;  /* ids looked at in this turn */
+    struct str *piece;
+    bool more;
 };
 
 static void close_stream(struct list_stream *l)
 {
-    engine_cursor_close(l->cursor);
     http_request_on_close(l->request, NULL, NULL);
     free(l);
 }
@@ -30,24 +33,35 @@ static void client_gone(void *cookie)
     http_drop(r);
 }
 
+static bool add_dataset(void *cookie, const struct uuid *id)
+{
+    struct list_stream *l = cookie;
+    CLEANUP_STR struct str item = {0};
+
+    l->at = *id;
+    l->looked = true;
+    l->append(l->rest, &item, id);
+    if (item.len > 0) { /* else nothing of it is to be listed */
+        if (l->begun)
+            str_append_bytes(l->piece, ",", 1);
+        str_append_bytes(l->piece, item.data, item.len);
+        l->begun = true;
+    }
+    l->more = ++l->turn == LONG_LIST || l->piece->len >= PIECE;
+    return !l->more;
+}
+
 /* Appends items up to a piece, or none when there is nothing to say of a long row of ids; false: that was all. */
 static bool fill(struct list_stream *l, struct str *s)
 {
-    struct uuid id;
+    struct list_query rest = {.after = l->looked ? &l->at : NULL};
 
-    for (unsigned n = 0; n < LONG_LIST && s->len < PIECE; n++) {
-        if (!engine_cursor_next(l->cursor, &id))
-            return false;
-        CLEANUP_STR struct str item = {0};
-        l->append(l->rest, &item, &id);
-        if (item.len == 0)
-            continue; /* nothing of it is to be listed */
-        if (l->begun)
-            str_append_bytes(s, ",", 1);
-        str_append_bytes(s, item.data, item.len);
-        l->begun = true;
-    }
-    return true;
+    l->piece = s;
+    l->turn = 0;
+    l->more = false;
+    engine_list_datasets(l->rest->config.engine, &rest, add_dataset, l);
+    l->piece = NULL;
+    return l->more;
 }
 
 static void go_on(void *cookie)
@@ -87,7 +101,7 @@ bool respond_stream(struct rest *rest, struct http_request *r, const char *tag,
         return true;
     }
     struct list_stream *l = xcalloc(1, sizeof(*l));
-    *l = (struct list_stream){rest, r, engine_cursor_open(rest->config.engine), append, false};
+    *l = (struct list_stream){.rest = rest, .request = r, .append = append};
     http_request_on_close(r, client_gone, l);
     http_stream_write(r, "[", 1);
     http_stream_on_drained(r, go_on, l);

@@ -74,6 +74,7 @@ struct dataset_entry *dataset_entry_get(struct engine *e, const struct uuid *id)
     entry = xcalloc(1, sizeof(*entry));
     entry->id = *id;
     HASH_ADD(hh, e->datasets, id, sizeof(entry->id), entry);
+    sorted_add(&e->dataset_ids, compare_dataset, &entry->id, entry);
     return entry;
 }
 
@@ -98,7 +99,7 @@ void dataset_entry_gc(struct engine *e, struct dataset_entry *entry)
         entry->n_users)
         return;
     index_dataset(e, entry);
-    cursors_skip(e, entry);
+    sorted_remove(&e->dataset_ids, compare_dataset, &entry->id);
     HASH_DEL(e->datasets, entry);
     dataset_entry_free(entry);
 }
@@ -120,6 +121,7 @@ struct container_entry *container_entry_get(struct engine *e, const char *name)
     entry = xcalloc(1, sizeof(*entry));
     entry->name = xstrdup(name);
     HASH_ADD_KEYPTR(hh, e->containers, entry->name, strlen(entry->name), entry);
+    sorted_add(&e->container_names, compare_container, entry->name, entry);
     return entry;
 }
 
@@ -142,6 +144,7 @@ void container_entry_gc(struct engine *e, struct container_entry *entry)
     if (entry->committed || entry->head || entry->pending || entry->n_reports)
         return;
     index_container(e, entry);
+    sorted_remove(&e->container_names, compare_container, entry->name);
     HASH_DEL(e->containers, entry);
     container_entry_free(entry);
 }
@@ -163,6 +166,7 @@ struct lease_entry *lease_entry_get(struct engine *e, const struct uuid *dataset
     entry = xcalloc(1, sizeof(*entry));
     entry->dataset = *dataset;
     HASH_ADD(hh, e->leases, dataset, sizeof(entry->dataset), entry);
+    sorted_add(&e->lease_ids, compare_lease, &entry->dataset, entry);
     return entry;
 }
 
@@ -171,6 +175,7 @@ static void lease_entry_free(struct lease_entry *entry)
     if (entry->head != entry->committed)
         free(entry->head);
     free(entry->committed);
+    free(entry->near.links);
     free(entry);
 }
 
@@ -179,6 +184,7 @@ static void lease_entry_gc(struct engine *e, struct lease_entry *entry)
     if (entry->committed || entry->head || entry->pending)
         return;
     index_lease(e, entry);
+    sorted_remove(&e->lease_ids, compare_lease, &entry->dataset);
     HASH_DEL(e->leases, entry);
     lease_entry_free(entry);
 }
@@ -486,7 +492,6 @@ struct engine *engine_new(const struct history *history, uint64_t revision, stru
     e->revision = e->head_revision = revision;
     e->config = e->head_config = revision;
     e->grace_us = USEC_NEVER;
-    e->cursors = xcalloc(1, sizeof(struct dataset_cursor *));
     e->queue_last = &e->queue_first;
     e->effects_last = &e->effects_first;
     return e;
@@ -509,7 +514,6 @@ struct engine *engine_free(struct engine *e)
     free(e->commit_error);
     history_done(&e->history);
     index_free(e);
-    free(e->cursors);
     free(e->deletions);
     HASH_ITER(hh, e->datasets, d, d2)
     {

@@ -192,18 +192,25 @@ char *engine_tag(const struct engine *e);
 const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id);
 const struct container *engine_container(const struct engine *e, const char *name);
 const struct container *engine_container_of_dataset(const struct engine *e, const struct uuid *dataset);
-void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct dataset *), void *cookie);
-/* The same bit by bit, with inputs in between: all ids that there are, or are reported, from the beginning to the end.
- * What is made meanwhile comes too; what goes before its turn does not. Close it before engine_free(). */
-struct dataset_cursor;
-struct dataset_cursor *engine_cursor_open(const struct engine *e);
-bool engine_cursor_next(struct dataset_cursor *c, struct uuid *ret_id); /* false: that was all */
-struct dataset_cursor *engine_cursor_close(struct dataset_cursor *c);   /* accepts NULL; returns NULL */
-size_t engine_dataset_count(const struct engine *e); /* ids that a cursor would give */
-void engine_each_container(const struct engine *e, void (*fn)(void *, const struct container *), void *cookie);
+size_t engine_dataset_count(const struct engine *e); /* also of those that are only reported */
+
+/* Lists: what there is, in the order of keys, until `fn` returns false. A part of a list costs as much as is walked, not as
+ * much as there is; what changes between two parts is in the second if its key comes later. */
+struct list_query {
+    const struct uuid *after;   /* ids after this one, which need not be there (any more); NULL = from the first */
+    const char *after_name;     /* the same for containers */
+    const char *name;           /* only what is called so; datasets: those configured with that "name"; NULL = anything */
+    const struct uuid *node;    /* leave out what has nothing to do with this node, where that is quick; NULL = anything */
+    size_t about;               /* so many are wanted, to decide what is quick; 0 = all */
+};
+/* All ids that there are or that a node reports. */
+void engine_list_datasets(const struct engine *e, const struct list_query *q,
+                          bool (*fn)(void *, const struct uuid *id), void *cookie);
+void engine_list_containers(const struct engine *e, const struct list_query *q,
+                            bool (*fn)(void *, const char *name), void *cookie);
 /* `left_us`: until expiry; may be 0 when just due. */
-void engine_each_lease(const struct engine *e, struct now now,
-                       void (*fn)(void *, const struct lease *, uint64_t left_us), void *cookie);
+void engine_list_leases(const struct engine *e, struct now now, const struct list_query *q,
+                        bool (*fn)(void *, const struct lease *, uint64_t left_us), void *cookie);
 
 struct node_view {
     struct uuid node;
@@ -214,25 +221,17 @@ struct node_view {
     bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */
 };
 #define NODE_GRACE_US (10 * USEC_PER_SEC)
-void engine_each_node(const struct engine *e, struct now now, void (*fn)(void *, const struct node_view *),
-                      void *cookie);
+void engine_list_nodes(const struct engine *e, struct now now, const struct list_query *q,
+                       bool (*fn)(void *, const struct node_view *), void *cookie);
 /* Eras are remembered as long as the process lives. */
 bool engine_node_by_era(const struct engine *e, const struct uuid *era, struct uuid *ret_node);
 
 /* What listed nodes last said about the dataset (any order). */
 void engine_each_report(const struct engine *e, struct now now, const struct uuid *dataset,
                         void (*fn)(void *, const struct uuid *node, const struct report *), void *cookie);
-/* The same over all datasets, also those that are not configured. */
-void engine_each_report_all(const struct engine *e, struct now now,
-                            void (*fn)(void *, const struct uuid *node, const struct report *),
-                            void *cookie);
 void engine_each_container_report(const struct engine *e, struct now now, const char *name,
                                   void (*fn)(void *, const struct uuid *node, const struct container_report *),
                                   void *cookie);
-void engine_each_container_report_all(const struct engine *e, struct now now,
-                                      void (*fn)(void *, const struct uuid *node,
-                                                 const struct container_report *),
-                                      void *cookie);
 
 /* Why the dataset or container is not as wanted; code REASON_NONE when it is. The caller calls reason_done(). */
 void engine_dataset_reason(const struct engine *e, struct now now, const struct uuid *id,

@@ -3,6 +3,95 @@
 #include "core/engine_internal.h"
 #include "core/fault.h"
 
+/* ---- in the order of lists ---- */
+
+int compare_dataset(const void *key, const void *item)
+{
+    return uuid_cmp(key, &((const struct dataset_entry *)item)->id);
+}
+
+int compare_container(const void *key, const void *item)
+{
+    return strcmp(key, ((const struct container_entry *)item)->name);
+}
+
+int compare_lease(const void *key, const void *item)
+{
+    return uuid_cmp(key, &((const struct lease_entry *)item)->dataset);
+}
+
+int compare_node(const void *key, const void *item)
+{
+    return uuid_cmp(key, &((const struct node_entry *)item)->id);
+}
+
+/* Only asked for by equality, so the order may be that of a hash: it lies in the entry, where comparing the names
+ * themselves would follow four pointers. */
+struct name_key {
+    uint32_t hash;
+    struct uuid id;
+};
+
+static int compare_name(const void *key, const void *item)
+{
+    const struct name_key *k = key;
+    const struct dataset_entry *entry = item;
+
+    if (k->hash != entry->name_hash)
+        return k->hash < entry->name_hash ? -1 : 1;
+    return uuid_cmp(&k->id, &entry->id);
+}
+
+static uint32_t hash_of(const char *name)
+{
+    unsigned hash;
+
+    HASH_VALUE(name, strlen(name), hash);
+    return hash;
+}
+
+static const char *name_of(const struct dataset_entry *entry)
+{
+    return is_configured(entry->committed) ? metadata_get(&entry->committed->metadata, "name")
+                                           : NULL;
+}
+
+static void index_name(struct engine *e, struct dataset_entry *entry)
+{
+    const char *name = name_of(entry);
+    uint32_t hash = name ? hash_of(name) : 0;
+
+    if (entry->named == (name != NULL) && entry->name_hash == hash)
+        return;
+    if (entry->named)
+        sorted_remove(&e->dataset_names, compare_name, &(struct name_key){entry->name_hash, entry->id});
+    entry->named = name != NULL;
+    entry->name_hash = hash;
+    if (name)
+        sorted_add(&e->dataset_names, compare_name, &(struct name_key){hash, entry->id}, entry);
+}
+
+struct sorted_place datasets_named(const struct engine *e, const char *name,
+                                   const struct uuid *after)
+{
+    struct name_key key = {hash_of(name), after ? *after : UUID_NIL};
+
+    return sorted_after(&e->dataset_names, compare_name, &key);
+}
+
+struct dataset_entry *next_named(const struct engine *e, const char *name,
+                                 struct sorted_place *place)
+{
+    uint32_t hash = hash_of(name);
+    struct dataset_entry *entry;
+
+    while ((entry = sorted_next(&e->dataset_names, place)) && entry->name_hash == hash) {
+        if (streq(name_of(entry), name)) /* else another name with the same hash */
+            return entry;
+    }
+    return NULL;
+}
+
 /* ---- by node ---- */
 
 static struct node_near *node_near_find(const struct engine *e, const struct uuid *node)
@@ -39,8 +128,10 @@ static void leave(struct engine *e, struct near_set *set, size_t number, enum ne
                 last->links[i].place = gone.place;
         }
     }
-    if (gone.node->lists[NEAR_DATASETS].n || gone.node->lists[NEAR_CONTAINERS].n)
-        return;
+    for (int k = 0; k < NEAR_KINDS; k++) {
+        if (gone.node->lists[k].n)
+            return;
+    }
     HASH_DEL(e->near, gone.node);
     for (int k = 0; k < NEAR_KINDS; k++)
         free(gone.node->lists[k].sets);
@@ -81,6 +172,7 @@ void index_dataset(struct engine *e, struct dataset_entry *entry)
 {
     const struct dataset *d = entry->committed;
 
+    index_name(e, entry);
     if (d) {
         join(e, &entry->near, &d->primary, NEAR_DATASETS);
         join(e, &entry->near, &d->owner, NEAR_DATASETS);
@@ -99,23 +191,22 @@ size_t near_count(const struct engine *e, const struct uuid *node, enum near_kin
     return n ? n->lists[kind].n : 0;
 }
 
-struct dataset_entry *near_dataset(const struct engine *e, const struct uuid *node, size_t number)
+void *near_entry(const struct engine *e, const struct uuid *node, enum near_kind kind, size_t number)
 {
     const struct node_near *n = node_near_find(e, node);
 
-    return n && number < n->lists[NEAR_DATASETS].n
-               ? (struct dataset_entry *)n->lists[NEAR_DATASETS].sets[number]
-               : NULL;
+    return n && number < n->lists[kind].n ? n->lists[kind].sets[number] : NULL;
+}
+
+struct dataset_entry *near_dataset(const struct engine *e, const struct uuid *node, size_t number)
+{
+    return near_entry(e, node, NEAR_DATASETS, number);
 }
 
 struct container_entry *near_container(const struct engine *e, const struct uuid *node,
                                        size_t number)
 {
-    const struct node_near *n = node_near_find(e, node);
-
-    return n && number < n->lists[NEAR_CONTAINERS].n
-               ? (struct container_entry *)n->lists[NEAR_CONTAINERS].sets[number]
-               : NULL;
+    return near_entry(e, node, NEAR_CONTAINERS, number);
 }
 
 /* ---- containers: by node, and by the dataset they use ---- */
@@ -142,7 +233,7 @@ static void begin_using(struct engine *e, struct container_entry *entry, const s
 {
     struct dataset_entry *d = dataset_entry_get(e, dataset);
 
-    d->users = xrealloc(d->users, d->n_users + 1, sizeof(struct container_entry *));
+    d->users = xrealloc(d->users, d->n_users + 1u, sizeof(struct container_entry *));
     d->users[d->n_users++] = entry;
 }
 
@@ -251,7 +342,7 @@ static void sift_down(struct engine *e, size_t place)
     put_lease(e, place, l);
 }
 
-void index_lease(struct engine *e, struct lease_entry *l)
+static void index_expiry(struct engine *e, struct lease_entry *l)
 {
     bool waits = l->head && !l->pending && l->expires_mono_us != USEC_NEVER;
 
@@ -275,6 +366,14 @@ void index_lease(struct engine *e, struct lease_entry *l)
     }
 }
 
+void index_lease(struct engine *e, struct lease_entry *l)
+{
+    if (l->committed)
+        join(e, &l->near, &l->committed->node, NEAR_LEASES);
+    leave_unseen(e, &l->near, NEAR_LEASES);
+    index_expiry(e, l);
+}
+
 struct lease_entry *next_expiring(const struct engine *e)
 {
     return e->n_expiring ? e->expiring[0] : NULL;
@@ -293,5 +392,10 @@ void index_free(struct engine *e)
         free(n);
     }
     HASH_CLEAR(by_session, e->sessions);
+    sorted_done(&e->dataset_ids);
+    sorted_done(&e->lease_ids);
+    sorted_done(&e->node_ids);
+    sorted_done(&e->container_names);
+    sorted_done(&e->dataset_names);
     free(e->expiring);
 }

@@ -3,11 +3,12 @@
 
 #include "base/backoff.h"
 #include "base/hash.h"
+#include "base/sorted.h"
 #include "base/str.h"
 #include "core/engine.h"
 
 /* The nodes that an entry concerns, and the entries that concern a node: each knows its place in the other's list. */
-enum near_kind { NEAR_DATASETS, NEAR_CONTAINERS, NEAR_KINDS };
+enum near_kind { NEAR_DATASETS, NEAR_CONTAINERS, NEAR_LEASES, NEAR_KINDS };
 
 struct near_link {
     struct node_near *node;
@@ -50,14 +51,15 @@ struct dataset_entry {
     struct dataset *head;      /* newest value; the same pointer as committed while pending == 0 */
     unsigned pending;          /* changes handed out or collected, not yet committed */
     bool queued;
+    bool named;         /* listed by its name */
+    uint32_t name_hash; /* under this */
     struct dataset_entry *next_queued;
     struct reason reason; /* what reconciling last found; the node's own reason may be more exact */
+    /* There may be a million entries, and these are mostly one or none: they are as long as they must be. */
     struct dataset_sent *sent;
-    size_t n_sent, cap_sent;
     struct dataset_report *reports;
-    size_t n_reports, cap_reports;
     struct container_entry **users; /* their committed or newest value has it as volume */
-    size_t n_users;
+    uint32_t n_sent, n_reports, n_users;
     UT_hash_handle hh;
 };
 
@@ -90,6 +92,7 @@ struct container_entry {
 };
 
 struct lease_entry {
+    struct near_set near; /* its node; must be first */
     struct uuid dataset;
     struct lease *committed, *head;
     unsigned pending;
@@ -137,12 +140,6 @@ struct deletion {
     uint64_t at_us; /* wall clock */
 };
 
-struct dataset_cursor {
-    struct dataset_cursor **first; /* of the engine's list */
-    struct dataset_entry *next;
-    struct dataset_cursor *others; /* list of the open ones */
-};
-
 struct engine {
     struct history history;
     struct random random;
@@ -162,6 +159,9 @@ struct engine {
     struct node_entry *nodes;
     struct node_entry *sessions; /* those with one, by its number */
     struct node_near *near;
+    struct sorted dataset_ids, lease_ids, node_ids; /* all there are, in the order of lists */
+    struct sorted container_names;
+    struct sorted dataset_names; /* the configured datasets that have one, by its hash, then by id */
     struct lease_entry **expiring;
     size_t n_expiring, cap_expiring;
     uint64_t purge_after_us;    /* 0 = never */
@@ -171,7 +171,6 @@ struct engine {
     uint64_t purge_us; /* mono: look at them then */
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
-    struct dataset_cursor **cursors; /* its own memory: a reader may add one */
 
     struct dataset_entry *queue_first, **queue_last;
     struct effect *effects_first, **effects_last;
@@ -212,9 +211,15 @@ void index_dataset(struct engine *e, struct dataset_entry *entry);
 void index_container(struct engine *e, struct container_entry *entry);
 void index_lease(struct engine *e, struct lease_entry *l);
 void index_session(struct engine *e, struct node_entry *n, uint64_t session); /* sets it; 0 = none */
+/* The orders of lists, by id or name. */
+sorted_compare_fn compare_dataset, compare_container, compare_lease, compare_node;
+/* The configured datasets of a name, by id: where those after `after` (NULL = all) begin, and one after the other. */
+struct sorted_place datasets_named(const struct engine *e, const char *name, const struct uuid *after);
+struct dataset_entry *next_named(const struct engine *e, const char *name, struct sorted_place *place);
 struct node_entry *node_of_session(const struct engine *e, uint64_t session);
 /* What concerns the node. Going from the highest number down, the entry in hand may be changed or freed. */
 size_t near_count(const struct engine *e, const struct uuid *node, enum near_kind kind);
+void *near_entry(const struct engine *e, const struct uuid *node, enum near_kind kind, size_t number);
 struct dataset_entry *near_dataset(const struct engine *e, const struct uuid *node, size_t number);
 struct container_entry *near_container(const struct engine *e, const struct uuid *node, size_t number);
 const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
@@ -226,9 +231,6 @@ void index_free(struct engine *e);
 void purge_note(struct engine *e, const struct dataset *d); /* its deletion is committed */
 void purge_aged(struct engine *e, struct now now);
 uint64_t purge_deadline(const struct engine *e);
-
-/* engine_view.c: the entry is about to go */
-void cursors_skip(struct engine *e, const struct dataset_entry *entry);
 
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);

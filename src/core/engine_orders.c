@@ -77,7 +77,7 @@ static struct dataset_sent *sent_to(struct dataset_entry *entry, const struct uu
         if (uuid_eq(&entry->sent[i].node, node))
             return &entry->sent[i];
     }
-    entry->sent = mem_grow(entry->sent, entry->n_sent, &entry->cap_sent, sizeof(*entry->sent));
+    entry->sent = xrealloc(entry->sent, entry->n_sent + 1u, sizeof(*entry->sent));
     struct dataset_sent *s = &entry->sent[entry->n_sent++];
     *s = (struct dataset_sent){.node = *node};
     return s;

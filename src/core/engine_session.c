@@ -110,6 +110,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
         n = xcalloc(1, sizeof(*n));
         n->id = hello->node;
         HASH_ADD(hh, e->nodes, id, sizeof(n->id), n);
+        sorted_add(&e->node_ids, compare_node, &n->id, n);
     } else if (!uuid_eq(&n->hello.era, &hello->era)) {
         drop_dataset_reports(e, &n->id, /* only_stale= */ false); /* mounts of before the boot are gone */
         drop_container_reports(e, &n->id, /* only_stale= */ false);
@@ -200,8 +201,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
             mine = &entry->reports[i];
     }
     if (!mine) {
-        entry->reports =
-            mem_grow(entry->reports, entry->n_reports, &entry->cap_reports, sizeof(*entry->reports));
+        entry->reports = xrealloc(entry->reports, entry->n_reports + 1u, sizeof(*entry->reports));
         mine = &entry->reports[entry->n_reports++];
         *mine = (struct dataset_report){.node = n->id};
         index_dataset(e, entry);

@@ -38,79 +38,133 @@ const struct container *engine_container_of_dataset(const struct engine *e,
     return entry ? entry->committed : NULL;
 }
 
-void engine_each_dataset(const struct engine *e, void (*fn)(void *, const struct dataset *),
-                         void *cookie)
-{
-    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
-        if (is_configured(d->committed))
-            fn(cookie, d->committed);
-    }
-}
-
-struct dataset_cursor *engine_cursor_open(const struct engine *e)
-{
-    struct dataset_cursor *c = xcalloc(1, sizeof(*c));
-
-    *c = (struct dataset_cursor){.first = e->cursors, .next = e->datasets, .others = *e->cursors};
-    *e->cursors = c;
-    return c;
-}
-
-bool engine_cursor_next(struct dataset_cursor *c, struct uuid *ret_id)
-{
-    if (!c->next)
-        return false;
-    *ret_id = c->next->id;
-    c->next = c->next->hh.next;
-    return true;
-}
-
-struct dataset_cursor *engine_cursor_close(struct dataset_cursor *c)
-{
-    if (!c)
-        return NULL;
-    struct dataset_cursor **p = c->first;
-    while (*p != c)
-        p = &(*p)->others;
-    *p = c->others;
-    free(c);
-    return NULL;
-}
-
-void cursors_skip(struct engine *e, const struct dataset_entry *entry)
-{
-    for (struct dataset_cursor *c = *e->cursors; c; c = c->others) {
-        if (c->next == entry)
-            c->next = entry->hh.next;
-    }
-}
-
 size_t engine_dataset_count(const struct engine *e)
 {
     return HASH_COUNT(e->datasets);
 }
 
-void engine_each_container(const struct engine *e, void (*fn)(void *, const struct container *),
-                           void *cookie)
+/* ---- lists ---- */
+
+struct walk {
+    const struct sorted *set;
+    struct sorted_place place;
+    struct sorted own; /* of one node */
+};
+
+static void walk_done(struct walk *w)
 {
-    for (struct container_entry *c = e->containers; c; c = c->hh.next) {
-        if (c->committed)
-            fn(cookie, c->committed);
-    }
+    sorted_done(&w->own);
 }
 
-void engine_each_lease(const struct engine *e, struct now now,
-                       void (*fn)(void *, const struct lease *, uint64_t left_us), void *cookie)
+static size_t count_of(const struct engine *e, enum near_kind kind)
 {
-    for (struct lease_entry *l = e->leases; l; l = l->hh.next) {
-        uint64_t left = 0;
-        if (!l->committed)
-            continue;
-        if (l->committed->expires && l->committed_expires_mono_us != USEC_NEVER &&
-            l->committed_expires_mono_us > now.mono_us)
-            left = l->committed_expires_mono_us - now.mono_us;
-        fn(cookie, l->committed, left);
+    return kind == NEAR_DATASETS     ? HASH_COUNT(e->datasets)
+           : kind == NEAR_CONTAINERS ? HASH_COUNT(e->containers)
+                                     : HASH_COUNT(e->leases);
+}
+
+/* Putting a node's own in order, or walking past others' until enough of its own were met: whichever is less work. */
+static bool own_is_quick(const struct engine *e, enum near_kind kind, const struct list_query *q)
+{
+    const size_t sorting = 16; /* steps of a walk */
+    size_t all = count_of(e, kind), own;
+
+    if (!q->node || uuid_is_nil(q->node))
+        return false;
+    own = near_count(e, q->node, kind);
+    return !own || own * sorting < (q->about && q->about < own ? all / own * q->about : all);
+}
+
+static const void *key_of(enum near_kind kind, const void *entry)
+{
+    if (kind == NEAR_DATASETS)
+        return &((const struct dataset_entry *)entry)->id;
+    if (kind == NEAR_CONTAINERS)
+        return ((const struct container_entry *)entry)->name;
+    return &((const struct lease_entry *)entry)->dataset;
+}
+
+static void walk_begin(const struct engine *e, enum near_kind kind, const struct list_query *q,
+                       struct walk *w)
+{
+    static sorted_compare_fn *const compares[NEAR_KINDS] = {
+        [NEAR_DATASETS] = compare_dataset,
+        [NEAR_CONTAINERS] = compare_container,
+        [NEAR_LEASES] = compare_lease,
+    };
+    const struct sorted *const sets[NEAR_KINDS] = {
+        [NEAR_DATASETS] = &e->dataset_ids,
+        [NEAR_CONTAINERS] = &e->container_names,
+        [NEAR_LEASES] = &e->lease_ids,
+    };
+    sorted_compare_fn *compare = compares[kind];
+    const void *after = kind == NEAR_CONTAINERS ? (const void *)q->after_name : q->after;
+
+    *w = (struct walk){.set = sets[kind]};
+    if (!own_is_quick(e, kind, q)) {
+        w->place = sorted_after(w->set, compare, after);
+        return;
     }
+    for (size_t k = near_count(e, q->node, kind); k-- > 0;) {
+        void *entry = near_entry(e, q->node, kind, k);
+        if (!after || compare(after, entry) < 0)
+            sorted_add(&w->own, compare, key_of(kind, entry), entry);
+    }
+    w->set = &w->own;
+}
+
+void engine_list_datasets(const struct engine *e, const struct list_query *q,
+                          bool (*fn)(void *, const struct uuid *id), void *cookie)
+{
+    CLEANUP(walk_done) struct walk w = {0};
+    const struct dataset_entry *d;
+
+    if (q->name) {
+        w.place = datasets_named(e, q->name, q->after);
+        while ((d = next_named(e, q->name, &w.place)) && fn(cookie, &d->id))
+            ;
+        return;
+    }
+    walk_begin(e, NEAR_DATASETS, q, &w);
+    while ((d = sorted_next(w.set, &w.place)) && fn(cookie, &d->id))
+        ;
+}
+
+void engine_list_containers(const struct engine *e, const struct list_query *q,
+                            bool (*fn)(void *, const char *name), void *cookie)
+{
+    CLEANUP(walk_done) struct walk w = {0};
+    const struct container_entry *c;
+
+    if (q->name) {
+        c = container_entry_find(e, q->name);
+        if (c && (!q->after_name || strcmp(q->after_name, c->name) < 0))
+            (void)fn(cookie, c->name);
+        return;
+    }
+    walk_begin(e, NEAR_CONTAINERS, q, &w);
+    while ((c = sorted_next(w.set, &w.place)) && fn(cookie, c->name))
+        ;
+}
+
+static uint64_t time_left(const struct lease_entry *l, struct now now)
+{
+    if (l->committed->expires && l->committed_expires_mono_us != USEC_NEVER &&
+        l->committed_expires_mono_us > now.mono_us)
+        return l->committed_expires_mono_us - now.mono_us;
+    return 0;
+}
+
+void engine_list_leases(const struct engine *e, struct now now, const struct list_query *q,
+                        bool (*fn)(void *, const struct lease *, uint64_t left_us), void *cookie)
+{
+    CLEANUP(walk_done) struct walk w = {0};
+    const struct lease_entry *l;
+
+    walk_begin(e, NEAR_LEASES, q, &w);
+    while ((l = sorted_next(w.set, &w.place)) &&
+           (!l->committed || fn(cookie, l->committed, time_left(l, now))))
+        ;
 }
 
 static bool node_is_listed(const struct node_entry *n, struct now now)
@@ -120,17 +174,21 @@ static bool node_is_listed(const struct node_entry *n, struct now now)
     return n->closed_mono_us && now.mono_us < n->closed_mono_us + NODE_GRACE_US;
 }
 
-void engine_each_node(const struct engine *e, struct now now,
-                      void (*fn)(void *, const struct node_view *), void *cookie)
+void engine_list_nodes(const struct engine *e, struct now now, const struct list_query *q,
+                       bool (*fn)(void *, const struct node_view *), void *cookie)
 {
-    for (struct node_entry *n = e->nodes; n; n = n->hh.next) {
+    struct sorted_place place = sorted_after(&e->node_ids, compare_node, q->after);
+    const struct node_entry *n;
+    bool more = true;
+
+    while (more && (n = sorted_next(&e->node_ids, &place))) {
         struct node_view v = {.node = n->id,
                               .era = n->hello.era,
                               .host = n->hello.host,
                               .backend = n->hello.backend,
                               .connected = n->session != 0,
                               .listed = node_is_listed(n, now)};
-        fn(cookie, &v);
+        more = fn(cookie, &v);
     }
 }
 
@@ -152,42 +210,15 @@ static bool is_listed_id(const struct engine *e, struct now now, const struct uu
     return n && node_is_listed(n, now);
 }
 
-static void each_report(const struct engine *e, struct now now, const struct dataset_entry *d,
-                        void (*fn)(void *, const struct uuid *, const struct report *),
-                        void *cookie)
-{
-    for (size_t i = 0; i < d->n_reports; i++) {
-        if (is_listed_id(e, now, &d->reports[i].node))
-            fn(cookie, &d->reports[i].node, &d->reports[i].report);
-    }
-}
-
 void engine_each_report(const struct engine *e, struct now now, const struct uuid *dataset,
                         void (*fn)(void *, const struct uuid *node, const struct report *),
                         void *cookie)
 {
     const struct dataset_entry *d = dataset_entry_find(e, dataset);
 
-    if (d)
-        each_report(e, now, d, fn, cookie);
-}
-
-void engine_each_report_all(const struct engine *e, struct now now,
-                            void (*fn)(void *, const struct uuid *node, const struct report *),
-                            void *cookie)
-{
-    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next)
-        each_report(e, now, d, fn, cookie);
-}
-
-static void
-each_container_report(const struct engine *e, struct now now, const struct container_entry *c,
-                      void (*fn)(void *, const struct uuid *, const struct container_report *),
-                      void *cookie)
-{
-    for (size_t i = 0; i < c->n_reports; i++) {
-        if (is_listed_id(e, now, &c->reports[i].node))
-            fn(cookie, &c->reports[i].node, &c->reports[i].report);
+    for (size_t i = 0; d && i < d->n_reports; i++) {
+        if (is_listed_id(e, now, &d->reports[i].node))
+            fn(cookie, &d->reports[i].node, &d->reports[i].report);
     }
 }
 
@@ -198,17 +229,10 @@ void engine_each_container_report(const struct engine *e, struct now now, const 
 {
     const struct container_entry *c = container_entry_find(e, name);
 
-    if (c)
-        each_container_report(e, now, c, fn, cookie);
-}
-
-void engine_each_container_report_all(const struct engine *e, struct now now,
-                                      void (*fn)(void *, const struct uuid *node,
-                                                 const struct container_report *),
-                                      void *cookie)
-{
-    for (struct container_entry *c = e->containers; c; c = c->hh.next)
-        each_container_report(e, now, c, fn, cookie);
+    for (size_t i = 0; c && i < c->n_reports; i++) {
+        if (is_listed_id(e, now, &c->reports[i].node))
+            fn(cookie, &c->reports[i].node, &c->reports[i].report);
+    }
 }
 
 /* ---- reasons ---- */

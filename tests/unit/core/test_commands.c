@@ -324,12 +324,13 @@ static uint64_t change_everything_twice(struct fake *f)
     return batch;
 }
 
-static void nodes_of(void *cookie, const struct lease *l, uint64_t left_us)
+static bool nodes_of(void *cookie, const struct lease *l, uint64_t left_us)
 {
     unsigned char *nodes = cookie;
 
     assert_true(!left_us == !l->expires);
     nodes[l->dataset.b[15] - 77] = l->node.b[15];
+    return true;
 }
 
 static void begin_with_everything(struct fake *f)
@@ -359,7 +360,7 @@ static void test_a_commit_fails_with_everything_in_flight(void **state)
     assert_null(engine_dataset(f->e, &other));
     assert_true(uuid_eq(&engine_container(f->e, "w")->node, &one));
     assert_null(engine_container(f->e, "x"));
-    engine_each_lease(f->e, f->now, nodes_of, nodes);
+    engine_list_leases(f->e, f->now, &(struct list_query){0}, nodes_of, nodes);
     assert_int_equal(nodes[0], 1);
     assert_int_equal(nodes[1], 0);
     assert_int_equal(engine_counts(f->e).datasets, 1);
@@ -389,7 +390,7 @@ static void test_commits_that_follow_one_another(void **state)
     assert_true(uuid_eq(&listed(f)->primary, &two));
     assert_true(uuid_eq(&engine_container(f->e, "w")->node, &two));
     assert_non_null(engine_container(f->e, "x"));
-    engine_each_lease(f->e, f->now, nodes_of, nodes);
+    engine_list_leases(f->e, f->now, &(struct list_query){0}, nodes_of, nodes);
     assert_int_equal(nodes[0], 1);
     assert_int_equal(nodes[1], 1);
     settle(f);

@@ -113,10 +113,11 @@ static void test_not_found(void **state)
     engine_free(e);
 }
 
-static void count_lease(void *n, const struct lease *l, uint64_t left_us)
+static bool count_lease(void *n, const struct lease *l, uint64_t left_us)
 {
     (void)l, (void)left_us;
     ++*(unsigned *)n;
+    return true;
 }
 
 static unsigned leases(struct engine *e)
@@ -129,7 +130,7 @@ static unsigned leases(struct engine *e)
         if (f->kind == EFFECT_COMMIT)
             engine_committed(e, now, f->batch->id);
     }
-    engine_each_lease(e, now, count_lease, &n);
+    engine_list_leases(e, now, &(struct list_query){0}, count_lease, &n);
     return n;
 }
 

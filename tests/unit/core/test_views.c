@@ -6,56 +6,204 @@
 
 /* ---- lists ---- */
 
-static size_t rest_of(struct dataset_cursor *c)
-{
-    struct uuid next;
-    size_t n = 0;
+/* What a list is asked for, and what it gave: last bytes of ids, or letters of names. */
+struct asked {
+    struct list_query q;
+    size_t most; /* ends the walk; 0 = never */
+    char got[300];
+    size_t n;
+};
 
-    while (engine_cursor_next(c, &next))
-        n++;
-    return n;
+static bool note_id(void *cookie, const struct uuid *id)
+{
+    struct asked *a = cookie;
+
+    a->got[a->n++] = (char)id->b[15];
+    return a->n != a->most;
 }
 
-static void test_cursors(void **state)
+static bool note_name(void *cookie, const char *name)
+{
+    struct asked *a = cookie;
+
+    a->got[a->n++] = name[0];
+    return a->n != a->most;
+}
+
+static bool note_lease(void *cookie, const struct lease *l, uint64_t left_us)
+{
+    (void)left_us;
+    return note_id(cookie, &l->dataset);
+}
+
+static bool note_node(void *cookie, const struct node_view *v)
+{
+    return note_id(cookie, &v->node);
+}
+
+#define EXPECT(asked, ...)                                                                         \
+    do {                                                                                           \
+        const char expected_[] = {__VA_ARGS__};                                                    \
+        assert_int_equal((asked).n, sizeof(expected_));                                            \
+        assert_memory_equal((asked).got, expected_, sizeof(expected_));                            \
+    } while (0)
+
+static struct asked datasets(struct fake *f, struct list_query q, size_t most)
+{
+    struct asked a = {.q = q, .most = most};
+
+    engine_list_datasets(f->e, &a.q, note_id, &a);
+    return a;
+}
+
+static struct asked containers(struct fake *f, struct list_query q, size_t most)
+{
+    struct asked a = {.q = q, .most = most};
+
+    engine_list_containers(f->e, &a.q, note_name, &a);
+    return a;
+}
+
+static void create_at(struct fake *f, unsigned char dataset, unsigned char node, const char *name)
+{
+    struct dataset *d = wanted(dataset, node);
+    struct metadata_entry entry = {(char *)"name", (char *)name};
+
+    if (name)
+        metadata_copy(&d->metadata, &(struct metadata){&entry, 1});
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d}), RESULT_CREATED);
+}
+
+static void test_lists_are_in_order(void **state)
 {
     struct fake *f = *state;
-    struct uuid ninety = id(90), next;
+    struct uuid ninety = id(90), thirty = id(30), no = id(40);
     struct report r = {.dataset = ninety, .volume = {.present = true}};
 
-    assert_null(engine_cursor_close(NULL));
-    struct dataset_cursor *nothing = engine_cursor_open(f->e);
-    assert_int_equal(rest_of(nothing), 0);
-    engine_report(f->e, f->now, 11, &r); /* comes first, and goes before its turn */
-    assert_int_equal(create(f, 1), RESULT_CREATED);
-    struct dataset_cursor *whole = engine_cursor_open(f->e), *late = engine_cursor_open(f->e);
-    assert_int_equal(engine_dataset_count(f->e), 2);
-    assert_true(engine_cursor_next(late, &next));
-    assert_true(uuid_eq(&next, &ninety));
+    assert_int_equal(datasets(f, (struct list_query){0}, 0).n, 0);
+    engine_report(f->e, f->now, 11, &r); /* comes first, belongs behind */
+    create_at(f, 50, 1, NULL);
+    create_at(f, 30, 9, NULL); /* no such node: it can be purged at once */
+    create_at(f, 70, 2, NULL);
+    assert_int_equal(engine_dataset_count(f->e), 4);
+    EXPECT(datasets(f, (struct list_query){0}, 0), 30, 50, 70, 90);
+    EXPECT(datasets(f, (struct list_query){0}, 2), 30, 50);
+    EXPECT(datasets(f, (struct list_query){.after = &thirty}, 0), 50, 70, 90);
+    EXPECT(datasets(f, (struct list_query){.after = &no}, 1), 50); /* is not there */
     engine_report_gone(f->e, f->now, 11, &ninety);
-    assert_int_equal(engine_dataset_count(f->e), 1);
-    assert_int_equal(rest_of(late), 1);
-    assert_true(engine_cursor_next(whole, &next));
-    assert_true(uuid_eq(&next, &D));
-    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_CREATE, .dataset = wanted(78, 1)}), RESULT_CREATED);
-    assert_int_equal(rest_of(whole), 0); /* was at its end already */
-    struct dataset_cursor *again = engine_cursor_open(f->e);
-    assert_int_equal(rest_of(again), 2);
-    assert_null(engine_cursor_close(whole)); /* not the one opened last */
-    assert_null(engine_cursor_close(again));
-    assert_null(engine_cursor_close(nothing));
-    assert_null(engine_cursor_close(late));
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_DELETE, .dataset_id = thirty, .purge = true}), RESULT_OK);
+    EXPECT(datasets(f, (struct list_query){.after = &thirty}, 0), 50, 70); /* is there no more */
+    EXPECT(datasets(f, (struct list_query){0}, 0), 50, 70);
+    assert_int_equal(datasets(f, (struct list_query){.after = &ninety}, 0).n, 0);
 }
 
-static void count_dataset(void *n, const struct dataset *d)
+static void test_lists_by_name(void **state)
 {
-    assert_non_null(d);
-    ++*(unsigned *)n;
+    struct fake *f = *state;
+    struct uuid d = D, middle = id(80);
+    struct metadata_entry entry = {(char *)"name", (char *)"b"};
+    struct metadata b = {&entry, 1}, none = {0};
+
+    create_at(f, 95, 9, "a"); /* no such node: it can be purged at once */
+    create_at(f, 77, 2, "a");
+    create_at(f, 80, 1, "a");
+    create_at(f, 2, 1, "b");
+    create_at(f, 6, 1, NULL);
+    EXPECT(datasets(f, (struct list_query){.name = "a"}, 0), 77, 80, 95);
+    EXPECT(datasets(f, (struct list_query){.name = "a"}, 2), 77, 80);
+    EXPECT(datasets(f, (struct list_query){.name = "a", .after = &d}, 0), 80, 95);
+    assert_int_equal(datasets(f, (struct list_query){.name = "none"}, 0).n, 0);
+    assert_int_equal(datasets(f, (struct list_query){.name = ""}, 0).n, 0);
+    struct command c = {.kind = COMMAND_DATASET_UPDATE, .dataset_id = middle, .keep_primary = true, .metadata = &b};
+    assert_int_equal(run(f, c), RESULT_OK);
+    EXPECT(datasets(f, (struct list_query){.name = "a"}, 0), 77, 95);
+    EXPECT(datasets(f, (struct list_query){.name = "b"}, 0), 2, 80);
+    c.metadata = &none;
+    assert_int_equal(run(f, c), RESULT_OK);
+    EXPECT(datasets(f, (struct list_query){.name = "b"}, 0), 2);
+    /* What is deleted still has its name; what was purged or dropped has none. */
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_DELETE, .dataset_id = id(95)}), RESULT_OK);
+    EXPECT(datasets(f, (struct list_query){.name = "a"}, 0), 77, 95);
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_DELETE, .dataset_id = id(95), .purge = true}), RESULT_OK);
+    EXPECT(datasets(f, (struct list_query){.name = "a"}, 0), 77);
+    assert_int_equal(compose_all(f, 0, 0, false), RESULT_OK);
+    assert_int_equal(datasets(f, (struct list_query){.name = "a"}, 0).n, 0);
 }
 
-static void count_container(void *n, const struct container *c)
+/* Many datasets, few of them on node 3; then those of node 3 are looked at alone, and else what is in between. */
+static void test_lists_of_a_node(void **state)
 {
-    assert_non_null(c);
-    ++*(unsigned *)n;
+    struct fake *f = *state;
+    struct uuid one = id(1), three = id(3), nobody = id(200), forty = id(40);
+
+    for (unsigned char k = 100; k-- > 0;)
+        create_at(f, (unsigned char)(100 + k), k % 50 == 7 ? 3 : 1, NULL);
+    EXPECT(datasets(f, (struct list_query){.node = &three}, 0), 107, (char)157);
+    struct uuid after = id(107);
+    EXPECT(datasets(f, (struct list_query){.node = &three, .after = &after}, 0), (char)157);
+    EXPECT(datasets(f, (struct list_query){.node = &three}, 1), 107);
+    assert_int_equal(datasets(f, (struct list_query){.node = &nobody, .after = &forty}, 0).n, 0);
+    EXPECT(datasets(f, (struct list_query){.node = &one, .about = 2}, 2), 100, 101);
+}
+
+static void test_lists_of_containers(void **state)
+{
+    struct fake *f = *state;
+    struct uuid two = id(2), three = id(3);
+    struct container_report old = {.name = (char *)"old", .run = CONTAINER_RUNNING};
+
+    for (char k = 'z'; k >= 'a'; k--) {
+        struct container *c = container_new((char[]){k, 0});
+        c->node = id(k == 'm' ? 3 : 1);
+        c->image = xstrdup("img:1");
+        assert_int_equal(create_container(f, c), RESULT_CREATED);
+    }
+    engine_container_report(f->e, f->now, 12, &old);
+    assert_int_equal(containers(f, (struct list_query){0}, 0).n, 27);
+    EXPECT(containers(f, (struct list_query){.after_name = "n"}, 3), 'o', 'o', 'p');
+    EXPECT(containers(f, (struct list_query){.after_name = "xx"}, 0), 'y', 'z');
+    EXPECT(containers(f, (struct list_query){.name = "d"}, 0), 'd');
+    EXPECT(containers(f, (struct list_query){.name = "d", .after_name = "cc"}, 0), 'd');
+    assert_int_equal(containers(f, (struct list_query){.name = "d", .after_name = "d"}, 0).n, 0);
+    assert_int_equal(containers(f, (struct list_query){.name = "none"}, 0).n, 0);
+    EXPECT(containers(f, (struct list_query){.node = &three}, 0), 'm');
+    EXPECT(containers(f, (struct list_query){.node = &two}, 0), 'o'); /* only reports it */
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_CONTAINER_DELETE, .name = "y"}), RESULT_OK);
+    f->now.mono_us += 1;
+    engine_container_gone(f->e, f->now, 11, "y");
+    EXPECT(containers(f, (struct list_query){.after_name = "xx"}, 0), 'z');
+}
+
+static void test_lists_of_leases_and_nodes(void **state)
+{
+    struct fake *f = *state;
+    struct uuid three = id(3), sixty = id(60);
+    struct asked a = {0};
+
+    for (unsigned char k = 100; k-- > 40;) {
+        struct command c = {.kind = COMMAND_LEASE_ACQUIRE, .dataset_id = id(k), .node = id(k == 50 || k == 70 ? 3 : 1)};
+        assert_int_equal(run(f, c), RESULT_CREATED);
+    }
+    a = (struct asked){.most = 2};
+    engine_list_leases(f->e, f->now, &a.q, note_lease, &a);
+    EXPECT(a, 40, 41);
+    a = (struct asked){.q = {.node = &three}};
+    engine_list_leases(f->e, f->now, &a.q, note_lease, &a);
+    EXPECT(a, 50, 70);
+    a = (struct asked){.q = {.node = &three, .after = &sixty}};
+    engine_list_leases(f->e, f->now, &a.q, note_lease, &a);
+    EXPECT(a, 70);
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_LEASE_RELEASE, .dataset_id = id(70)}), RESULT_OK);
+    a = (struct asked){.q = {.node = &three}};
+    engine_list_leases(f->e, f->now, &a.q, note_lease, &a);
+    EXPECT(a, 50);
+    a = (struct asked){0};
+    engine_list_nodes(f->e, f->now, &a.q, note_node, &a);
+    EXPECT(a, 1, 2, 3);
+    struct uuid one = id(1);
+    a = (struct asked){.q = {.after = &one}, .most = 1};
+    engine_list_nodes(f->e, f->now, &a.q, note_node, &a);
+    EXPECT(a, 2);
 }
 
 static void count_report(void *n, const struct uuid *node, const struct report *r)
@@ -73,21 +221,40 @@ static void count_container_report(void *n, const struct uuid *node, const struc
 }
 
 struct seen {
-    unsigned datasets, containers, reports, all_reports, container_reports, all_container_reports;
+    unsigned datasets, containers, reports, container_reports;
 };
+
+struct look {
+    struct fake *f;
+    struct seen seen;
+};
+
+static bool look_at_dataset(void *cookie, const struct uuid *id)
+{
+    struct look *l = cookie;
+
+    l->seen.datasets += engine_dataset(l->f->e, id) != NULL;
+    return true;
+}
+
+static bool look_at_container(void *cookie, const char *name)
+{
+    struct look *l = cookie;
+
+    l->seen.containers += engine_container(l->f->e, name) != NULL;
+    return true;
+}
 
 static struct seen look(struct fake *f, const char *container)
 {
-    struct seen s = {0};
+    struct look l = {.f = f};
     struct uuid d = D;
 
-    engine_each_dataset(f->e, count_dataset, &s.datasets);
-    engine_each_container(f->e, count_container, &s.containers);
-    engine_each_report(f->e, f->now, &d, count_report, &s.reports);
-    engine_each_report_all(f->e, f->now, count_report, &s.all_reports);
-    engine_each_container_report(f->e, f->now, container, count_container_report, &s.container_reports);
-    engine_each_container_report_all(f->e, f->now, count_container_report, &s.all_container_reports);
-    return s;
+    engine_list_datasets(f->e, &(struct list_query){0}, look_at_dataset, &l);
+    engine_list_containers(f->e, &(struct list_query){0}, look_at_container, &l);
+    engine_each_report(f->e, f->now, &d, count_report, &l.seen.reports);
+    engine_each_container_report(f->e, f->now, container, count_container_report, &l.seen.container_reports);
+    return l.seen;
 }
 
 static bool same(const struct seen *s, struct seen wanted)
@@ -108,7 +275,7 @@ static void test_what_there_is(void **state)
     engine_report(f->e, f->now, 12, &(struct report){.dataset = id(90), .volume = {.present = true}});
     engine_container_report(f->e, f->now, 12, &old);
     s = look(f, "c");
-    assert_true(same(&s, (struct seen){1, 1, 1, 2, 1, 2}));
+    assert_true(same(&s, (struct seen){1, 1, 1, 1}));
     assert_string_equal(engine_container_of_dataset(f->e, &d)->name, "c");
     assert_null(engine_container_of_dataset(f->e, &unknown));
     assert_null(engine_container(f->e, "old")); /* only reported */
@@ -159,20 +326,21 @@ struct nodes {
     unsigned known, connected, listed;
 };
 
-static void count_node(void *cookie, const struct node_view *v)
+static bool count_node(void *cookie, const struct node_view *v)
 {
     struct nodes *n = cookie;
 
     n->known++;
     n->connected += v->connected;
     n->listed += v->listed;
+    return true;
 }
 
 static struct nodes count_nodes(struct fake *f)
 {
     struct nodes n = {0};
 
-    engine_each_node(f->e, f->now, count_node, &n);
+    engine_list_nodes(f->e, f->now, &(struct list_query){0}, count_node, &n);
     return n;
 }
 
@@ -216,17 +384,18 @@ static void acquire(struct fake *f, unsigned char dataset, int64_t seconds)
                                   .expires_in_us = seconds * (int64_t)USEC_PER_SEC});
 }
 
-static void bits_of(void *cookie, const struct lease *l, uint64_t left_us)
+static bool bits_of(void *cookie, const struct lease *l, uint64_t left_us)
 {
     (void)left_us;
     *(unsigned *)cookie |= 1u << l->dataset.b[15];
+    return true;
 }
 
 static unsigned leases(struct fake *f)
 {
     unsigned bits = 0;
 
-    engine_each_lease(f->e, f->now, bits_of, &bits);
+    engine_list_leases(f->e, f->now, &(struct list_query){0}, bits_of, &bits);
     return bits;
 }
 
@@ -261,10 +430,11 @@ static void test_leases_end_in_order(void **state)
     assert_int_equal(left, 1u << 9);
 }
 
-static void left_of(void *cookie, const struct lease *l, uint64_t left_us)
+static bool left_of(void *cookie, const struct lease *l, uint64_t left_us)
 {
     (void)l;
     *(uint64_t *)cookie = left_us;
+    return true;
 }
 
 static void test_a_lease_that_is_due(void **state)
@@ -273,7 +443,7 @@ static void test_a_lease_that_is_due(void **state)
     uint64_t left = 1;
 
     acquire(f, 1, -5); /* gone at the next look */
-    engine_each_lease(f->e, f->now, left_of, &left);
+    engine_list_leases(f->e, f->now, &(struct list_query){0}, left_of, &left);
     assert_int_equal(left, 0);
     engine_tick(f->e, f->now);
     struct command release = {.kind = COMMAND_LEASE_RELEASE, .dataset_id = id(1)};
@@ -402,7 +572,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_cursors),
+        TEST(test_lists_are_in_order),
+        TEST(test_lists_by_name),
+        TEST(test_lists_of_a_node),
+        TEST(test_lists_of_containers),
+        TEST(test_lists_of_leases_and_nodes),
         TEST(test_what_there_is),
         TEST(test_messages_without_effect),
         TEST(test_a_node_that_is_away_is_listed_for_a_while),
