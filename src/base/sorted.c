@@ -119,6 +119,15 @@ void sorted_remove(struct sorted *s, sorted_compare_fn *compare, const void *key
         merge(s, place.chunk - 1);
 }
 
+void sorted_fill(struct sorted *s, void *const *items, size_t n)
+{
+    for (size_t i = 0; i < n; i += SORTED_CHUNK) {
+        struct sorted_chunk *c = insert_chunk(s, s->n_chunks);
+        c->n = n - i < SORTED_CHUNK ? n - i : SORTED_CHUNK;
+        memcpy(c->items, &items[i], c->n * sizeof(void *));
+    }
+}
+
 void sorted_done(struct sorted *s)
 {
     for (size_t i = 0; i < s->n_chunks; i++)

@@ -34,5 +34,7 @@ void sorted_remove(struct sorted *s, sorted_compare_fn *compare, const void *key
 struct sorted_place sorted_after(const struct sorted *s, sorted_compare_fn *compare, const void *key);
 /* The item at the place, which moves on; NULL at the end. */
 void *sorted_next(const struct sorted *s, struct sorted_place *place);
+/* Makes an empty set of all these at once, which are in order: much quicker than one by one. */
+void sorted_fill(struct sorted *s, void *const *items, size_t n);
 /* Forgets all items; they are the caller's. */
 void sorted_done(struct sorted *s);

@@ -74,7 +74,8 @@ struct dataset_entry *dataset_entry_get(struct engine *e, const struct uuid *id)
     entry = xcalloc(1, sizeof(*entry));
     entry->id = *id;
     HASH_ADD(hh, e->datasets, id, sizeof(entry->id), entry);
-    sorted_add(&e->dataset_ids, compare_dataset, &entry->id, entry);
+    if (!e->restoring)
+        sorted_add(&e->dataset_ids, compare_dataset, &entry->id, entry);
     return entry;
 }
 
@@ -547,8 +548,8 @@ struct engine *engine_free(struct engine *e)
 
 void engine_restore_dataset(struct engine *e, struct dataset *d)
 {
+    e->restoring = true;
     struct dataset_entry *entry = dataset_entry_get(e, &d->id);
-
     entry->committed = entry->head = d;
     if (d->deleted)
         purge_note(e, d);

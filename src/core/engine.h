@@ -144,7 +144,8 @@ struct effect *effect_free(struct effect *f);
  * copied. */
 struct engine *engine_new(const struct history *history, uint64_t revision, struct random random);
 struct engine *engine_free(struct engine *e);
-/* Before anything else: what the store holds. Ownership of the objects passes to the engine. Then engine_tick(). */
+/* Before anything else: what the store holds. Ownership of the objects passes to the engine. Then engine_tick(), before
+ * anything is read. */
 void engine_restore_dataset(struct engine *e, struct dataset *d);
 void engine_restore_container(struct engine *e, struct container *c);
 void engine_restore_lease(struct engine *e, struct now now, const struct lease *l);

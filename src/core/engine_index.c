@@ -61,7 +61,7 @@ static void index_name(struct engine *e, struct dataset_entry *entry)
     const char *name = name_of(entry);
     uint32_t hash = name ? hash_of(name) : 0;
 
-    if (entry->named == (name != NULL) && entry->name_hash == hash)
+    if (e->restoring || (entry->named == (name != NULL) && entry->name_hash == hash))
         return;
     if (entry->named)
         sorted_remove(&e->dataset_names, compare_name, &(struct name_key){entry->name_hash, entry->id});
@@ -69,6 +69,65 @@ static void index_name(struct engine *e, struct dataset_entry *entry)
     entry->name_hash = hash;
     if (name)
         sorted_add(&e->dataset_names, compare_name, &(struct name_key){hash, entry->id}, entry);
+}
+
+/* What an entry is ordered by, or the beginning of it: a million of them one by one would mean twenty million looks at entries all
+ * over the memory. */
+struct order_key {
+    uint64_t begin;
+    struct dataset_entry *entry;
+};
+
+static int compare_order(const void *a, const void *b)
+{
+    const struct order_key *p = a, *q = b;
+
+    if (p->begin != q->begin)
+        return p->begin < q->begin ? -1 : 1;
+    return uuid_cmp(&p->entry->id, &q->entry->id);
+}
+
+static void fill_in_order(struct sorted *set, struct order_key *keys, size_t n)
+{
+    void **items = xcalloc(n + 1, sizeof(void *));
+
+    if (n)
+        qsort(keys, n, sizeof(*keys), compare_order);
+    for (size_t i = 0; i < n; i++)
+        items[i] = keys[i].entry;
+    sorted_done(set);
+    sorted_fill(set, items, n);
+    free(items);
+}
+
+static uint64_t beginning(const struct uuid *id)
+{
+    uint64_t v = 0;
+
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | id->b[i];
+    return v;
+}
+
+void index_restored(struct engine *e)
+{
+    struct order_key *keys = xcalloc(HASH_COUNT(e->datasets) + 1u, sizeof(*keys));
+    size_t n = 0;
+
+    e->restoring = false;
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next)
+        keys[n++] = (struct order_key){beginning(&d->id), d};
+    fill_in_order(&e->dataset_ids, keys, n);
+    n = 0;
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+        const char *name = name_of(d);
+        d->named = name != NULL;
+        d->name_hash = name ? hash_of(name) : 0;
+        if (name)
+            keys[n++] = (struct order_key){d->name_hash, d};
+    }
+    fill_in_order(&e->dataset_names, keys, n);
+    free(keys);
 }
 
 struct sorted_place datasets_named(const struct engine *e, const char *name,

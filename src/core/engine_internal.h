@@ -160,6 +160,7 @@ struct engine {
     struct node_entry *sessions; /* those with one, by its number */
     struct node_near *near;
     struct sorted dataset_ids, lease_ids, node_ids; /* all there are, in the order of lists */
+    bool restoring; /* dataset_ids and dataset_names come when all is there */
     struct sorted container_names;
     struct sorted dataset_names; /* the configured datasets that have one, by its hash, then by id */
     struct lease_entry **expiring;
@@ -211,6 +212,8 @@ void index_dataset(struct engine *e, struct dataset_entry *entry);
 void index_container(struct engine *e, struct container_entry *entry);
 void index_lease(struct engine *e, struct lease_entry *l);
 void index_session(struct engine *e, struct node_entry *n, uint64_t session); /* sets it; 0 = none */
+/* All datasets are there: makes the lists of them. */
+void index_restored(struct engine *e);
 /* The orders of lists, by id or name. */
 sorted_compare_fn compare_dataset, compare_container, compare_lease, compare_node;
 /* The configured datasets of a name, by id: where those after `after` (NULL = all) begin, and one after the other. */

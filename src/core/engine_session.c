@@ -337,6 +337,8 @@ static void end_graces(struct engine *e, struct now now)
 
 void engine_tick(struct engine *e, struct now now)
 {
+    if (e->restoring)
+        index_restored(e);
     if (e->commit_retry_us > now.mono_us)
         return;
     if (e->commit_retry_us) {

@@ -117,6 +117,30 @@ static void test_in_order(void **state)
     free(m);
 }
 
+static void test_all_at_once(void **state)
+{
+    static const size_t sizes[] = {0, 1, SORTED_CHUNK, SORTED_CHUNK + 1, 3000};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct model *m = xcalloc(1, sizeof(*m));
+        void **items = xcalloc(3000, sizeof(void *));
+        for (m->n = 0; m->n < sizes[i]; m->n++) {
+            items[m->n] = &places[3 * m->n];
+            m->in[3 * m->n] = true;
+        }
+        sorted_fill(&m->set, items, m->n);
+        free(items);
+        check(m);
+        put(m, 4);
+        put(m, 9001);
+        drop(m, 3);
+        check(m);
+        sorted_done(&m->set);
+        free(m);
+    }
+}
+
 static void test_in_any_order(void **state)
 {
     struct model *m = xcalloc(1, sizeof(*m));
@@ -146,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing),
         cmocka_unit_test(test_in_order),
+        cmocka_unit_test(test_all_at_once),
         cmocka_unit_test(test_in_any_order),
     };
 

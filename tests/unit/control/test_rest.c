@@ -91,6 +91,7 @@ static void test_long_list(void **state)
         d->primary = id(A);
         engine_restore_dataset(b->engine, d);
     }
+    engine_tick(b->engine, now_os());
     get_plain(&c, b, CD);
     json_t *list = json_loads(body_of(&c), 0, NULL);
     assert_int_equal(json_array_size(list), n);
