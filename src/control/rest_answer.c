@@ -138,6 +138,12 @@ void respond_document(struct http_request *r, struct document *d, const struct h
                       gzip ? d->gzip_len : d->len, document_release, d);
 }
 
+void append_json(struct str *s, json_t *v)
+{
+    json_append(s, v);
+    json_decref(v);
+}
+
 void respond_read(struct http_request *r, json_t *v)
 {
     struct str s = {0};

@@ -2,71 +2,41 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
-static void append_value(struct str *s, json_t *v)
-{
-    json_append(s, v);
-    json_decref(v);
-}
-
-struct listing {
-    const struct engine *engine;
-    struct now now;
-    struct page page;
-    bool more;
-};
-
-static void listing_done(struct listing *l)
-{
-    page_done(&l->page);
-}
-
 static bool consider_container(void *cookie, const char *name)
 {
-    struct listing *l = cookie;
-    const struct container *c = engine_container(l->engine, name);
+    struct page *p = cookie;
+    const struct container *c = engine_container(p->rest->config.engine, name);
+    struct str *s = c && page_has(p, name, &c->node) ? page_item(p, name) : NULL;
 
-    if (!c || !page_has(&l->page, c->name, &c->node))
-        return true;
-    return page_add(&l->page, (struct page_item){.name = c->name, .object = c});
+    if (s)
+        append_json(s, json_container_configuration(c));
+    return page_looked_at_name(p, name);
 }
 
-static void append_item(void *cookie, struct str *s, const struct page_item *item)
+static void walk_containers(struct page *p, const struct list_query *q)
 {
-    append_value(s, json_container_configuration(item->object));
-}
-
-/* All of them; kept until the next change. */
-static struct document *whole_list(struct rest *rest)
-{
-    struct listing l = {.engine = rest->config.engine};
-    struct str s = {0};
-
-    if (rest->containers && rest->containers_revision == engine_revision(l.engine))
-        return rest->containers;
-    engine_list_containers(l.engine, &(struct list_query){0}, consider_container, &l);
-    page_append(&l.page, &s, append_item, NULL);
-    listing_done(&l);
-    document_unref(rest->containers);
-    rest->containers = document_new(&s);
-    rest->containers_revision = engine_revision(l.engine);
-    return rest->containers;
+    engine_list_containers(p->rest->config.engine, q, consider_container, p);
 }
 
 void containers_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    CLEANUP(listing_done) struct listing l = {.engine = rest->config.engine};
+    const struct engine *e = rest->config.engine;
+    struct page *page = page_new(rest, r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME);
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &l.page))
+    if (!page)
         return;
-    if (l.page.wanted) {
-        struct list_query q = page_query(&l.page);
-        engine_list_containers(l.engine, &q, consider_container, &l);
-        respond_page(r, &l.page, append_item, NULL, NULL);
+    if (page->wanted || engine_counts(e).containers >= LONG_LIST) {
+        page_answer(page, walk_containers);
         return;
     }
-    struct document *all = whole_list(rest);
-    all->refs++;
-    respond_document(r, all, NULL, 0);
+    page_free(page);
+    if (!rest->containers || rest->containers_revision != engine_revision(e)) {
+        document_unref(rest->containers);
+        rest->containers = page_whole(rest, walk_containers);
+        rest->containers_revision = engine_revision(e);
+    }
+    rest->containers->refs++;
+    respond_document(r, rest->containers, NULL, 0);
 }
 
 void containers_create(struct rest *rest, struct http_request *r, const char *param)
@@ -104,27 +74,10 @@ void containers_delete(struct rest *rest, struct http_request *r, const char *pa
 
 /* State: the list of the contract */
 
-static void consider_report(void *cookie, const struct uuid *node,
-                            const struct container_report *report)
+static void append_report(struct str *s, const struct engine *e, const struct uuid *node,
+                          const struct container_report *report)
 {
-    struct listing *l = cookie;
-
-    if (l->more && report->run != CONTAINER_ABSENT && page_has(&l->page, report->name, node))
-        l->more = page_add(&l->page, (struct page_item){.name = report->name, .id = *node, .object = report});
-}
-
-static bool consider_state(void *cookie, const char *name)
-{
-    struct listing *l = cookie;
-
-    engine_each_container_report(l->engine, l->now, name, consider_report, l);
-    return l->more;
-}
-
-static void append_report(void *engine, struct str *s, const struct page_item *item)
-{
-    const struct container_report *report = item->object;
-    const struct container *c = engine_container(engine, report->name);
+    const struct container *c = engine_container(e, report->name);
     json_t *o;
 
     if (c)
@@ -133,21 +86,42 @@ static void append_report(void *engine, struct str *s, const struct page_item *i
         o = json_pack("{s:n, s:o, s:s, s:{s:s}}", "node_uuid", "name", json_text(report->name),
                       "image", "", "restart_policy", "name", "never");
     /* Where it is, not where it goes. */
-    (void)json_object_set_new(o, "node_uuid", json_uuid(&item->id));
+    (void)json_object_set_new(o, "node_uuid", json_uuid(node));
     (void)json_object_set_new(o, "running", json_boolean(report->run == CONTAINER_RUNNING));
-    append_value(s, o);
+    append_json(s, o);
+}
+
+static void consider_report(void *cookie, const struct uuid *node,
+                            const struct container_report *report)
+{
+    struct page *p = cookie;
+    struct str *s = NULL;
+
+    if (report->run != CONTAINER_ABSENT && page_has(p, report->name, node))
+        s = page_item(p, report->name);
+    if (s)
+        append_report(s, p->rest->config.engine, node, report);
+}
+
+static bool consider_state(void *cookie, const char *name)
+{
+    struct page *p = cookie;
+
+    engine_each_container_report(p->rest->config.engine, now_os(), name, consider_report, p);
+    return page_looked_at_name(p, name);
+}
+
+static void walk_states(struct page *p, const struct list_query *q)
+{
+    engine_list_containers(p->rest->config.engine, q, consider_state, p);
 }
 
 void containers_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    CLEANUP(listing_done) struct listing l = {
-        .engine = rest->config.engine, .now = now_os(), .more = true};
+    struct page *page = page_new(rest, r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME);
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE | PAGE_BY_NAME, &l.page))
-        return;
-    struct list_query q = page_query(&l.page);
-    engine_list_containers(l.engine, &q, consider_state, &l);
-    respond_page(r, &l.page, append_report, (void *)l.engine, NULL);
+    if (page)
+        page_answer(page, walk_states);
 }
 
 /* State: one container */

@@ -10,16 +10,6 @@ static bool parse_id(const char *param, struct uuid *ret)
     return uuid_parse(param, ret) && streq(UUID_STR(ret), param);
 }
 
-struct listing {
-    const struct engine *engine;
-    struct page page;
-};
-
-static void listing_done(struct listing *l)
-{
-    page_done(&l->page);
-}
-
 static const char *name_of(const struct dataset *d)
 {
     return d ? metadata_get(&d->metadata, "name") : NULL;
@@ -27,17 +17,20 @@ static const char *name_of(const struct dataset *d)
 
 static bool consider_dataset(void *cookie, const struct uuid *id)
 {
-    struct listing *l = cookie;
-    const struct dataset *d = engine_dataset(l->engine, id);
+    struct page *p = cookie;
+    const struct dataset *d = engine_dataset(p->rest->config.engine, id);
+    struct str *s = NULL;
 
-    if (!d || !page_has(&l->page, l->page.name ? name_of(d) : NULL, &d->primary))
-        return true;
-    return page_add(&l->page, (struct page_item){.id = *id, .object = d});
+    if (d && page_has(p, p->name ? name_of(d) : NULL, &d->primary))
+        s = page_item(p, UUID_STR(id));
+    if (s)
+        json_append_dataset(s, d);
+    return page_looked_at(p, id);
 }
 
-static void append_item(void *cookie, struct str *s, const struct page_item *item)
+static void walk_datasets(struct page *p, const struct list_query *q)
 {
-    json_append_dataset(s, item->object);
+    engine_list_datasets(p->rest->config.engine, q, consider_dataset, p);
 }
 
 static void append_configured(const struct rest *rest, struct str *s, const struct uuid *id)
@@ -48,42 +41,30 @@ static void append_configured(const struct rest *rest, struct str *s, const stru
         json_append_dataset(s, d);
 }
 
-/* All of them, when they are so few that they are not streamed; kept until the next change. */
-static struct document *whole_list(struct rest *rest)
-{
-    struct listing l = {.engine = rest->config.engine};
-    struct str s = {0};
-
-    if (rest->datasets && rest->datasets_revision == engine_revision(l.engine))
-        return rest->datasets;
-    engine_list_datasets(l.engine, &(struct list_query){0}, consider_dataset, &l);
-    page_append(&l.page, &s, append_item, NULL);
-    listing_done(&l);
-    document_unref(rest->datasets);
-    rest->datasets = document_new(&s);
-    rest->datasets_revision = engine_revision(l.engine);
-    return rest->datasets;
-}
-
 void datasets_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    CLEANUP(listing_done) struct listing l = {.engine = rest->config.engine};
-    CLEANUP_FREE char *tag = engine_tag(l.engine);
+    const struct engine *e = rest->config.engine;
+    CLEANUP_FREE char *tag = engine_tag(e);
     struct http_header header = {"X-Configuration-Tag", tag};
+    struct page *page = page_new(rest, r, PAGE_NAME | PAGE_NODE);
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &l.page))
+    if (!page)
         return;
-    if (l.page.wanted) {
-        struct list_query q = page_query(&l.page);
-        engine_list_datasets(l.engine, &q, consider_dataset, &l);
-        respond_page(r, &l.page, append_item, NULL, &header);
+    if (page->wanted) {
+        page->tag = steal(&tag);
+        page_answer(page, walk_datasets);
         return;
     }
+    page_free(page);
     if (respond_stream(rest, r, tag, append_configured))
         return;
-    struct document *all = whole_list(rest);
-    all->refs++;
-    respond_document(r, all, &header, 1);
+    if (!rest->datasets || rest->datasets_revision != engine_revision(e)) {
+        document_unref(rest->datasets);
+        rest->datasets = page_whole(rest, walk_datasets);
+        rest->datasets_revision = engine_revision(e);
+    }
+    rest->datasets->refs++;
+    respond_document(r, rest->datasets, &header, 1);
 }
 
 void datasets_create(struct rest *rest, struct http_request *r, const char *param)
@@ -164,15 +145,12 @@ struct seen {
 
 struct seen_list {
     const struct engine *engine;
-    struct now now;
-    struct page page;
-    struct seen *items; /* those of the page, and of the dataset in hand */
+    struct seen *items;
     size_t n, cap;
 };
 
 static void seen_done(struct seen_list *list)
 {
-    page_done(&list->page);
     free(list->items);
 }
 
@@ -210,19 +188,18 @@ static int compare_seen(const void *a, const void *b)
     return uuid_cmp(&p->node, &q->node);
 }
 
-/* Adds what is to be listed of the dataset: each place where it is mounted; of what is mounted nowhere one item, without a node.
- * Returns the end of that. */
-static size_t note_dataset(struct seen_list *list, const struct uuid *id)
+/* Finds what is to be listed of the dataset: each place where it is mounted; of what is mounted nowhere one item, without a
+ * node. */
+static void look_at_dataset(struct seen_list *list, const struct uuid *id)
 {
-    size_t first = list->n, end = first;
+    size_t listed = 0;
 
-    engine_each_report(list->engine, list->now, id, note_report, list);
-    if (list->n == first)
-        return first;
-    qsort(&list->items[first], list->n - first, sizeof(*list->items), compare_seen);
-    while (end < list->n && (list->items[end].mounted || end == first))
-        end++;
-    return end;
+    engine_each_report(list->engine, now_os(), id, note_report, list);
+    if (list->n)
+        qsort(list->items, list->n, sizeof(*list->items), compare_seen);
+    while (listed < list->n && (list->items[listed].mounted || listed == 0))
+        listed++;
+    list->n = listed;
 }
 
 static void append_seen(struct str *s, const struct seen *d)
@@ -236,39 +213,33 @@ static void append_seen(struct str *s, const struct seen *d)
     str_append(s, "}");
 }
 
-static void append_seen_item(void *cookie, struct str *s, const struct page_item *item)
-{
-    const struct seen_list *list = cookie;
-
-    append_seen(s, &list->items[item->extra]);
-}
-
 static bool consider_seen(void *cookie, const struct uuid *id)
 {
-    struct seen_list *list = cookie;
-    struct page *page = &list->page;
-    size_t begin = list->n, end = note_dataset(list, id), used = begin;
-    const char *name = page->name ? name_of(engine_dataset(list->engine, id)) : NULL;
-    bool more = true;
+    struct page *p = cookie;
+    CLEANUP(seen_done) struct seen_list list = {.engine = p->rest->config.engine};
+    const char *name = p->name ? name_of(engine_dataset(list.engine, id)) : NULL;
 
-    for (size_t i = begin; i < end && more; i++) {
-        struct seen *d = &list->items[i];
-        struct uuid node = d->mounted ? d->node : UUID_NIL;
-        if (!page_has(page, name, &node))
-            continue;
-        list->items[used] = *d;
-        more = page_add(page, (struct page_item){.id = *id, .extra = used++});
+    look_at_dataset(&list, id);
+    for (size_t i = 0; i < list.n; i++) {
+        struct uuid node = list.items[i].mounted ? list.items[i].node : UUID_NIL;
+        struct str *s = page_has(p, name, &node) ? page_item(p, UUID_STR(id)) : NULL;
+        if (s)
+            append_seen(s, &list.items[i]);
     }
-    list->n = used;
-    return more;
+    return page_looked_at(p, id);
+}
+
+static void walk_seen(struct page *p, const struct list_query *q)
+{
+    engine_list_datasets(p->rest->config.engine, q, consider_seen, p);
 }
 
 static void append_state(const struct rest *rest, struct str *s, const struct uuid *id)
 {
-    CLEANUP(seen_done) struct seen_list list = {.engine = rest->config.engine, .now = now_os()};
-    size_t end = note_dataset(&list, id);
+    CLEANUP(seen_done) struct seen_list list = {.engine = rest->config.engine};
 
-    for (size_t i = 0; i < end; i++) {
+    look_at_dataset(&list, id);
+    for (size_t i = 0; i < list.n; i++) {
         if (i > 0)
             str_append_bytes(s, ",", 1);
         append_seen(s, &list.items[i]);
@@ -277,15 +248,14 @@ static void append_state(const struct rest *rest, struct str *s, const struct uu
 
 void datasets_state_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    CLEANUP(seen_done) struct seen_list list = {.engine = rest->config.engine, .now = now_os()};
+    struct page *page = page_new(rest, r, PAGE_NAME | PAGE_NODE);
 
-    if (!page_parse(r, PAGE_NAME | PAGE_NODE, &list.page))
+    if (!page)
         return;
-    if (!list.page.wanted && respond_stream(rest, r, NULL, append_state))
-        return;
-    struct list_query q = page_query(&list.page);
-    engine_list_datasets(list.engine, &q, consider_seen, &list);
-    respond_page(r, &list.page, append_seen_item, &list, NULL);
+    if (page->wanted || !respond_stream(rest, r, NULL, append_state))
+        page_answer(page, walk_seen);
+    else
+        page_free(page);
 }
 
 /* State: one dataset, with all that is known about it */

@@ -130,6 +130,8 @@ void respond_document(struct http_request *r, struct document *d, const struct h
                       size_t n_more);
 /* The same with the text of `v`, which is taken over. */
 void respond_read(struct http_request *r, json_t *v);
+/* Appends the text of `v`, which is taken over. */
+void append_json(struct str *s, json_t *v);
 /* Any status; `v` is taken over. */
 void respond_json(struct http_request *r, unsigned status, json_t *v);
 /* Whether If-None-Match names the tag, which is part of no other. */
@@ -161,51 +163,50 @@ bool condition_holds(struct rest *rest, struct http_request *r);
 void submit(struct rest *rest, struct http_request *r, struct command *c);
 void submit_conditional(struct rest *rest, struct http_request *r, struct command *c);
 
-/* rest_page.c: filters and pages of lists */
+/* rest_page.c: lists that are walked in the order of their keys: filters, pages, and as many turns of the loop as it takes */
 
-struct page_item {
-    struct uuid id;   /* the key of the item, or, when it has a name, its second part */
-    const char *name; /* the key of the item; NULL = id is */
-    const void *object;
-    uint64_t extra;
-};
+#define LONG_LIST 4096u /* keys; so many take some milliseconds at most: that many are looked at in one turn */
 
-/* What a request wants of a list. */
+/* What a request wants of a list, and how far it is. */
 struct page {
+    struct rest *rest;
+    struct http_request *request; /* NULL: the list is for nobody yet */
     bool by_name; /* keys are names, not ids */
-    bool wanted;  /* any of this was asked for */
+    bool wanted;  /* a part of the list was asked for */
     size_t limit; /* of keys; 0 = all */
-    char *after;  /* the key before the first one; NULL = from the beginning */
-    struct uuid after_id;
-    char *name; /* only what has this name; NULL = any */
-    bool has_node;
-    struct uuid node; /* only what is on this node */
-    struct page_item *items;
-    size_t n, cap;
-    size_t keys; /* of the items */
-    bool more;   /* others follow */
+    struct uuid *after; /* looked at up to this key; NULL = at nothing; this one when keys are ids, */
+    char *after_name;   /* and this one when they are names */
+    char *name;         /* only what has this name; NULL = any */
+    struct uuid *node;  /* only what is on this node; NULL = any */
+    void (*walk)(struct page *p, const struct list_query *q);
+    char *tag;       /* header X-Configuration-Tag, or NULL */
+    struct str text; /* of the items; empty = none */
+    char *last;      /* key of the last item; NULL = none */
+    size_t keys;     /* of the items */
+    bool more;       /* others follow */
+    unsigned turn;   /* looked at in this turn of the loop */
+    bool paused;     /* looks on in the next one */
 };
 
 #define PAGE_NAME 1u    /* `name` has a meaning */
 #define PAGE_NODE 2u    /* `node` has one */
 #define PAGE_BY_NAME 4u /* keys are names, not ids */
 
-/* Reads the parameters, or answers with 400 and returns false. Call page_done() in any case. */
-bool page_parse(struct http_request *r, unsigned flags, struct page *ret_page);
-void page_done(struct page *p);
-/* What to ask the engine for; valid as long as the page. */
-struct list_query page_query(const struct page *p);
+/* Reads the parameters, or answers with 400 and returns NULL. */
+struct page *page_new(struct rest *rest, struct http_request *r, unsigned flags);
+struct page *page_free(struct page *p); /* returns NULL */
+/* Answers with what `walk` finds, now or in later turns. It calls page_has() and page_item() for each item, and
+ * ends when page_looked_at() says so. Takes the page over. */
+void page_answer(struct page *p, void (*walk)(struct page *p, const struct list_query *q));
 /* Does it pass the filters? `name` may be NULL. */
 bool page_has(const struct page *p, const char *name, const struct uuid *node);
-/* Items come in the order of their keys, several of one key after each other. False: the page is full. */
-bool page_add(struct page *p, struct page_item item);
-/* Adds the text of an item. */
-typedef void page_append_fn(void *cookie, struct str *s, const struct page_item *item);
-/* The list as text. */
-void page_append(const struct page *p, struct str *s, page_append_fn *append, void *cookie);
-/* Answers with it, and where more follow with the header Link. `header`: one more, or NULL. */
-void respond_page(struct http_request *r, const struct page *p, page_append_fn *append, void *cookie,
-                  const struct http_header *header);
+/* Where to append the next item to, NULL when the page is full. Several items may have one key. */
+struct str *page_item(struct page *p, const char *key);
+/* False: no more in this turn. The second for lists by name. */
+bool page_looked_at(struct page *p, const struct uuid *id);
+bool page_looked_at_name(struct page *p, const char *name);
+/* The same for what does not belong to a request: all that `walk` finds, which is less than LONG_LIST. */
+struct document *page_whole(struct rest *rest, void (*walk)(struct page *p, const struct list_query *q));
 
 /* rest_past.c: what became of datasets and containers lately */
 

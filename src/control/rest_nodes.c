@@ -2,30 +2,28 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
-static bool consider_node(void *page, const struct node_view *n)
+static bool consider_node(void *cookie, const struct node_view *n)
 {
-    return !n->listed ||
-           page_add(page, (struct page_item){.id = n->node, .object = n->host ? n->host : ""});
+    struct page *p = cookie;
+    struct str *s = n->listed ? page_item(p, UUID_STR(&n->node)) : NULL;
+
+    if (s)
+        append_json(s, json_pack("{s:o, s:o}", "uuid", json_uuid(&n->node), "host",
+                                 json_text(n->host ? n->host : "")));
+    return page_looked_at(p, &n->node);
 }
 
-static void append_node(void *cookie, struct str *s, const struct page_item *item)
+static void walk_nodes(struct page *p, const struct list_query *q)
 {
-    json_t *v =
-        json_pack("{s:o, s:o}", "uuid", json_uuid(&item->id), "host", json_text(item->object));
-
-    json_append(s, v);
-    json_decref(v);
+    engine_list_nodes(p->rest->config.engine, now_os(), q, consider_node, p);
 }
 
 void nodes_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    CLEANUP(page_done) struct page page;
+    struct page *page = page_new(rest, r, 0);
 
-    if (!page_parse(r, 0, &page))
-        return;
-    struct list_query q = page_query(&page);
-    engine_list_nodes(rest->config.engine, now_os(), &q, consider_node, &page);
-    respond_page(r, &page, append_node, NULL, NULL);
+    if (page)
+        page_answer(page, walk_nodes);
 }
 
 void nodes_by_era(struct rest *rest, struct http_request *r, const char *param)
@@ -41,29 +39,27 @@ void nodes_by_era(struct rest *rest, struct http_request *r, const char *param)
         respond_error(r, REST_ERROR_ERA_NOT_FOUND);
 }
 
-static bool consider_lease(void *page, const struct lease *l, uint64_t left_us)
+static bool consider_lease(void *cookie, const struct lease *l, uint64_t left_us)
 {
-    return !page_has(page, NULL, &l->node) ||
-           page_add(page, (struct page_item){.id = l->dataset, .object = l, .extra = left_us});
+    struct page *p = cookie;
+    struct str *s = page_has(p, NULL, &l->node) ? page_item(p, UUID_STR(&l->dataset)) : NULL;
+
+    if (s)
+        append_json(s, json_lease(l, (int64_t)left_us));
+    return page_looked_at(p, &l->dataset);
 }
 
-static void append_lease(void *cookie, struct str *s, const struct page_item *item)
+static void walk_leases(struct page *p, const struct list_query *q)
 {
-    json_t *v = json_lease(item->object, (int64_t)item->extra);
-
-    json_append(s, v);
-    json_decref(v);
+    engine_list_leases(p->rest->config.engine, now_os(), q, consider_lease, p);
 }
 
 void leases_list(struct rest *rest, struct http_request *r, const char *param)
 {
-    CLEANUP(page_done) struct page page;
+    struct page *page = page_new(rest, r, PAGE_NODE);
 
-    if (!page_parse(r, PAGE_NODE, &page))
-        return;
-    struct list_query q = page_query(&page);
-    engine_list_leases(rest->config.engine, now_os(), &q, consider_lease, &page);
-    respond_page(r, &page, append_lease, NULL, NULL);
+    if (page)
+        page_answer(page, walk_leases);
 }
 
 void leases_acquire(struct rest *rest, struct http_request *r, const char *param)

@@ -1,6 +1,7 @@
 /* Filters and pages of lists: ?name=, ?node=, ?limit=, ?after=. A page is in the order of the keys
  * (ids, or names of containers), which does not change while others come and go: whoever follows the
- * links sees everything that was there all the time, once. */
+ * links sees everything that was there all the time, once. What passes no filter costs time too: a page for which many keys must
+ * be looked at is made in several turns of the loop. */
 #include "control/rest_internal.h"
 
 #include <ctype.h>
@@ -28,64 +29,104 @@ static bool complain(struct http_request *r, const char *name, const char *must)
     return false;
 }
 
-bool page_parse(struct http_request *r, unsigned flags, struct page *p)
+static bool parse(struct page *p, unsigned flags)
 {
+    struct http_request *r = p->request;
     CLEANUP_FREE char *limit = http_request_query_value(r, "limit");
+    CLEANUP_FREE char *after = http_request_query_value(r, "after");
     CLEANUP_FREE char *node = flags & PAGE_NODE ? http_request_query_value(r, "node") : NULL;
+    struct uuid id;
 
-    *p = (struct page){.by_name = flags & PAGE_BY_NAME};
-    p->after = http_request_query_value(r, "after");
+    p->by_name = flags & PAGE_BY_NAME;
     p->name = flags & PAGE_NAME ? http_request_query_value(r, "name") : NULL;
+    p->wanted = limit || node || after || p->name;
     if (limit && !parse_limit(limit, &p->limit))
         return complain(r, "limit", "a whole number from 1 to 100000");
-    if (p->after && !(flags & PAGE_BY_NAME) && !uuid_parse(p->after, &p->after_id))
+    if (p->by_name)
+        p->after_name = steal(&after);
+    else if (after && !uuid_parse(after, &id))
         return complain(r, "after", "an id of the list, a UUID");
-    if (node && !uuid_parse(node, &p->node))
+    else if (after)
+        p->after = xmemdup(&id, sizeof(id));
+    if (node && !uuid_parse(node, &id))
         return complain(r, "node", "the UUID of a node");
-    p->has_node = node != NULL;
-    p->wanted = limit || node || p->after || p->name;
+    p->node = node ? xmemdup(&id, sizeof(id)) : NULL;
     return true;
 }
 
-void page_done(struct page *p)
+struct page *page_new(struct rest *rest, struct http_request *r, unsigned flags)
+{
+    struct page *p = xcalloc(1, sizeof(*p));
+
+    *p = (struct page){.rest = rest, .request = r};
+    return parse(p, flags) ? p : page_free(p);
+}
+
+static void page_done(struct page *p)
 {
     free(p->after);
+    free(p->after_name);
     free(p->name);
-    free(p->items);
+    free(p->node);
+    free(p->tag);
+    free(p->last);
+    str_done(&p->text);
+}
+
+struct page *page_free(struct page *p)
+{
+    page_done(p);
+    free(p);
+    return NULL;
 }
 
 bool page_has(const struct page *p, const char *name, const struct uuid *node)
 {
     if (p->name && !(name && streq(p->name, name)))
         return false;
-    return !p->has_node || uuid_eq(&p->node, node);
+    return !p->node || uuid_eq(p->node, node);
 }
 
-struct list_query page_query(const struct page *p)
+struct str *page_item(struct page *p, const char *key)
 {
-    return (struct list_query){.after = p->after && !p->by_name ? &p->after_id : NULL,
-                               .after_name = p->by_name ? p->after : NULL,
-                               .name = p->name,
-                               .node = p->has_node ? &p->node : NULL,
-                               .about = p->limit};
-}
-
-static bool same_key(const struct page_item *a, const struct page_item *b)
-{
-    return a->name ? streq(a->name, b->name) : uuid_eq(&a->id, &b->id);
-}
-
-bool page_add(struct page *p, struct page_item item)
-{
-    if (p->n == 0 || !same_key(&p->items[p->n - 1], &item)) {
+    if (!p->last || !streq(p->last, key)) {
         p->more = p->limit && p->keys == p->limit;
         if (p->more)
-            return false;
+            return NULL;
+        free(p->last);
+        p->last = xstrdup(key);
         p->keys++;
     }
-    p->items = mem_grow(p->items, p->n, &p->cap, sizeof(*p->items));
-    p->items[p->n++] = item;
-    return true;
+    str_append(&p->text, p->text.len > 0 ? "," : "[");
+    return &p->text;
+}
+
+static bool may_look_on(struct page *p)
+{
+    p->paused = !p->more && ++p->turn == LONG_LIST;
+    return !p->more && !p->paused;
+}
+
+bool page_looked_at(struct page *p, const struct uuid *id)
+{
+    bool on = may_look_on(p);
+
+    if (p->paused) {
+        free(p->after);
+        p->after = xmemdup(id, sizeof(*id));
+    }
+    return on;
+}
+
+bool page_looked_at_name(struct page *p, const char *name)
+{
+    bool on = may_look_on(p);
+
+    if (p->paused) {
+        free(p->after_name);
+        p->after_name = xstrdup(name);
+    }
+    return on;
 }
 
 static void append_parameter(struct str *s, const char *name, const char *value)
@@ -100,46 +141,92 @@ static void append_parameter(struct str *s, const char *name, const char *value)
 }
 
 /* The value of the header Link, when more follow; else NULL. The caller frees it. */
-static char *link_to_next(const struct page *p, const struct http_request *r)
+static char *link_to_next(const struct page *p)
 {
     struct str s = {0};
 
     if (!p->more)
         return NULL;
-    const struct page_item *last = &p->items[p->n - 1];
-    str_appendf(&s, "<%s?limit=%zu", http_request_path(r), p->limit);
+    str_appendf(&s, "<%s?limit=%zu", http_request_path(p->request), p->limit);
     if (p->name)
         append_parameter(&s, "name", p->name);
-    if (p->has_node)
-        append_parameter(&s, "node", UUID_STR(&p->node));
-    append_parameter(&s, "after", last->name ? last->name : UUID_STR(&last->id));
+    if (p->node)
+        append_parameter(&s, "node", UUID_STR(p->node));
+    append_parameter(&s, "after", p->last);
     str_append(&s, ">; rel=\"next\"");
     return str_steal(&s);
 }
 
-void page_append(const struct page *p, struct str *s, page_append_fn *append, void *cookie)
+static void look(struct page *p)
 {
-    str_append(s, "[");
-    for (size_t i = 0; i < p->n; i++) {
-        if (i > 0)
-            str_append(s, ",");
-        append(cookie, s, &p->items[i]);
-    }
-    str_append(s, "]");
+    struct list_query q = {.after = p->after,
+                           .after_name = p->after_name,
+                           .name = p->name,
+                           .node = p->node,
+                           .about = p->limit};
+
+    p->turn = 0;
+    p->paused = false;
+    p->walk(p, &q);
 }
 
-void respond_page(struct http_request *r, const struct page *p, page_append_fn *append, void *cookie,
-                  const struct http_header *header)
+static struct document *finish(struct page *p)
 {
-    CLEANUP_FREE char *link = link_to_next(p, r);
+    str_append(&p->text, p->text.len > 0 ? "]" : "[]");
+    return document_new(&p->text);
+}
+
+static void respond(struct page *p)
+{
+    CLEANUP_FREE char *link = link_to_next(p);
     struct http_header headers[2];
     size_t n = 0;
-    struct str s = {0};
 
-    page_append(p, &s, append, cookie);
-    if (header)
-        headers[n++] = *header;
+    if (p->tag)
+        headers[n++] = (struct http_header){"X-Configuration-Tag", p->tag};
     if (link)
         headers[n++] = (struct http_header){"Link", link};
-    respond_document(r, document_new(&s), headers, n);
+    respond_document(p->request, finish(p), headers, n);
+}
+
+static void go_on(void *cookie);
+
+static void client_gone(void *cookie)
+{
+    struct page *p = cookie;
+
+    loop_unpost(p->rest->config.loop, go_on, p);
+    http_drop(p->request);
+    page_free(p);
+}
+
+/* Others are served before the next turn; what they change belongs to the list if its key comes later. */
+static void go_on(void *cookie)
+{
+    struct page *p = cookie;
+
+    look(p);
+    if (p->paused) {
+        loop_post(p->rest->config.loop, go_on, p);
+        return;
+    }
+    http_request_on_close(p->request, NULL, NULL);
+    respond(p);
+    page_free(p);
+}
+
+void page_answer(struct page *p, void (*walk)(struct page *p, const struct list_query *q))
+{
+    p->walk = walk;
+    http_request_on_close(p->request, client_gone, p);
+    go_on(p);
+}
+
+struct document *page_whole(struct rest *rest,
+                            void (*walk)(struct page *p, const struct list_query *q))
+{
+    CLEANUP(page_done) struct page p = {.rest = rest, .walk = walk};
+
+    look(&p);
+    return finish(&p);
 }

@@ -3,7 +3,6 @@
  * so nobody is told "not modified" for a mixture. */
 #include "control/rest_internal.h"
 
-#define LONG_LIST 4096u   /* ids; so many take some milliseconds at most: that many are looked at in one turn */
 #define PIECE (64u << 10) /* bytes; some hundred records */
 
 struct list_stream {

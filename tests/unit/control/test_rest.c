@@ -104,6 +104,26 @@ static void test_long_list(void **state)
     assert_string_equal(body_of(&c), "[]");
     client_done(&c);
 
+    /* Pages for which more must be looked at than fits into a turn of the loop. */
+    get_plain(&c, b, CD "?limit=9000");
+    list = json_loads(body_of(&c), 0, NULL);
+    assert_int_equal(json_array_size(list), n);
+    assert_null(header_of(&c, "Link"));
+    json_decref(list);
+    client_done(&c);
+    get_plain(&c, b, CD "?limit=8999&node=" A);
+    list = json_loads(body_of(&c), 0, NULL);
+    assert_int_equal(json_array_size(list), n - 1);
+    CLEANUP_FREE char *link = header_of(&c, "Link");
+    assert_non_null(strstr(link, "limit=8999&node=" A "&after=23260000-0000-4000-8000-000000000000>"));
+    json_decref(list);
+    client_done(&c);
+    expect(b, "GET", SD "?limit=1", "", "", 200, "[]");
+    /* Who goes away in the middle leaves nothing behind. */
+    client_request(&c, b, "GET", SD "?limit=2", "", "");
+    client_done(&c);
+    expect(b, "GET", SD "?limit=3", "", "", 200, "[]");
+
     struct uuid gone = UUID_NIL;
     gone.b[1] = 1;
     gone.b[6] = 0x40;
