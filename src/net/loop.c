@@ -16,6 +16,7 @@ struct post {
     TAILQ_ENTRY(post) link;
     loop_fn *fn;
     void *cookie;
+    uint64_t number;
 };
 
 struct hook {
@@ -45,6 +46,7 @@ struct loop {
     struct event *post_event;
     pthread_mutex_t post_lock; /* guards `posts` alone */
     TAILQ_HEAD(, post) posts;
+    uint64_t last_post; /* number */
 
     struct hook *hooks;
     size_t hooks_used, hooks_cap;
@@ -184,6 +186,7 @@ void loop_post(struct loop *l, loop_fn *fn, void *cookie)
     p->cookie = cookie;
     pthread_mutex_lock(&l->post_lock);
     bool first = TAILQ_EMPTY(&l->posts);
+    p->number = ++l->last_post;
     TAILQ_INSERT_TAIL(&l->posts, p, link);
     /* Inside the lock: once it is released the loop may run the call and be freed. The counter
      * cannot overflow: it is written only when the queue was empty. */
@@ -207,14 +210,25 @@ void loop_unpost(struct loop *l, loop_fn *fn, void *cookie)
     pthread_mutex_unlock(&l->post_lock);
 }
 
-static struct post *post_take(struct loop *l)
+/* The first one, if its number is at most this. */
+static struct post *post_take(struct loop *l, uint64_t up_to)
 {
     pthread_mutex_lock(&l->post_lock);
     struct post *p = TAILQ_FIRST(&l->posts);
+    if (p && p->number > up_to)
+        p = NULL;
     if (p)
         TAILQ_REMOVE(&l->posts, p, link);
     pthread_mutex_unlock(&l->post_lock);
     return p;
+}
+
+static uint64_t last_post(struct loop *l)
+{
+    pthread_mutex_lock(&l->post_lock);
+    uint64_t number = l->last_post;
+    pthread_mutex_unlock(&l->post_lock);
+    return number;
 }
 
 static void posts_run(evutil_socket_t fd, short what, void *cookie)
@@ -222,11 +236,13 @@ static void posts_run(evutil_socket_t fd, short what, void *cookie)
     struct loop *l = cookie;
     uint64_t count, one = 1;
     struct post *p;
-    unsigned left = 1000; /* then sockets and timers get their turn */
+    /* Then sockets and timers get their turn: long work is done in pieces that each post the next. */
+    unsigned left = 1000;
+    uint64_t up_to = last_post(l);
 
     if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
         abort();
-    while (left-- > 0 && (p = post_take(l))) {
+    while (left-- > 0 && (p = post_take(l, up_to))) {
         loop_fn *fn = p->fn;
         void *arg = p->cookie;
 
@@ -370,7 +386,7 @@ struct loop *loop_free(struct loop *l)
         event_free(l->timer_event);
     if (l->post_event)
         event_free(l->post_event);
-    while ((p = post_take(l)))
+    while ((p = post_take(l, UINT64_MAX)))
         free(p);
     if (l->base)
         event_base_free(l->base);

@@ -29,7 +29,7 @@ void loop_stop(struct loop *l);
 struct event_base *loop_base(struct loop *l);
 
 /* Calls fn(cookie) on the loop thread, soon, in the order of the posts (never from inside this
- * call). Any thread. */
+ * call). What is posted by a posted call waits until sockets and timers have had their turn. Any thread. */
 void loop_post(struct loop *l, loop_fn *fn, void *cookie);
 /* Forgets all calls posted with this fn and cookie that have not run. Loop thread. */
 void loop_unpost(struct loop *l, loop_fn *fn, void *cookie);

@@ -224,6 +224,36 @@ static void test_unpost(void **state)
     loop_post(loop, must_not_run, &loop); /* freed by loop_free() */
 }
 
+static int pieces;
+
+static void one_piece(void *cookie)
+{
+    if (++pieces < 100)
+        loop_post(loop, one_piece, cookie);
+    else
+        loop_stop(loop);
+}
+
+static void note_pieces(void *seen_at)
+{
+    *(int *)seen_at = pieces;
+}
+
+/* Work in pieces that post each other lets others in between. */
+static void test_posts_take_turns(void **state)
+{
+    struct timer t;
+    int seen_at = -1;
+
+    pieces = 0;
+    timer_init(&t, loop, note_pieces, &seen_at);
+    loop_post(loop, one_piece, &t);
+    timer_set(&t, 0);
+    assert_null(loop_run(loop));
+    assert_in_range(seen_at, 0, 10);
+    assert_int_equal(pieces, 100);
+}
+
 /* ---- idle hook, signals, watches ---- */
 
 static int idles, works;
@@ -340,6 +370,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_idle_loop_sleeps, setup, teardown),
         cmocka_unit_test_setup_teardown(test_post_from_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unpost, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_posts_take_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_runs_once_a_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_signals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_watch, setup, teardown),
