@@ -221,6 +221,8 @@ static void print_dataset(const json_t *d, const json_t *nodes)
     CLEANUP_FREE char *quota = ctl_quota(d);
 
     print_dataset_why(d, nodes);
+    if (*ctl_text(d, "device"))
+        line("device", ctl_text(d, "device"));
     line("size", quota);
     line("owner", owner);
     line("epoch", epoch);

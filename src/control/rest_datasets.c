@@ -271,8 +271,15 @@ struct view {
     const struct dataset *dataset;
     json_t *nodes;          /* NULL = not wanted */
     struct uuid mounted_on; /* nil = nowhere */
+    const char *device;     /* there; NULL = a folder, or not told */
     uint64_t bytes_sent, bytes_total;
 };
+
+static void place(struct view *v, const struct uuid *node, const struct volume_state *volume)
+{
+    v->mounted_on = *node;
+    v->device = volume->device;
+}
 
 static void view_report(void *cookie, const struct uuid *node, const struct report *report)
 {
@@ -281,7 +288,7 @@ static void view_report(void *cookie, const struct uuid *node, const struct repo
 
     /* During a hand-over both may be mounted for a moment; the one who may write counts. */
     if (volume->mounted && (uuid_is_nil(&v->mounted_on) || uuid_eq(node, &v->dataset->owner)))
-        v->mounted_on = *node;
+        place(v, node, volume);
     if (uuid_eq(node, &v->dataset->transfer.source)) {
         v->bytes_sent = report->bytes_sent;
         v->bytes_total = report->bytes_total;
@@ -336,6 +343,8 @@ static void set_place(json_t *o, const struct view *v)
     CLEANUP_FREE char *path = xasprintf("/flocker/%s", UUID_STR(&v->dataset->id));
     (void)json_object_set_new(o, "path", json_string(path));
     (void)json_object_set_new(o, "node", json_uuid(&v->mounted_on));
+    if (v->device)
+        (void)json_object_set_new(o, "device", json_text(v->device));
 }
 
 bool dataset_brief(const struct rest *rest, const char *key, struct brief *ret_brief)

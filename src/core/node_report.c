@@ -44,7 +44,8 @@ bool node_volume_same(const struct volume_state *a, const struct volume_state *b
            a->attached_elsewhere == b->attached_elsewhere && a->mounted == b->mounted &&
            a->partial == b->partial && a->size == b->size && a->mark.state == b->mark.state &&
            a->mark.epoch == b->mark.epoch && a->mark.transfer == b->mark.transfer &&
-           streq(a->mark.snapshot, b->mark.snapshot) && snapshots_same(a, b);
+           streq(a->mark.snapshot, b->mark.snapshot) && snapshots_same(a, b) &&
+           str_equal_null(a->device, b->device);
 }
 
 static bool reason_same(const struct reason *a, const struct reason *b)

@@ -180,7 +180,7 @@ void volume_state_set_snapshots(struct volume_state *v, struct snapshot_found *f
         return;
     qsort(found, n, sizeof(*found), by_order);
     v->snapshots = xcalloc(n, sizeof(*v->snapshots));
-    v->n_snapshots = n;
+    v->n_snapshots = (unsigned)n;
     for (size_t i = 0; i < n; i++)
         memcpy(v->snapshots[i], found[i].name, SNAPSHOT_NAME_SIZE);
 }

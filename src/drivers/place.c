@@ -93,7 +93,8 @@ static struct err *what_is(struct storage *s, const struct uuid *dataset,
     return is_local(s) ? what_local(s, dataset, t, w) : what_attached(s, dataset, w);
 }
 
-bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t)
+bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t,
+                      char **ret_device)
 {
     CLEANUP_FREE char *place = place_path(s, &v->dataset);
     CLEANUP_WHAT struct what w = {0};
@@ -105,6 +106,8 @@ bool place_is_mounted(struct storage *s, const struct volume_state *v, const str
     bool mounted = !e && mount_entry_is_exactly(m, &w.spot);
 
     err_free(e);
+    if (mounted)
+        *ret_device = steal(&w.device);
     return mounted;
 }
 

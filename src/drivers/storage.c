@@ -121,7 +121,7 @@ static struct err *complete_state(struct storage *s, struct volume_state *v,
 {
     CLEANUP_CLOSE int dir = -1;
 
-    v->mounted = place_is_mounted(s, v, t);
+    v->mounted = place_is_mounted(s, v, t, &v->device);
     TRY(s->driver->mark_dir(s->cookie, &v->dataset, /* create= */ false, &dir));
     TRY(mark_read(dir, &v->mark));
     /* Or an empty folder: something was killed before the first mark or after the last. It goes with the next drop, so it

@@ -15,7 +15,8 @@ struct storage {
 /* Where the dataset is mounted; the caller frees it. */
 char *place_path(const struct storage *s, const struct uuid *dataset);
 /* true when the dataset's own volume is mounted at its place. `t` is this thread's mount table. */
-bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t);
+bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t,
+                      char **ret_device);
 /* Mounts the volume (attachable: attached already) at its place; makes the file system on a blank
  * device. */
 struct err *place_mount(struct storage *s, const struct uuid *dataset) MUST_USE;

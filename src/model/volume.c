@@ -11,6 +11,7 @@ const char *storage_kind_name(enum storage_kind k)
 void volume_state_done(struct volume_state *v)
 {
     free(v->snapshots);
+    free(v->device);
     *v = (struct volume_state){0};
 }
 
@@ -18,6 +19,7 @@ void volume_state_copy(struct volume_state *to, const struct volume_state *from)
 {
     *to = *from;
     to->snapshots = NULL;
+    to->device = xstrdup_null(from->device);
     if (from->n_snapshots)
         to->snapshots = xmemdup(from->snapshots, from->n_snapshots * sizeof(*from->snapshots));
 }

@@ -38,15 +38,17 @@ struct volume_mark {
 
 struct volume_state {
     struct uuid dataset;
-    bool present;  /* local: the writable volume exists. attachable: the backend has the volume */
-    bool attached; /* attachable: attached to this node. local: always equal to present */
-    bool attached_elsewhere; /* attachable only */
-    bool mounted;            /* at its place, /flocker/<dataset_id>, from the right device */
-    bool partial;            /* leftovers of something unfinished exist: a receive, promotion, creation, removal */
-    uint64_t size;           /* bytes of the limit or device; 0 = unlimited or unknown */
+    /* There may be a million of these in the control service: flags are bits, and the number lies beside them. */
+    bool present : 1;  /* local: the writable volume exists. attachable: the backend has the volume */
+    bool attached : 1; /* attachable: attached to this node. local: always equal to present */
+    bool attached_elsewhere : 1; /* attachable only */
+    bool mounted : 1;            /* at its place, /flocker/<dataset_id>, from the right device */
+    bool partial : 1;            /* leftovers of something unfinished exist: a receive, promotion, creation, removal */
+    unsigned n_snapshots;
+    uint64_t size; /* bytes of the limit or device; 0 = unlimited or unknown */
     struct volume_mark mark;
     char (*snapshots)[SNAPSHOT_NAME_SIZE]; /* complete, durable, read-only; oldest first */
-    size_t n_snapshots;
+    char *device; /* attachable: the block device that is mounted, as it is called here (/dev/loop3); else NULL */
 };
 
 void volume_state_done(struct volume_state *v);

@@ -222,6 +222,7 @@ static struct err *take_volume(const Wire__Volume *w, struct volume_state *v)
     v->mounted = w->mounted;
     v->partial = w->partial;
     v->size = w->size;
+    TRY(take_word(w->device, CODEC_MAX_PATH, OPTIONAL, "report: device", &v->device));
     if (w->n_snapshots)
         v->snapshots = xcalloc(w->n_snapshots, sizeof(*v->snapshots));
     for (size_t i = 0; i < w->n_snapshots; i++) {

@@ -113,6 +113,7 @@ static void encode_report(const struct report *r, Wire__AgentMessage *m, struct 
     volume.mounted = v->mounted;
     volume.partial = v->partial;
     volume.size = v->size;
+    volume.device = text_out(v->device);
     volume.mark = &mark;
     for (size_t i = 0; i < n; i++)
         snapshots[i] = text_out(v->snapshots[v->n_snapshots - n + i]);

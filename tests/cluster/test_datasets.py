@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lab import ApiError
-from volumes import Guard, create, delete, digest, fill, has_place, is_mounted, volume, wait_reason, wait_settled
+from volumes import Guard, create, delete, digest, fill, has_place, is_mounted, state, volume, wait_reason, wait_settled
 
 HOSTS = ["h1", "h2", "h3"]
 CLUSTER = {"nodes": 3, "backend": ["btrfs", "loopback", "fake"]}
@@ -30,6 +30,11 @@ def test_life_of_a_dataset(cluster):
     assert configured == [{"dataset_id": dataset, "primary": cluster.node("h1"), "metadata": metadata,
                            "deleted": False, **limit(cluster, SIZE)}]
     assert is_mounted(cluster, "h1", dataset)
+    device = state(cluster, dataset).get("device")
+    if cluster.backend == "loopback":
+        assert device == cluster.shell("h1", f"findmnt -no SOURCE /flocker/{dataset}").strip()
+    else:
+        assert device is None
     assert not any(has_place(cluster, h, dataset) for h in HOSTS[1:])
     with open(volume(cluster, "h1", dataset, "file"), "w", encoding="ascii") as f:
         f.write("x")

@@ -568,6 +568,10 @@ def test_show(ctl, control):
     out = output(ctl("show", "c2b"))
     assert "  size       20.00G\n  owner      3f0c9c1e (10.20.0.11)\n  epoch      7\n  data       exist\n" in out
     assert out.endswith("  holders    3f0c9c1e (10.20.0.11)\n             99999999 (not connected)\n")
+    assert "device" not in out
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (200, detail(device="/dev/loop3"))
+    assert "  device     /dev/loop3\n  size " in output(ctl("show", "c2b"))
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (200, detail(holders=[A, GONE]))
     assert json.loads(output(ctl("show", "c2b", "-o", "json"))) == detail(holders=[A, GONE])
 
 

@@ -59,7 +59,7 @@ void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_s
     o.attached = sim_is_shared(s) ? attached_here(s, host, d) : o.present;
     o.attached_elsewhere = sim_is_shared(s) && s->shared[d].attached && s->shared[d].host != host;
     o.size = v->size;
-    o.n_snapshots = v->n_snapshots;
+    o.n_snapshots = (unsigned)v->n_snapshots;
     if (v->n_snapshots)
         o.snapshots = xcalloc(v->n_snapshots, sizeof(*o.snapshots));
     for (size_t i = 0; i < v->n_snapshots; i++)

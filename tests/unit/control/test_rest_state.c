@@ -28,7 +28,8 @@ static void report_volume(struct bench *b, uint64_t session, const char *dataset
                                      .attached = true,
                                      .mounted = mounted,
                                      .size = size,
-                                     .mark = {.state = MARK_OWNED, .epoch = epoch}};
+                                     .mark = {.state = MARK_OWNED, .epoch = epoch},
+                                     .device = mounted ? (char *)"/dev/loop3" : NULL};
     engine_report(b->engine, now_os(), session, &r);
     drain(b);
 }
@@ -81,6 +82,7 @@ static void test_dataset_state(void **state)
     assert_string_equal(text(json_object_get(v, "reason"), "code"), "node-disconnected");
     assert_true(json_object_size(json_object_get(v, "reason")) == 5);
     assert_null(json_object_get(v, "path"));
+    assert_null(json_object_get(v, "device"));
     assert_null(json_object_get(v, "maximum_size"));
     json_decref(v);
 
@@ -97,6 +99,7 @@ static void test_dataset_state(void **state)
     assert_string_equal(text(v, "status"), "attached");
     assert_string_equal(text(v, "path"), "/flocker/" D2);
     assert_string_equal(text(v, "node"), A);
+    assert_string_equal(text(v, "device"), "/dev/loop3");
     assert_string_equal(text(v, "owner"), A);
     assert_true(json_is_true(json_object_get(v, "born")));
     assert_true(json_is_null(json_object_get(v, "reason")));

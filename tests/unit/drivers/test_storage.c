@@ -58,6 +58,10 @@ static void check(struct node *n, const struct uuid *id, enum mark_state mark, u
     assert_int_equal(v.mark.epoch, epoch);
     assert_int_equal(v.present, present);
     assert_int_equal(v.mounted, mounted);
+    if (mounted && storage_kind(n->storage) == STORAGE_ATTACHABLE)
+        assert_true(v.device && str_has_prefix(v.device, "/dev/"));
+    else
+        assert_null(v.device);
     volume_state_done(&v);
 }
 

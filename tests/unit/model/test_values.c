@@ -322,12 +322,14 @@ static void test_volume(void **state)
     assert_false(volume_state_is_empty(&v));
     volume_state_copy(&copy, &v);
     assert_null(copy.snapshots);
-    v = (struct volume_state){.n_snapshots = 2, .snapshots = xcalloc(2, SNAPSHOT_NAME_SIZE)};
+    assert_null(copy.device);
+    v = (struct volume_state){.n_snapshots = 2, .snapshots = xcalloc(2, SNAPSHOT_NAME_SIZE), .device = xstrdup("/dev/loop3")};
     (void)snprintf(v.snapshots[0], SNAPSHOT_NAME_SIZE, "one");
     (void)snprintf(v.snapshots[1], SNAPSHOT_NAME_SIZE, "two");
     assert_false(volume_state_is_empty(&v));
     volume_state_copy(&copy, &v);
     volume_state_done(&v);
+    assert_string_equal(copy.device, "/dev/loop3");
     assert_true(volume_state_has_snapshot(&copy, "two"));
     assert_false(volume_state_has_snapshot(&copy, "three"));
     volume_state_done(&copy);

@@ -55,6 +55,7 @@ static struct report sample_report(void)
                        .bytes_total = 47,
                        .reason = sample_reason()};
 
+    r.volume.device = xstrdup("/dev/loop3");
     r.volume.snapshots = xcalloc(3, sizeof(*r.volume.snapshots));
     for (int i = 0; i < 3; i++)
         snprintf(r.volume.snapshots[i], SNAPSHOT_NAME_SIZE, "t45-%d", i);

@@ -117,6 +117,7 @@ static void test_report(void **state)
     assert_true(v->mark.epoch == w->mark.epoch);
     assert_true(v->mark.transfer == w->mark.transfer);
     assert_string_equal(v->mark.snapshot, w->mark.snapshot);
+    assert_string_equal(v->device, w->device);
     assert_int_equal(v->n_snapshots, w->n_snapshots);
     for (size_t i = 0; i < v->n_snapshots; i++)
         assert_string_equal(v->snapshots[i], w->snapshots[i]);
@@ -150,6 +151,7 @@ static void test_report_flags(void **state)
         assert_int_equal(w->partial, i == 4);
         assert_null(back.report.reason.text);
         assert_int_equal(back.report.volume.n_snapshots, 0);
+        assert_null(back.report.volume.device); /* as from an agent that does not tell it */
     }
 }
 
@@ -359,6 +361,9 @@ static void test_refused_agent_values(void **state)
     hello.hello.era = UUID_NIL;
     refuse_agent(&hello, "era is missing");
 
+    replace(&report.report.volume.device, "/dev/a\nb");
+    refuse_agent(&report, "device has a control character");
+    replace(&report.report.volume.device, NULL);
     memcpy(report.report.volume.snapshots[1], "../x", 5);
     refuse_agent(&report, "snapshot names");
     report.report.volume.snapshots[1][0] = '\0';
