@@ -68,6 +68,14 @@ enum {
         OPT_DESTINATION, 't', "destination", "NODE",                                               \
             "UUID prefix or address of the node (required)"                                        \
     }
+#define METADATA_OPTION                                                                            \
+    {                                                                                              \
+        OPT_METADATA, 'm', "metadata", "a=b,c=d", "Metadata of the dataset, such as name=orders"   \
+    }
+#define SIZE_OPTION                                                                                \
+    {                                                                                              \
+        OPT_SIZE, 's', "size", "SIZE", "Bytes, or with k, M, G, T: 1.5G"                           \
+    }
 #define WAIT_OPTION                                                                                \
     {                                                                                              \
         OPT_WAIT, 0, "wait", "[SECONDS]", "Wait until it is done (default: at most 300 s)"         \
@@ -212,15 +220,13 @@ static const struct cli_option list_options[] = {
     OUTPUT_OPTION,
 };
 static const struct cli_option create_options[] = {
-    NODE_OPTION,
-    {OPT_METADATA, 'm', "metadata", "a=b,c=d", "Metadata of the dataset, such as name=orders"},
-    {OPT_SIZE, 's', "size", "SIZE", "Bytes, or with k, M, G, T: 1.5G"},
-    WAIT_OPTION,
-    OUTPUT_OPTION,
+    NODE_OPTION, METADATA_OPTION, SIZE_OPTION, WAIT_OPTION, OUTPUT_OPTION,
 };
 static const struct cli_option destroy_options[] = {DATASET_OPTION, WAIT_OPTION, OUTPUT_OPTION};
 static const struct cli_option move_options[] = {DATASET_OPTION, DESTINATION_OPTION, WAIT_OPTION,
                                                  OUTPUT_OPTION};
+static const struct cli_option grow_options[] = {SIZE_OPTION, WAIT_OPTION, OUTPUT_OPTION};
+static const struct cli_option set_metadata_options[] = {METADATA_OPTION, OUTPUT_OPTION};
 static const struct cli_option output_options[] = {OUTPUT_OPTION};
 static const struct cli_option events_options[] = {
     {OPT_FOLLOW, 'f', "follow", NULL, "Accepted, no effect: it always goes on"},
@@ -259,6 +265,11 @@ static const struct command commands[] = {
      .operands = "no arguments", .summary = "Destroy a dataset and its data"},
     {"move", NULL, ctl_move, SPEC("move -d DATASET -t NODE", move_options),
      .operands = "no arguments", .summary = "Move a dataset to another node"},
+    {"grow", NULL, ctl_grow, SPEC("grow -s SIZE DATASET", grow_options), 1, 1, "one dataset",
+     "Make a dataset larger"},
+    {"set-metadata", NULL, ctl_set_metadata,
+     SPEC("set-metadata -m METADATA DATASET", set_metadata_options), 1, 1, "one dataset",
+     "Replace the metadata of a dataset"},
     {"show", NULL, ctl_show, SPEC("show DATASET", output_options), 1, 1, "one dataset",
      "Print everything about a dataset"},
     {"why", NULL, ctl_why, SPEC("why DATASET|CONTAINER", output_options), 1, 1,

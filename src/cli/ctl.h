@@ -45,6 +45,8 @@ struct err *ctl_list(struct ctl *c) MUST_USE;
 struct err *ctl_create(struct ctl *c) MUST_USE;
 struct err *ctl_destroy(struct ctl *c) MUST_USE;
 struct err *ctl_move(struct ctl *c) MUST_USE;
+struct err *ctl_grow(struct ctl *c) MUST_USE;
+struct err *ctl_set_metadata(struct ctl *c) MUST_USE;
 struct err *ctl_ps(struct ctl *c) MUST_USE;
 struct err *ctl_create_container(struct ctl *c) MUST_USE;
 struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
@@ -89,6 +91,7 @@ char *ctl_node_text(const json_t *nodes, const char *id);
 
 enum ctl_goal {
     GOAL_DATASET_AT,   /* attached on the node */
+    GOAL_DATASET_GROWN, /* as large as wanted, wherever it is mounted */
     GOAL_DATASET_GONE, /* destroyed everywhere */
     GOAL_CONTAINER_AT, /* running on the node */
     GOAL_CONTAINER_GONE,
@@ -98,7 +101,7 @@ enum ctl_goal {
 
 /* With --wait: blocks until the goal is reached, prints on standard error what blocks it, gives up
  * with the reason after the time. Without --wait it does nothing. For a container
- * that is to go, `node` is where it is, or NULL when unknown; a dataset that is to go needs none. */
+ * that is to go, `node` is where it is, or NULL when unknown; other datasets need none. */
 struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const char *node) MUST_USE;
 /* true when `detail` (answer of /v1/state/.../<id>; of a container that is to go, its item in
  * /v1/state/containers; NULL = not found) shows that the goal is reached; an

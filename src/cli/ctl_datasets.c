@@ -1,4 +1,4 @@
-/* flockerctl list-nodes, list, create, destroy, move, version (contract section 7.3). */
+/* flockerctl list-nodes, list, create, destroy, move, grow, set-metadata, version (contract section 7.3). */
 #include "base/str.h"
 #include "cli/ctl.h"
 #include "cli/table.h"
@@ -209,4 +209,45 @@ struct err *ctl_move(struct ctl *c)
         c, answer, GOAL_DATASET_AT, node,
         "is configured to move; that takes as long as its data need.\n"
         "Use 'flockerctl list' to see when it is attached, 'flockerctl why' if it is not.");
+}
+
+/* The update call for the dataset that is named by the operand. */
+static struct err *update(struct ctl *c, json_t *body, json_t **ret_answer)
+{
+    CLEANUP_FREE char *id = NULL;
+
+    TRY(ctl_find_dataset(c, c->args->operands[0], &id));
+    CLEANUP_FREE char *path = api_path("/v1/configuration/datasets/", id);
+    return api_call(c->api, "POST", path, body, ret_answer);
+}
+
+struct err *ctl_grow(struct ctl *c)
+{
+    CLEANUP_JSON json_t *answer = NULL;
+
+    if (!c->args->size)
+        return err_new(ERR_INVALID, "must specify --size");
+    CLEANUP_JSON json_t *body = json_pack("{s:I}", "maximum_size", (json_int_t)c->args->size);
+    TRY(update(c, body, &answer));
+    return finish(c, answer, GOAL_DATASET_GROWN, NULL,
+                  "is configured to be larger; its node makes it so.\n"
+                  "Use 'flockerctl show' to see how large it is to be, 'flockerctl why' if it is not.");
+}
+
+struct err *ctl_set_metadata(struct ctl *c)
+{
+    CLEANUP_JSON json_t *answer = NULL;
+
+    if (!json_object_size(c->args->metadata))
+        return err_new(ERR_INVALID, "must specify --metadata");
+    CLEANUP_JSON json_t *body = json_pack("{s:O}", "metadata", c->args->metadata);
+    TRY(update(c, body, &answer));
+    if (c->args->json) {
+        ctl_print_json(answer);
+        return NULL;
+    }
+    CLEANUP_FREE char *metadata = text_format_metadata(json_object_get(answer, "metadata"));
+    CLEANUP_FREE char *safe = ctl_harmless(metadata);
+    printf("Dataset %s has this metadata now: %s\n", ctl_text(answer, "dataset_id"), safe);
+    return NULL;
 }

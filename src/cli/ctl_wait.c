@@ -24,6 +24,19 @@ static struct err *dataset_reached(const json_t *detail, const char *node, bool 
     return NULL;
 }
 
+/* The node on which it is mounted tells its size. */
+static struct err *growth_reached(const json_t *detail, bool *ret_reached)
+{
+    json_int_t wanted = json_integer_value(json_object_get(detail, "maximum_size"));
+    CLEANUP_JSON json_t *nodes = ctl_index(json_object_get(detail, "nodes"), "uuid");
+    const json_t *node = json_object_get(nodes, ctl_text(detail, "node"));
+
+    if (json_is_true(json_object_get(detail, "deleted")))
+        return err_new(ERR_CONFLICT, "somebody deleted the dataset meanwhile");
+    *ret_reached = node && json_integer_value(json_object_get(node, "size")) >= wanted;
+    return NULL;
+}
+
 static struct err *container_reached(const json_t *detail, const char *node, bool *ret_reached)
 {
     const char *wanted = ctl_text(detail, "node_uuid");
@@ -43,6 +56,10 @@ struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const cha
         if (!detail)
             return err_new(ERR_NOT_FOUND, "the dataset vanished from the configuration meanwhile");
         return dataset_reached(detail, node, ret_reached);
+    case GOAL_DATASET_GROWN:
+        if (!detail)
+            return err_new(ERR_NOT_FOUND, "the dataset vanished from the configuration meanwhile");
+        return growth_reached(detail, ret_reached);
     case GOAL_CONTAINER_AT:
         if (!detail)
             return err_new(ERR_NOT_FOUND, "somebody deleted the container meanwhile");
@@ -139,6 +156,8 @@ static const char *goal_text(enum ctl_goal goal)
     switch (goal) {
     case GOAL_DATASET_AT:
         return "attached";
+    case GOAL_DATASET_GROWN:
+        return "as large as wanted";
     case GOAL_DATASET_GONE:
         return "destroyed";
     case GOAL_CONTAINER_AT:

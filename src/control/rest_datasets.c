@@ -296,8 +296,9 @@ static void view_report(void *cookie, const struct uuid *node, const struct repo
     if (!v->nodes)
         return;
     (void)json_array_append_new(
-        v->nodes, json_pack("{s:o, s:b, s:b, s:s, s:I, s:o}", "uuid", json_uuid(node), "present",
-                            (int)volume->present, "mounted", (int)volume->mounted, "mark",
+        v->nodes, json_pack("{s:o, s:b, s:b, s:I, s:s, s:I, s:o}", "uuid", json_uuid(node), "present",
+                            (int)volume->present, "mounted", (int)volume->mounted, "size",
+                            (json_int_t)volume->size, "mark",
                             mark_names[volume->mark.state], "epoch", (json_int_t)volume->mark.epoch,
                             "reason", json_reason(&report->reason)));
 }

@@ -696,6 +696,49 @@ def test_wait_for_create_and_destroy(ctl, control):
     assert len(control.answers["GET", f"/v1/state/datasets/{D1}"]) == 1
 
 
+def test_grow(ctl, control):
+    path = f"/v1/configuration/datasets/{D1}"
+    control.answers["POST", path] = (200, dict(CONFIGURED[0], maximum_size=40 << 30))
+    out = output(ctl("grow", "orders", "-s", "40G"))
+    assert out.startswith(f"Dataset {D1} is configured to be larger; its node makes it so.\n")
+    assert control.changes() == [("POST", path, {"maximum_size": 40 << 30})]
+    said = {"uuid": A, "present": True, "mounted": True, "mark": "owned", "epoch": 7, "reason": None}
+    other = dict(said, uuid=B, mounted=False, size=40 << 30)
+    wanted = detail(maximum_size=40 << 30, reason=None)
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = [
+        (200, dict(wanted, nodes=[other, dict(said, size=20 << 30)])),
+        (200, dict(wanted, nodes=[])),
+        (200, dict(wanted, nodes=[other, dict(said, size=40 << 30)])),
+    ]
+    assert output(ctl("grow", "orders", "-s", "40G", "--wait")).endswith("\nDone.\n")
+    assert len(control.answers["GET", f"/v1/state/datasets/{D1}"]) == 1
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (200, dict(wanted, nodes=[other]))
+    assert failure(ctl("grow", "orders", "-s", "40G", "--wait=0")) == (
+        f"dataset {D1}: not as large as wanted after 0 seconds: no reason is known"
+    )
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (200, dict(wanted, deleted=True))
+    assert failure(ctl("grow", "orders", "-s", "40G", "--wait")) == f"dataset {D1}: somebody deleted the dataset meanwhile"
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (404, {"description": "Dataset not found."})
+    assert failure(ctl("grow", "orders", "-s", "40G", "--wait")) == (
+        f"dataset {D1}: the dataset vanished from the configuration meanwhile"
+    )
+    control.answers["POST", path] = (409, {"description": "A dataset never becomes smaller."})
+    assert failure(ctl("grow", "orders", "-s", "1G")) == "A dataset never becomes smaller."
+    assert failure(ctl("grow", "orders")) == "must specify --size"
+    assert "grow takes one dataset" in ctl("grow", "-s", "1G").stderr
+
+
+def test_set_metadata(ctl, control):
+    path = f"/v1/configuration/datasets/{D1}"
+    control.answers["POST", path] = (200, dict(CONFIGURED[0], metadata={"name": "new", "a": "b\x1b[2J"}))
+    out = output(ctl("set-metadata", "orders", "-m", "name=new,a=b"))
+    assert out == f"Dataset {D1} has this metadata now: a=b?[2J,name=new\n"
+    assert control.changes() == [("POST", path, {"metadata": {"name": "new", "a": "b"}})]
+    assert json.loads(output(ctl("set-metadata", "orders", "-m", "name=new", "-o", "json")))["dataset_id"] == D1
+    assert failure(ctl("set-metadata", "orders")) == "must specify --metadata"
+    assert failure(ctl("set-metadata", "nosuch", "-m", "a=b")).startswith("no dataset")
+
+
 def test_wait_for_containers(ctl, control):
     control.answers["POST", "/v1/configuration/containers/db"] = (200, {"name": "db", "node_uuid": B})
     base = {"name": "db", "node_uuid": B, "on": A, "state": "running", "reason": None}

@@ -40,7 +40,9 @@ def test_grow(cluster):
     cluster.wait_mounted(one, "h2")
     wait_until(lambda: size_of(cluster, one) == 256 * MIB, "it is as large there")
     assert write(cluster, "h2", one, "c", 100) and not write(cluster, "h2", one, "d", 100)
-    assert cluster.api.expect("GET", f"/v1/state/datasets/{one}")["reason"] is None
+    detail = cluster.api.expect("GET", f"/v1/state/datasets/{one}")
+    assert detail["reason"] is None
+    assert [n["size"] for n in detail["nodes"] if n["uuid"] == detail["node"]] == [256 * MIB]
 
 
 def test_grow_while_the_node_is_away(cluster):

@@ -108,7 +108,8 @@ static void test_dataset_state(void **state)
     assert_string_equal(text(node, "uuid"), A);
     assert_string_equal(text(node, "mark"), "owned");
     assert_true(json_is_true(json_object_get(node, "mounted")));
-    assert_true(json_object_size(node) == 6);
+    assert_int_equal(json_integer_value(json_object_get(node, "size")), 80530636800);
+    assert_true(json_object_size(node) == 7);
     json_decref(v);
 
     /* A move to a node that is there becomes a transfer; the delete waits for the holders. */
