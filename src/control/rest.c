@@ -255,8 +255,9 @@ const struct route rest_routes[] = {
     {HTTP_DELETE, "/v1/configuration/containers/", "deleteContainer", containers_delete,
      CHANGE | CONTAINER},
     {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose,
-     BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_IN_USE) |
-         REST_BIT(PORT_IN_USE) | REST_BIT(LINK_PORT)},
+     BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED) |
+         REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) |
+         REST_BIT(LINK_PORT)},
     {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
     {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
     {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},

@@ -34,14 +34,16 @@ void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct 
     dataset_add_holder(d, &d->owner);
 }
 
-/* A dropped dataset comes back: what is wanted is new, what is known of its data stays. */
+/* A dropped dataset comes back: what is wanted is new, what is known of its data stays, and so does its size when nothing is
+ * said about that. */
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted)
 {
     struct dataset *d = dataset_copy(dropped);
 
     d->dropped = false;
     d->primary = wanted->primary;
-    d->maximum_size = wanted->maximum_size;
+    if (wanted->maximum_size)
+        d->maximum_size = wanted->maximum_size;
     metadata_done(&d->metadata);
     metadata_copy(&d->metadata, &wanted->metadata);
     return d;
@@ -64,7 +66,7 @@ static enum result_code dataset_create(struct engine *e, struct command *c, stru
 }
 
 /* A size only grows: what was promised is not taken back. */
-static enum result_code check_size(const struct engine *e, const struct dataset *d, uint64_t size)
+enum result_code check_size(const struct engine *e, const struct dataset *d, uint64_t size)
 {
     const struct node_entry *owner = node_entry_find(e, &d->owner);
 

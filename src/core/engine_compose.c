@@ -56,6 +56,8 @@ static enum result_code take_dataset(const struct engine *e, struct index *x, co
         return RESULT_DATASET_EXISTS;
     if (entry && entry->head && entry->head->deleted)
         return RESULT_DATASET_DELETED;
+    if (entry && entry->head && check_size(e, entry->head, d->maximum_size) != RESULT_OK)
+        return check_size(e, entry->head, d->maximum_size);
     *w = (struct wanted_dataset){.id = d->id, .primary = d->primary};
     HASH_ADD(hh, x->datasets, id, sizeof(w->id), w);
     return RESULT_OK;
@@ -167,7 +169,7 @@ static void drop_dataset(struct engine *e, struct dataset_entry *entry)
 static bool is_wanted_so(const struct dataset *d, const struct dataset *wanted)
 {
     return !d->dropped && uuid_eq(&d->primary, &wanted->primary) &&
-           d->maximum_size == wanted->maximum_size &&
+           (!wanted->maximum_size || d->maximum_size == wanted->maximum_size) &&
            metadata_same(&d->metadata, &wanted->metadata);
 }
 

@@ -253,6 +253,8 @@ bool has_unknown_data(const struct dataset_entry *entry, const struct dataset *d
 /* engine_command.c */
 void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);
+/* May the dataset become that large? 0 = nothing is said about it. */
+enum result_code check_size(const struct engine *e, const struct dataset *d, uint64_t size);
 
 /* engine_compose.c */
 enum result_code compose(struct engine *e, struct command *c, struct command_result *r);

@@ -32,6 +32,41 @@ static void test_sizes_only_grow(void **state)
     assert_int_equal(resize(f, 400), RESULT_DATASET_FIXED);
 }
 
+static enum result_code compose_size(struct fake *f, uint64_t size)
+{
+    struct dataset *d = wanted(77, 1);
+    struct composition c = {.datasets = xmemdup(&d, sizeof(struct dataset *)), .n_datasets = 1};
+
+    d->maximum_size = size;
+    enum result_code code = run(f, (struct command){.kind = COMMAND_COMPOSE, .composition = &c});
+    composition_done(&c);
+    return code;
+}
+
+/* Nor does a whole configuration make one smaller, not even one that was dropped from an earlier one: its data are as large. */
+static void test_sizes_only_grow_in_compositions(void **state)
+{
+    struct fake *f = *state;
+
+    assert_int_equal(compose_size(f, 200), RESULT_OK);
+    assert_int_equal(compose_size(f, 100), RESULT_DATASET_SHRINKS);
+    assert_int_equal(listed(f)->maximum_size, 200);
+    assert_int_equal(compose_size(f, 0), RESULT_OK); /* says nothing */
+    assert_int_equal(listed(f)->maximum_size, 200);
+    assert_int_equal(compose_size(f, 300), RESULT_OK);
+    assert_int_equal(compose_all(f, 0, 0, false), RESULT_OK);
+    assert_null(listed(f));
+    assert_int_equal(compose_size(f, 200), RESULT_DATASET_SHRINKS);
+    assert_null(listed(f));
+    assert_int_equal(compose_size(f, 0), RESULT_OK);
+    assert_int_equal(listed(f)->maximum_size, 300);
+    leave(f, 1);
+    f->hellos[1].storage = STORAGE_ATTACHABLE;
+    come_back(f, 1);
+    assert_int_equal(compose_size(f, 300), RESULT_OK);
+    assert_int_equal(compose_size(f, 400), RESULT_DATASET_FIXED);
+}
+
 static void test_a_size_without_limit_cannot_get_one(void **state)
 {
     struct fake *f = *state;
@@ -416,6 +451,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_sizes_only_grow),
+        TEST(test_sizes_only_grow_in_compositions),
+        TEST(test_sizes_only_grow_in_compositions),
         TEST(test_a_size_without_limit_cannot_get_one),
         TEST(test_metadata),
         TEST(test_a_deleted_dataset_takes_no_changes),
