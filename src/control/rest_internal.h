@@ -165,7 +165,8 @@ void submit_conditional(struct rest *rest, struct http_request *r, struct comman
 
 /* rest_page.c: lists that are walked in the order of their keys: filters, pages, and as many turns of the loop as it takes */
 
-#define LONG_LIST 4096u /* keys; so many take some milliseconds at most: that many are looked at in one turn */
+#define LONG_LIST 4096u /* keys; so many take some milliseconds at most, a list of fewer is kept as text */
+#define TURN_KEYS 1024u /* so many are looked at in one turn */
 
 /* What a request wants of a list, and how far it is. */
 struct page {
@@ -205,7 +206,7 @@ struct str *page_item(struct page *p, const char *key);
 /* False: no more in this turn. The second for lists by name. */
 bool page_looked_at(struct page *p, const struct uuid *id);
 bool page_looked_at_name(struct page *p, const char *name);
-/* The same for what does not belong to a request: all that `walk` finds, which is less than LONG_LIST. */
+/* The same for what does not belong to a request: all that `walk` finds, in this turn. */
 struct document *page_whole(struct rest *rest, void (*walk)(struct page *p, const struct list_query *q));
 
 /* rest_past.c: what became of datasets and containers lately */

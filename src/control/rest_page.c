@@ -103,7 +103,7 @@ struct str *page_item(struct page *p, const char *key)
 
 static bool may_look_on(struct page *p)
 {
-    p->paused = !p->more && ++p->turn == LONG_LIST;
+    p->paused = p->request && !p->more && ++p->turn == TURN_KEYS;
     return !p->more && !p->paused;
 }
 

@@ -46,7 +46,7 @@ static bool add_dataset(void *cookie, const struct uuid *id)
         str_append_bytes(l->piece, item.data, item.len);
         l->begun = true;
     }
-    l->more = ++l->turn == LONG_LIST || l->piece->len >= PIECE;
+    l->more = ++l->turn == TURN_KEYS || l->piece->len >= PIECE;
     return !l->more;
 }
 
