@@ -237,7 +237,8 @@ const struct route rest_routes[] = {
     {HTTP_GET, "/v1/version", "getVersion", get_version, 0},
     {HTTP_GET, "/v1/configuration/datasets", "listDatasets", datasets_list, LISTING},
     {HTTP_POST, "/v1/configuration/datasets", "createDataset", datasets_create,
-     BODY | CONDITIONAL | REST_BIT(DATASET_EXISTS)},
+     BODY | CONDITIONAL | REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_SHRINKS) |
+         REST_BIT(DATASET_FIXED)},
     {HTTP_POST, "/v1/configuration/datasets/", "updateDataset", datasets_update,
      BODY | CONDITIONAL | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(DATASET_OF_CONTAINER) |
          REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED)},

@@ -56,6 +56,9 @@ static enum result_code dataset_create(struct engine *e, struct command *c, stru
     if (is_configured(entry->head))
         return RESULT_DATASET_EXISTS;
     if (entry->head) {
+        enum result_code code = check_size(e, entry->head, c->dataset->maximum_size);
+        if (code != RESULT_OK)
+            return code;
         propose_dataset(e, entry, configured_again(entry->head, c->dataset));
     } else {
         grant_at_birth(e, entry, c->dataset);

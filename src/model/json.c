@@ -4,6 +4,8 @@
 
 #include <inttypes.h>
 
+#define REAL_DIGITS 15 /* what every decimal number keeps in a double: 0.1 is written as such */
+
 /* Depth is counted before jansson recurses into the text. Brackets inside strings do not count. */
 static bool too_deep(const char *text, size_t n)
 {
@@ -148,7 +150,7 @@ void json_append(struct str *s, const json_t *v)
         str_append(s, "null");
         break;
     case JSON_REAL:
-        if (json_dump_callback(v, append_part, s, JSON_COMPACT | JSON_ENCODE_ANY) != 0)
+        if (json_dump_callback(v, append_part, s, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(REAL_DIGITS)) != 0)
             mem_exhausted();
         break;
     }

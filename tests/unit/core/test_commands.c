@@ -57,6 +57,9 @@ static void test_sizes_only_grow_in_compositions(void **state)
     assert_int_equal(compose_all(f, 0, 0, false), RESULT_OK);
     assert_null(listed(f));
     assert_int_equal(compose_size(f, 200), RESULT_DATASET_SHRINKS);
+    struct dataset *smaller = wanted(77, 1);
+    smaller->maximum_size = 200;
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_DATASET_CREATE, .dataset = smaller}), RESULT_DATASET_SHRINKS);
     assert_null(listed(f));
     assert_int_equal(compose_size(f, 0), RESULT_OK);
     assert_int_equal(listed(f)->maximum_size, 300);

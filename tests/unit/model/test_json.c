@@ -134,7 +134,7 @@ static void test_append(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         json_t *v = parse(texts[i]);
-        char *expected = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        char *expected = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
         assert_json(v, expected);
         free(expected);
     }
@@ -522,6 +522,8 @@ static void test_lease_and_reason(void **state)
     assert_true(uuid_parse(A, &l.node));
     assert_json(json_lease(&l, 60000000),
                 "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":60.0}");
+    assert_json(json_lease(&l, 991027), /* and not 0.99102699999999999 */
+                "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":0.991027}");
     l.expires = false;
     assert_json(json_lease(&l, 0),
                 "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":null}");
