@@ -73,7 +73,7 @@ struct err *sqlite_backup_begin(struct store *s, const char *path, struct store_
     (void)close(fd);
     struct sqlite_backup *b = xcalloc(1, sizeof(*b));
     b->base = (struct store_backup){step_sync, end_sync};
-    b->source = sqlite_store_database(s);
+    b->source = sqlite_store_of(s)->db;
     b->path = xstrdup(path);
     struct err *e = open_copy(b);
     if (e) {

@@ -1,26 +1,79 @@
-/* What sqlite.c and copy.c need of each other; not for others. */
+/* Shared by the files of the SQLite store; not for others. */
 #pragma once
 
 #include "store/backend.h"
+#include "store/sqlite/directory.h"
 
 #include <sqlite3.h>
 
-#define SQLITE_STORE_FILE "store.sqlite"
-/* There while a restore puts another file in place of the store: until it is gone, nothing is opened. */
-#define SQLITE_STORE_RESTORING "store.sqlite.restoring"
+#define SCHEMA_VERSION 2 /* 1: without checksum, maybe without generations */
+
+struct sqlite_store {
+    struct store base;
+    char *path; /* of the database file, for messages */
+    sqlite3 *db;
+    int lock_fd;
+    bool no_generation; /* the disk was full at the start: this life has no name, and changes nothing */
+    int mark_fd;
+    uint64_t rows;        /* sum of sqlite_row_sum() of all records, as it must be */
+    uint64_t generations; /* the same of the generations */
+    sqlite3_stmt *get[STORE_KIND_MAX];
+    sqlite3_stmt *put[STORE_KIND_MAX];
+    sqlite3_stmt *del[STORE_KIND_MAX];
+    sqlite3_stmt *set_meta;
+};
+
+static inline struct sqlite_store *sqlite_store_of(struct store *s)
+{
+    return (struct sqlite_store *)s;
+}
+
+/* query.c */
+/* An error from the connection's present state; `doing` completes "cannot ... the store PATH". */
+struct err *sqlite_failure(const struct sqlite_store *s, int rc, const char *doing) MUST_USE;
+struct err *sqlite_store_failure(sqlite3 *db, const char *path, int rc, const char *doing) MUST_USE;
+/* What is stored is damaged; `fmt` says what is wrong with it. */
+struct err *sqlite_damaged(const struct sqlite_store *s, const char *fmt, ...) PRINTF_LIKE(2, 3) MUST_USE;
+struct err *sqlite_run(struct sqlite_store *s, const char *sql, const char *doing) MUST_USE;
+struct err *sqlite_prepare(struct sqlite_store *s, const char *sql, sqlite3_stmt **ret) MUST_USE;
+/* One number from a query that gives exactly one row. */
+struct err *sqlite_query_number(struct sqlite_store *s, const char *sql, int64_t *ret) MUST_USE;
+
+/* schema.c */
+/* *ret_version is 0 when the file is empty (a new store, or one whose creation was cut short). */
+struct err *sqlite_check_schema(struct sqlite_store *s, int64_t *ret_version) MUST_USE;
+struct err *sqlite_create_schema(struct sqlite_store *s) MUST_USE;
+/* Brings a store of an older version up; its id and revision were read. */
+struct err *sqlite_upgrade(struct sqlite_store *s) MUST_USE;
+/* Reads the whole file: SQLite's own checks of its pages and indexes. */
+struct err *sqlite_check_pages(struct sqlite_store *s) MUST_USE;
+/* The same with a larger cache for that time. */
+struct err *sqlite_check_pages_fast(struct sqlite_store *s) MUST_USE;
+/* Its id and revision. */
+struct err *sqlite_read_meta(struct sqlite_store *s) MUST_USE;
+
+/* content.c */
+uint64_t sqlite_row_sum(enum store_kind kind, const char *key, uint64_t revision, const char *value, size_t n);
+uint64_t sqlite_meta_sum(const struct uuid *id, uint64_t revision);
+struct err *sqlite_sum_generations(struct sqlite_store *s, uint64_t *ret) MUST_USE;
+/* Adds the records up into *sum; `fn` may be NULL. */
+struct err *sqlite_read_table(struct sqlite_store *s, enum store_kind kind, uint64_t *sum, store_record_fn *fn,
+                              void *cookie) MUST_USE;
+/* Adds all up before anything is written to the store. */
+struct err *sqlite_check_sum(struct sqlite_store *s) MUST_USE;
+struct err *sqlite_read_sync(struct store *base, store_record_fn *fn, void *cookie) MUST_USE; /* verbs of store_ops */
+struct err *sqlite_read_history_sync(struct store *base, struct history *ret) MUST_USE;
+
+/* commit.c */
+struct err *sqlite_prepare_commits(struct sqlite_store *s) MUST_USE;
+/* Durable before anybody hears of it: WAL and synchronous=FULL. */
+struct err *sqlite_begin_generation(struct sqlite_store *s) MUST_USE;
+struct err *sqlite_commit_sync(struct store *base, const struct store_change *changes, size_t n,
+                               bool *ret_uncertain) MUST_USE; /* verb of store_ops */
 
 /* sqlite.c */
-sqlite3 *sqlite_store_database(struct store *s);
-/* An error from the connection's present state; `doing` completes "cannot ... the store PATH". */
-struct err *sqlite_store_failure(sqlite3 *db, const char *path, int rc, const char *doing) MUST_USE;
-/* Is the file a store of ours, as far as its header says? */
-struct err *sqlite_check_header(int fd, const char *path) MUST_USE;
 /* Opens a file that nobody uses, to be read only, and checks it as an opened store is checked. `uri` is the path for SQLite. */
 struct err *sqlite_open_file(const char *path, const char *uri, struct store **ret) MUST_USE;
-/* Makes the directory when there is none, and takes the lock of the one process that may use the store in it. */
-struct err *sqlite_take_directory(const char *dir, int *ret_lock) MUST_USE;
-struct err *sqlite_sync_directory(const char *path) MUST_USE;
 
 /* copy.c: the verb of store_ops. */
-struct err *sqlite_backup_begin(struct store *s, const char *path,
-                                struct store_backup **ret) MUST_USE;
+struct err *sqlite_backup_begin(struct store *s, const char *path, struct store_backup **ret) MUST_USE;

@@ -1,0 +1,132 @@
+/* The tables: made, recognized, checked, and brought up from those of older versions. */
+#include "base/random.h"
+#include "base/str.h"
+#include "store/sqlite/sqlite_private.h"
+
+#include <inttypes.h>
+
+/* Of SQLite's page cache. The check at the start looks up every record in the index of the keys, in no order. */
+#define CHECK_CACHE "PRAGMA cache_size=-65536"
+
+struct err *sqlite_create_schema(struct sqlite_store *s)
+{
+    struct random r = random_os();
+    struct uuid id = uuid_random_v4(&r);
+    CLEANUP_FREE char *sql =
+        xasprintf("BEGIN IMMEDIATE;"
+                  "PRAGMA application_id=%d;"
+                  "PRAGMA user_version=%d;"
+                  "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;"
+                  "INSERT INTO meta VALUES ('store_id', '%s'), ('revision', 0), ('checksum', %" PRId64 ");"
+                  "CREATE TABLE dataset (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
+                  " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
+                  "CREATE TABLE container (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
+                  " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
+                  "CREATE TABLE generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+                  " begin INTEGER NOT NULL) STRICT;"
+                  "CREATE TABLE lease (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
+                  " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
+                  "COMMIT;",
+                  APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)sqlite_meta_sum(&id, 0));
+
+    TRY(sqlite_run(s, sql, "create"));
+    /* So that the file's own header says whose it is. */
+    return sqlite_run(s, "PRAGMA wal_checkpoint(TRUNCATE)", "create");
+}
+
+struct err *sqlite_check_schema(struct sqlite_store *s, int64_t *ret_version)
+{
+    int64_t application, version, objects;
+
+    TRY(sqlite_query_number(s, "PRAGMA application_id", &application));
+    TRY(sqlite_query_number(s, "PRAGMA user_version", &version));
+    TRY(sqlite_query_number(s, "SELECT count(*) FROM sqlite_schema", &objects));
+    *ret_version = version;
+    if (application == 0 && version == 0 && objects == 0)
+        return NULL;
+    if (application != APPLICATION_ID)
+        return err_new(
+            ERR_CORRUPT,
+            "%s is a database of another program; move it away or name another directory", s->path);
+    if (version > SCHEMA_VERSION)
+        return err_new(
+            ERR_UNSUPPORTED,
+            "the store %s was written by a newer version of Flocker (schema %lld, this one "
+            "knows %d); install that version again",
+            s->path, (long long)version, SCHEMA_VERSION);
+    if (version < 1)
+        return sqlite_damaged(s, "its schema version is %" PRId64, version);
+    return NULL;
+}
+
+struct err *sqlite_check_pages(struct sqlite_store *s)
+{
+    sqlite3_stmt *q = NULL;
+    struct err *e = sqlite_prepare(s, "PRAGMA integrity_check(1)", &q);
+
+    if (!e) {
+        int rc = sqlite3_step(q);
+        const char *said = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(q, 0) : NULL;
+        if (!said)
+            e = sqlite_failure(s, rc == SQLITE_ROW ? SQLITE_NOMEM : rc, "check");
+        else if (!streq(said, "ok"))
+            e = sqlite_damaged(s, "%.*s", (int)strcspn(said, "\n"), said);
+    }
+    (void)sqlite3_finalize(q);
+    return e;
+}
+
+struct err *sqlite_check_pages_fast(struct sqlite_store *s)
+{
+    int64_t usual;
+
+    TRY(sqlite_query_number(s, "PRAGMA cache_size", &usual));
+    CLEANUP_FREE char *back = xasprintf("PRAGMA cache_size=%" PRId64 "; PRAGMA shrink_memory", usual);
+    TRY(sqlite_run(s, CHECK_CACHE, "open"));
+    TRY(sqlite_check_pages(s));
+    return sqlite_run(s, back, "open");
+}
+
+struct err *sqlite_read_meta(struct sqlite_store *s)
+{
+    sqlite3_stmt *q = NULL;
+    int64_t revision;
+    struct err *e;
+
+    TRY(sqlite_query_number(s, "SELECT value FROM meta WHERE name = 'revision'", &revision));
+    if (revision < 0)
+        return sqlite_damaged(s, "its revision is %" PRId64, revision);
+    atomic_store(&s->base.revision, (uint64_t)revision);
+    e = sqlite_prepare(s, "SELECT value FROM meta WHERE name = 'store_id'", &q);
+    if (!e) {
+        int rc = sqlite3_step(q);
+        const char *id = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(q, 0) : NULL;
+        if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+            e = sqlite_failure(s, rc, "read");
+        else if (!id || !uuid_parse_v4(id, &s->base.id))
+            e = sqlite_damaged(s, "its id is no UUID");
+    }
+    (void)sqlite3_finalize(q);
+    return e;
+}
+
+/* From schema 1: the checksum, and the generations. */
+struct err *sqlite_upgrade(struct sqlite_store *s)
+{
+    uint64_t sum = 0, generations;
+
+    TRY(sqlite_run(s, "BEGIN IMMEDIATE", "upgrade"));
+    for (int k = 0; k < STORE_KIND_MAX; k++)
+        TRY(sqlite_read_table(s, (enum store_kind)k, &sum, NULL, NULL));
+    TRY(sqlite_run(s,
+            "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+            " begin INTEGER NOT NULL) STRICT",
+            "upgrade"));
+    TRY(sqlite_sum_generations(s, &generations));
+    sum += generations + sqlite_meta_sum(&s->base.id, s->base.revision);
+    CLEANUP_FREE char *sql = xasprintf("INSERT INTO meta VALUES ('checksum', %" PRId64 ");"
+                                       "PRAGMA user_version=%d;"
+                                       "COMMIT",
+                                       (int64_t)sum, SCHEMA_VERSION);
+    return sqlite_run(s, sql, "upgrade");
+}
