@@ -20,6 +20,7 @@ struct store_ops {
     /* `changes` were checked against the limits and the revision. */
     struct err *(*commit_sync)(struct store *s, const struct store_change *changes, size_t n,
                                bool *ret_uncertain);
+    void (*tidy_sync)(struct store *s);
     /* The contract of these three is that of store_backup_begin_sync and so on. */
     struct err *(*backup_begin_sync)(struct store *s, const char *path, struct store_backup **ret);
     void (*close)(struct store *s); /* frees it */

@@ -173,6 +173,11 @@ struct err *store_commit_sync(struct store *s, const struct store_change *change
     return e;
 }
 
+void store_tidy_sync(struct store *s)
+{
+    s->ops->tidy_sync(s);
+}
+
 struct err *store_backup_begin_sync(struct store *s, const char *path, struct store_backup **ret)
 {
     if (s->uncertain)

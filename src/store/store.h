@@ -86,6 +86,10 @@ struct err *store_load_sync(struct store *s, struct store_content *ret) MUST_USE
 struct err *store_commit_sync(struct store *s, const struct store_change *changes, size_t n,
                               bool *ret_uncertain) MUST_USE;
 
+/* Work that commits left for later, when there is enough of it: for moments in which no commit waits. Blocks, for some
+ * milliseconds. When the disk fails in it, the next commit says so, as uncertain. */
+void store_tidy_sync(struct store *s);
+
 /* ---- copies ---- */
 
 /* What a store, or a copy of one, holds. */

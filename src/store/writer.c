@@ -146,6 +146,17 @@ static void commit(struct store_writer *w, struct store_batch *b)
     }
 }
 
+/* Between two commits, when the next is not there yet. */
+static void tidy(struct store_writer *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    bool waits = w->first != NULL;
+    (void)pthread_mutex_unlock(&w->lock);
+
+    if (!waits)
+        store_tidy_sync(w->store);
+}
+
 static void end_backup(struct store_writer *w, struct err *e)
 {
     (void)pthread_mutex_lock(&w->lock);
@@ -181,12 +192,14 @@ static void *writer_main(void *arg)
 
     for (;;) {
         struct store_batch *b = take_first(w, &stop);
-        if (b)
+        if (b) {
             commit(w, b);
-        else if (stop)
+            tidy(w);
+        } else if (stop) {
             break;
-        else
+        } else {
             go_on_with_backup(w);
+        }
     }
     if (w->job)
         end_backup(w, err_new(ERR_CANCELLED, "the copy of the store was given up: the control service is ending"));

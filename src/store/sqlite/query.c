@@ -64,8 +64,10 @@ struct err *sqlite_failure(const struct sqlite_store *s, int rc, const char *doi
 {
     enum err_code code = code_of(s->db, rc);
     int errnum = sqlite3_system_errno(s->db);
+    bool is_own = sqlite3_extended_errcode(s->db) != rc; /* found by us, not by SQLite's last call */
 
-    return err_new(code, "cannot %s the store %s: %s%s%s%s", doing, s->path, sqlite3_errmsg(s->db),
+    return err_new(code, "cannot %s the store %s: %s%s%s%s", doing, s->path,
+                   is_own ? sqlite3_errstr(rc) : sqlite3_errmsg(s->db),
                    errnum ? ": " : "", errnum ? strerrordesc_np(errnum) : "", advice_of(code));
 }
 

@@ -5,6 +5,9 @@
 
 #include <inttypes.h>
 
+/* No index of the keys: see places.h. */
+#define RECORDS                                                                                                        \
+    "(id INTEGER PRIMARY KEY, key TEXT NOT NULL, revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
 /* Of SQLite's page cache. The check at the start looks up every record in the index of the keys, in no order. */
 #define CHECK_CACHE "PRAGMA cache_size=-65536"
 
@@ -18,14 +21,11 @@ struct err *sqlite_create_schema(struct sqlite_store *s)
                   "PRAGMA user_version=%d;"
                   "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;"
                   "INSERT INTO meta VALUES ('store_id', '%s'), ('revision', 0), ('checksum', %" PRId64 ");"
-                  "CREATE TABLE dataset (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
-                  " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
-                  "CREATE TABLE container (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
-                  " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
+                  "CREATE TABLE dataset " RECORDS
+                  "CREATE TABLE container " RECORDS
                   "CREATE TABLE generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
                   " begin INTEGER NOT NULL) STRICT;"
-                  "CREATE TABLE lease (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
-                  " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
+                  "CREATE TABLE lease " RECORDS
                   "COMMIT;",
                   APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)sqlite_meta_sum(&id, 0));
 
@@ -110,23 +110,42 @@ struct err *sqlite_read_meta(struct sqlite_store *s)
     return e;
 }
 
-/* From schema 1: the checksum, and the generations. */
-struct err *sqlite_upgrade(struct sqlite_store *s)
+struct err *sqlite_add_checksum(struct sqlite_store *s)
 {
-    uint64_t sum = 0, generations;
+    uint64_t sum, generations;
 
     TRY(sqlite_run(s, "BEGIN IMMEDIATE", "upgrade"));
-    for (int k = 0; k < STORE_KIND_MAX; k++)
-        TRY(sqlite_read_table(s, (enum store_kind)k, &sum, NULL, NULL));
+    TRY(sqlite_add_up(s, &sum));
     TRY(sqlite_run(s,
-            "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
-            " begin INTEGER NOT NULL) STRICT",
-            "upgrade"));
+                   "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+                   " begin INTEGER NOT NULL) STRICT",
+                   "upgrade"));
     TRY(sqlite_sum_generations(s, &generations));
     sum += generations + sqlite_meta_sum(&s->base.id, s->base.revision);
     CLEANUP_FREE char *sql = xasprintf("INSERT INTO meta VALUES ('checksum', %" PRId64 ");"
-                                       "PRAGMA user_version=%d;"
+                                       "PRAGMA user_version=2;"
                                        "COMMIT",
-                                       (int64_t)sum, SCHEMA_VERSION);
+                                       (int64_t)sum);
     return sqlite_run(s, sql, "upgrade");
+}
+
+/* The index of a UNIQUE column goes with its table only. Rows keep their numbers. */
+static struct err *copy_table(struct sqlite_store *s, const char *table)
+{
+    CLEANUP_FREE char *sql = xasprintf("ALTER TABLE %s RENAME TO old;"
+                                       "CREATE TABLE %s " RECORDS
+                                       "INSERT INTO %s SELECT id, key, revision, value FROM old ORDER BY id;"
+                                       "DROP TABLE old",
+                                       table, table, table);
+
+    return sqlite_run(s, sql, "upgrade");
+}
+
+struct err *sqlite_drop_indexes(struct sqlite_store *s)
+{
+    TRY(sqlite_run(s, "BEGIN IMMEDIATE", "upgrade"));
+    for (int k = 0; k < STORE_KIND_MAX; k++)
+        TRY(copy_table(s, store_kind_name((enum store_kind)k)));
+    TRY(sqlite_run(s, "PRAGMA user_version=3; COMMIT", "upgrade"));
+    return sqlite_run(s, "PRAGMA wal_checkpoint(TRUNCATE)", "upgrade");
 }

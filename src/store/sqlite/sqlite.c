@@ -12,8 +12,10 @@ static void close_store(struct store *base)
 
     for (int k = 0; k < STORE_KIND_MAX; k++) {
         (void)sqlite3_finalize(s->get[k]);
-        (void)sqlite3_finalize(s->put[k]);
+        (void)sqlite3_finalize(s->add[k]);
+        (void)sqlite3_finalize(s->set[k]);
         (void)sqlite3_finalize(s->del[k]);
+        places_done(&s->places[k]);
     }
     (void)sqlite3_finalize(s->set_meta);
     (void)sqlite3_close(s->db); /* checkpoints; when it cannot, the log stays and is replayed */
@@ -28,6 +30,7 @@ static const struct store_ops ops = {
     .read_sync = sqlite_read_sync,
     .read_history_sync = sqlite_read_history_sync,
     .commit_sync = sqlite_commit_sync,
+    .tidy_sync = sqlite_tidy_sync,
     .backup_begin_sync = sqlite_backup_begin,
     .close = close_store,
 };
@@ -56,12 +59,14 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
     int rc = sqlite3_open_v2(
         s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 
+    /* A store that is refused is left as it is. */
+    if (s->db)
+        (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (rc != SQLITE_OK)
         return sqlite_failure(s, rc, "open");
     (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-    /* A store that is refused is left as it is. */
-    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     TRY(sqlite_run(s, "PRAGMA locking_mode=EXCLUSIVE", "open"));
+    sqlite_take_log(s);
     TRY(sqlite_check_schema(s, &version));
     if (version == 0 && s->mark_fd >= 0)
         return err_new(ERR_CORRUPT,
@@ -80,9 +85,11 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
     if (s->mark_fd >= 0)
         TRY(check_mark(s, m));
     if (version == 1)
-        TRY(sqlite_upgrade(s));
-    TRY(sqlite_check_sum(s));
+        TRY(sqlite_add_checksum(s));
     TRY(sqlite_prepare_commits(s));
+    TRY(sqlite_check_sum(s));
+    if (version == 1 || version == 2)
+        TRY(sqlite_drop_indexes(s));
     struct err *e = sqlite_begin_generation(s);
     s->no_generation = err_is(e, ERR_NO_SPACE);
     if (e && !s->no_generation)
@@ -146,11 +153,12 @@ static struct err *check_file_of_store(struct sqlite_store *s, const char *uri)
     TRY(sqlite_check_schema(s, &version));
     if (version == 0)
         return sqlite_damaged(s, "it is empty");
-    if (version != SCHEMA_VERSION)
+    if (version == 1)
         return err_new(ERR_UNSUPPORTED, "%s was written by an older version; open it with flocker-control --data-path once, "
                                         "as store.sqlite in a directory of its own", s->path);
     TRY(sqlite_check_pages(s));
     TRY(sqlite_read_meta(s));
+    TRY(sqlite_prepare_commits(s));
     return sqlite_check_sum(s);
 }
 

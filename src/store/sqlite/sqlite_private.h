@@ -3,10 +3,11 @@
 
 #include "store/backend.h"
 #include "store/sqlite/directory.h"
+#include "store/sqlite/places.h"
 
 #include <sqlite3.h>
 
-#define SCHEMA_VERSION 2 /* 1: without checksum, maybe without generations */
+#define SCHEMA_VERSION 3 /* 2: with an index of the keys; 1: also without checksum, maybe without generations */
 
 struct sqlite_store {
     struct store base;
@@ -17,8 +18,11 @@ struct sqlite_store {
     int mark_fd;
     uint64_t rows;        /* sum of sqlite_row_sum() of all records, as it must be */
     uint64_t generations; /* the same of the generations */
+    struct places places[STORE_KIND_MAX];
+    int log_pages; /* in the log, not yet copied into the file */
     sqlite3_stmt *get[STORE_KIND_MAX];
-    sqlite3_stmt *put[STORE_KIND_MAX];
+    sqlite3_stmt *add[STORE_KIND_MAX];
+    sqlite3_stmt *set[STORE_KIND_MAX];
     sqlite3_stmt *del[STORE_KIND_MAX];
     sqlite3_stmt *set_meta;
 };
@@ -43,8 +47,9 @@ struct err *sqlite_query_number(struct sqlite_store *s, const char *sql, int64_t
 /* *ret_version is 0 when the file is empty (a new store, or one whose creation was cut short). */
 struct err *sqlite_check_schema(struct sqlite_store *s, int64_t *ret_version) MUST_USE;
 struct err *sqlite_create_schema(struct sqlite_store *s) MUST_USE;
-/* Brings a store of an older version up; its id and revision were read. */
-struct err *sqlite_upgrade(struct sqlite_store *s) MUST_USE;
+/* Bring a store of an older version up, once its id and revision were read: from 1 to 2, and from 2 to 3. */
+struct err *sqlite_add_checksum(struct sqlite_store *s) MUST_USE;
+struct err *sqlite_drop_indexes(struct sqlite_store *s) MUST_USE;
 /* Reads the whole file: SQLite's own checks of its pages and indexes. */
 struct err *sqlite_check_pages(struct sqlite_store *s) MUST_USE;
 /* The same with a larger cache for that time. */
@@ -56,20 +61,27 @@ struct err *sqlite_read_meta(struct sqlite_store *s) MUST_USE;
 uint64_t sqlite_row_sum(enum store_kind kind, const char *key, uint64_t revision, const char *value, size_t n);
 uint64_t sqlite_meta_sum(const struct uuid *id, uint64_t revision);
 struct err *sqlite_sum_generations(struct sqlite_store *s, uint64_t *ret) MUST_USE;
-/* Adds the records up into *sum; `fn` may be NULL. */
-struct err *sqlite_read_table(struct sqlite_store *s, enum store_kind kind, uint64_t *sum, store_record_fn *fn,
-                              void *cookie) MUST_USE;
-/* Adds all up before anything is written to the store. */
+struct err *sqlite_add_up(struct sqlite_store *s, uint64_t *ret) MUST_USE; /* the records */
+/* Adds all up before anything is written to the store, and notes where the records lie. */
 struct err *sqlite_check_sum(struct sqlite_store *s) MUST_USE;
 struct err *sqlite_read_sync(struct store *base, store_record_fn *fn, void *cookie) MUST_USE; /* verbs of store_ops */
 struct err *sqlite_read_history_sync(struct store *base, struct history *ret) MUST_USE;
 
 /* commit.c */
 struct err *sqlite_prepare_commits(struct sqlite_store *s) MUST_USE;
+/* The row of the key, 0 when there is none; SQLite's result. Until sqlite_end_find(), `get` stands on it. */
+int sqlite_find_row(struct sqlite_store *s, enum store_kind kind, const char *key, int64_t *ret);
+void sqlite_end_find(struct sqlite_store *s, enum store_kind kind);
 /* Durable before anybody hears of it: WAL and synchronous=FULL. */
 struct err *sqlite_begin_generation(struct sqlite_store *s) MUST_USE;
 struct err *sqlite_commit_sync(struct store *base, const struct store_change *changes, size_t n,
                                bool *ret_uncertain) MUST_USE; /* verb of store_ops */
+
+/* checkpoint.c */
+extern int sqlite_log_most; /* pages of the log, not counting those of one commit; tests make it small */
+void sqlite_take_log(struct sqlite_store *s); /* at the opening: SQLite leaves its log to us */
+void sqlite_tidy_sync(struct store *base); /* verb of store_ops */
+void sqlite_bound_log(struct sqlite_store *s); /* before a commit, for those who never tidy */
 
 /* sqlite.c */
 /* Opens a file that nobody uses, to be read only, and checks it as an opened store is checked. `uri` is the path for SQLite. */

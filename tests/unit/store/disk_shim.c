@@ -133,6 +133,14 @@ void shim_log_done(struct shim_log *l)
     *l = (struct shim_log){0};
 }
 
+/* Half of a write, up to the end of a sector: what lies in one is written whole or not at all. */
+static size_t half_of(off_t offset, size_t n)
+{
+    size_t end = ((size_t)offset + n / 2) / SHIM_SECTOR * SHIM_SECTOR;
+
+    return end > (size_t)offset ? end - (size_t)offset : 0;
+}
+
 static void opened(int fd, const char *path, int flags)
 {
     const char *name = inside(shim.dir, path);
@@ -191,10 +199,10 @@ ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t offset)
     int inode = inode_of(fd);
     bool failing = fails(fd, NULL, SHIM_ON_WRITE);
 
-    if (failing && (!shim_fault.half || n < 2))
+    if (failing && shim_fault.half)
+        n = half_of(offset, n);
+    if (failing && !(shim_fault.half && n))
         return -1;
-    if (failing)
-        n /= 2;
     if (inode >= 0) {
         struct shim_op *op = add(SHIM_WRITE, inode);
         op->offset = (uint64_t)offset;

@@ -1,5 +1,7 @@
 #include "store_state.h"
 
+#include "store/sqlite/sqlite_private.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sqlite3.h>
@@ -141,6 +143,8 @@ struct err *commit_random(struct store *s, struct past *p, const struct random *
     }
     p->states[p->n++] = next;
     struct err *e = store_commit_sync(s, changes, n, ret_uncertain);
+    if (!e && random_below(r, 2))
+        store_tidy_sync(s);
     for (size_t i = 0; i < n; i++) {
         free((char *)changes[i].key);
         free((char *)changes[i].value);
@@ -272,13 +276,13 @@ size_t few_or_many(size_t few, size_t many)
 static int set_up_connection(sqlite3 *db, char **ret_error, const void *api)
 {
     /* The size of the cache cannot be set in a damaged file; that is for the store to say. */
-    (void)sqlite3_wal_autocheckpoint(db, 40);
     (void)sqlite3_exec(db, "PRAGMA cache_size=12", NULL, NULL, NULL);
     return SQLITE_OK;
 }
 
 void make_sqlite_busy(void)
 {
+    sqlite_log_most = 40;
     /* SQLite's interface: the entry point of an extension is given as a function without arguments. */
     (void)sqlite3_auto_extension((void (*)(void))set_up_connection);
 }

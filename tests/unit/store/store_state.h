@@ -36,7 +36,7 @@ void past_copy_last(struct past *p, const struct past *from);
 const struct state *past_find(const struct past *p, uint64_t revision); /* NULL: there was none */
 
 /* Commits some random puts, updates and deletes on top of `s`'s state (which must be in `past`) and notes what must be
- * there then. Now and then a record is large. */
+ * there then. Now and then a record is large, and now and then the store is tidied afterwards. */
 struct err *commit_random(struct store *s, struct past *p, const struct random *r,
                           bool *ret_uncertain);
 

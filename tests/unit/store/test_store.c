@@ -247,10 +247,32 @@ static void test_newer_schema(void **state)
     struct store *s = open_store(*state);
 
     store_close(s);
+    sql(*state, "PRAGMA user_version=4");
+    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 4");
     sql(*state, "PRAGMA user_version=3");
-    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 3");
-    sql(*state, "PRAGMA user_version=2");
     store_close(open_store(*state));
+}
+
+/* Keys have no index in the file. */
+static void test_two_records_of_one_key(void **state)
+{
+    struct store *s = open_store(*state);
+    bool uncertain;
+
+    for (uint64_t n = 1; n <= 3; n++)
+        ok(commit_numbered(s, n, 1, &uncertain));
+    store_close(s);
+    sql(*state, "INSERT INTO dataset (key, revision, value) SELECT key, revision, value FROM dataset WHERE id = 2");
+    refused(store_open(*state, &s), ERR_CORRUPT, "two records of dataset");
+    sql(*state, "DELETE FROM dataset WHERE id = 4");
+    sql(*state, "UPDATE dataset SET id = 274877906944 WHERE id = 3");
+    refused(store_open(*state, &s), ERR_CORRUPT, "has the number 274877906944");
+    sql(*state, "UPDATE dataset SET id = 274877906943 WHERE id = 274877906944");
+    s = open_store(*state);
+    refused(commit_numbered(s, 4, 1, &uncertain), ERR_INVALID, "too big");
+    assert_false(uncertain);
+    assert_numbered(s, 3);
+    store_close(s);
 }
 
 static void test_corrupt_records(void **state)
@@ -493,6 +515,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_generations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_generations_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_schema, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_records_of_one_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_corrupt_records, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_permission, setup, teardown),
         cmocka_unit_test_setup_teardown(test_foreign_writer, setup, teardown),

@@ -473,29 +473,71 @@ static void make_old_store(const char *dir, struct past *p)
     (void)sqlite3_close(db);
 }
 
+/* As version 2 had it: with indexes of the keys. */
+#define TABLE_2(name)                                                                                                  \
+    "ALTER TABLE " name " RENAME TO made; CREATE TABLE " name " (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"    \
+    " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT; INSERT INTO " name " SELECT * FROM made;"                \
+    "DROP TABLE made;"
+
+static const char to_schema_2[] = "BEGIN;" TABLE_2("dataset") TABLE_2("container") TABLE_2("lease")
+    "PRAGMA user_version=2; COMMIT";
+
+static void make_store_2(const char *dir, struct past *p, const struct random *r)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/store.sqlite", dir);
+    struct store *s = NULL;
+    sqlite3 *db = NULL;
+    bool uncertain;
+
+    ok(store_open(dir, &s));
+    p->id = store_id(s);
+    p->has_id = true;
+    for (int i = 0; i < 4; i++)
+        ok(commit_random(s, p, r, &uncertain));
+    store_close(s);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, to_schema_2, NULL, NULL, NULL), SQLITE_OK);
+    (void)sqlite3_close(db);
+}
+
 /* A store of an older version is opened. */
-static void test_upgrade(void **state)
+static void upgrade_from(int version)
 {
     uint64_t seed = 100;
     size_t batches[] = {3, 2};
-    struct life l = {.opened = true, .revision = 6};
+    struct life l = {.opened = true};
     struct sweep w;
 
     sweep_begin(&w, &seed);
-    make_old_store(w.dir, &w.past);
+    if (version == 1)
+        make_old_store(w.dir, &w.past);
+    else
+        make_store_2(w.dir, &w.past, &w.random);
+    l.revision = w.past.states[w.past.n - 1].revision;
     disk_read(&l.start, w.dir);
     live(&l, w.dir, &w.past, &w.random, batches, ARRAY_SIZE(batches));
     sweep_cuts(&w, &l, few_or_many(6, 40), 1);
     shim_log_done(&l.log);
     disk_done(&l.start);
-    sweep_done(&w, "upgrade");
+    sweep_done(&w, version == 1 ? "upgrade from 1" : "upgrade from 2");
+}
+
+static void test_upgrade_from_1(void **state)
+{
+    upgrade_from(1);
+}
+
+static void test_upgrade_from_2(void **state)
+{
+    upgrade_from(2);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
-        cmocka_unit_test(test_upgrade),
+        cmocka_unit_test(test_upgrade_from_1),
+        cmocka_unit_test(test_upgrade_from_2),
     };
 
     make_sqlite_busy();

@@ -3,6 +3,7 @@
 #include "store_state.h"
 
 #include "disk_shim.h"
+#include "store/sqlite/sqlite_private.h"
 
 #include <errno.h>
 
@@ -442,6 +443,62 @@ static void test_faults(void **state)
     damage_done(&used, "faults");
 }
 
+/* After a flush that failed while the log was copied, nobody knows what the main file has; with another try the log would
+ * be overwritten. */
+static void test_flush_while_tidying(void **state)
+{
+    char *dir = make_fast_temp();
+    bool uncertain;
+
+    shim_fault = (struct shim_fault){.dir = dir}; /* so that the shim knows the files */
+    struct store *s = open_store(dir);
+    for (uint64_t n = 1; n <= 9; n++)
+        ok(commit_numbered(s, n, 1, &uncertain));
+    shim_fault = (struct shim_fault){.dir = dir, .calls = SHIM_ON_SYNC, .at = 1, .count = 1, .errnum = EIO};
+    store_tidy_sync(s);
+    assert_int_equal(shim_fault.happened, 1);
+    store_tidy_sync(s);
+    refused(commit_numbered(s, 10, 1, &uncertain), ERR_IO, "the disk failed");
+    assert_true(uncertain);
+    assert_int_equal(shim_fault.happened, 1); /* not flushed again */
+    shim_fault = (struct shim_fault){0};
+    store_close(s);
+    s = open_store(dir);
+    assert_numbered(s, 9);
+    store_close(s);
+    remove_temp(dir);
+}
+
+static off_t log_size(const char *dir)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/store.sqlite-wal", dir);
+    struct stat st;
+
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_size;
+}
+
+/* The log stays short: shorter where somebody tidies than where nobody does. */
+static void test_log_is_bounded(void **state)
+{
+    const off_t frame = 4120, one_commit = 8;
+    char *dir = make_fast_temp();
+    struct store *s = open_store(dir);
+    bool uncertain;
+
+    for (uint64_t n = 1; n <= 200; n++) {
+        ok(commit_numbered(s, n, 100, &uncertain));
+        store_tidy_sync(s);
+    }
+    assert_true(log_size(dir) < (sqlite_log_most / 4 + one_commit) * frame);
+    for (uint64_t n = 201; n <= 400; n++)
+        ok(commit_numbered(s, n, 100, &uncertain));
+    assert_true(log_size(dir) < (sqlite_log_most + one_commit) * frame);
+    assert_numbered(s, 400);
+    store_close(s);
+    remove_temp(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -449,6 +506,8 @@ int main(void)
         cmocka_unit_test(test_log_alone),
         cmocka_unit_test(test_lost),
         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_flush_while_tidying),
+        cmocka_unit_test(test_log_is_bounded),
     };
 
     make_sqlite_busy();
