@@ -6,7 +6,6 @@
  *   quit */
 #include "base/log.h"
 #include "base/now.h"
-#include "base/options.h"
 #include "base/str.h"
 #include "cli/ca_x509.h"
 #include "measure.h"
@@ -366,8 +365,9 @@ static struct err *start(struct agents *all)
     return loop_run(all->loop);
 }
 
-static struct err *run(const struct options *o)
+static struct err *run(void *cookie, const char *operand)
 {
+    const struct options *o = cookie;
     static struct agents all; /* in sight of leak checkers to the end */
     all.o = o;
     struct err *e = start(&all);
@@ -412,16 +412,6 @@ int main(int argc, char **argv)
                                          .text = "Simulated agents with real sessions. Commands on standard input: count, quit.",
                                          .take = take};
     struct options o = {.certificates = ".", .agents = 1};
-    int first;
 
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
-    struct err *e = run(&o);
-    return e ? cli_fail(e) : 0;
+    return measure_main(&spec, &o, argc, argv, run);
 }

@@ -1,7 +1,7 @@
 /* What the REST API is compared with: libevent's own HTTP server with the same TLS set-up, and one fixed answer. Prints its
  * port, runs until it is killed. */
-#include "base/options.h"
 #include "base/str.h"
+#include "measure.h"
 #include "net/tls.h"
 
 #include <event2/buffer.h>
@@ -50,35 +50,28 @@ static void answer(struct evhttp_request *r, void *cookie)
     evhttp_send_reply(r, 200, "OK", NULL);
 }
 
-static struct err *context(const char *dir, SSL_CTX **ret)
-{
-    CLEANUP_FREE char *ca = xasprintf("%s/cluster.crt", dir);
-    CLEANUP_FREE char *certificate = xasprintf("%s/control-service.crt", dir);
-    CLEANUP_FREE char *key = xasprintf("%s/control-service.key", dir);
-    CLEANUP_FREE char *warning = NULL;
-    struct tls *tls;
+struct options {
+    const char *certificates;
+    long bytes;
+};
 
-    TRY(tls_load(ca, certificate, key, &warning, &tls));
-    struct err *e = tls_server_context(tls, TLS_KIND_USER, TLS_EOF_OK | TLS_ALPN_HTTP1, ret);
-    tls_free(tls);
-    return e;
-}
-
-static struct err *run(const char *certificates, size_t bytes)
+static struct err *run(void *cookie, const char *operand)
 {
+    const struct options *o = cookie;
+    size_t bytes = (size_t)o->bytes;
     struct bare b = {.base = event_base_new(), .n = bytes, .body = xmalloc(bytes)};
     struct sockaddr_in a;
     socklen_t len = sizeof(a);
     int on = 1;
 
     memset(b.body, 'x', bytes);
-    TRY(context(certificates, &b.ctx));
+    TRY(measure_server(o->certificates, &b.ctx));
     struct evhttp *http = evhttp_new(b.base);
     evhttp_set_bevcb(http, accept_tls, &b);
     evhttp_set_gencb(http, answer, &b);
-    struct evhttp_bound_socket *bound = evhttp_bind_socket_with_handle(http, "127.0.0.1", 0);
+    struct evhttp_bound_socket *bound = evhttp_bind_socket_with_handle(http, LOOPBACK, 0);
     if (!bound || getsockname(evhttp_bound_socket_get_fd(bound), (struct sockaddr *)&a, &len) < 0)
-        return err_new(ERR_IO, "cannot listen on 127.0.0.1");
+        return err_new(ERR_IO, "cannot listen on " LOOPBACK);
     /* Connections inherit it; evhttp writes header and body apart. */
     (void)setsockopt(evhttp_bound_socket_get_fd(bound), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     printf("%u\n", ntohs(a.sin_port));
@@ -86,11 +79,6 @@ static struct err *run(const char *certificates, size_t bytes)
     (void)event_base_dispatch(b.base);
     return NULL;
 }
-
-struct options {
-    const char *certificates;
-    long bytes;
-};
 
 static struct err *take(void *cookie, int id, const char *value)
 {
@@ -115,16 +103,6 @@ int main(int argc, char **argv)
                                          .text = "A bare HTTP server with one fixed answer.",
                                          .take = take};
     struct options o = {.certificates = ".", .bytes = 300};
-    int first;
 
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
-    struct err *e = run(o.certificates, (size_t)o.bytes);
-    return e ? cli_fail(e) : 0;
+    return measure_main(&spec, &o, argc, argv, run);
 }

@@ -1,5 +1,4 @@
 /* Writes a store with many datasets that live on many nodes, through the store's own code. */
-#include "base/options.h"
 #include "base/str.h"
 #include "measure.h"
 #include "model/record.h"
@@ -50,8 +49,9 @@ struct options {
     long datasets, nodes;
 };
 
-static struct err *run(const struct options *o)
+static struct err *run(void *cookie, const char *operand)
 {
+    const struct options *o = cookie;
     struct store *s;
     struct err *e = store_open(o->data_path, &s);
 
@@ -94,16 +94,6 @@ int main(int argc, char **argv)
                                          .text = "Makes a store with datasets that are there already.",
                                          .take = take};
     struct options o = {.data_path = "store", .datasets = 1000, .nodes = 1};
-    int first;
 
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
-    struct err *e = run(&o);
-    return e ? cli_fail(e) : 0;
+    return measure_main(&spec, &o, argc, argv, run);
 }

@@ -1,7 +1,6 @@
 /* A load generator for the REST API: many connections with a client certificate, HTTP/1.1 with keep-alive, one request in
  * flight on each. One JSON object on standard output. */
 #include "base/log.h"
-#include "base/options.h"
 #include "base/str.h"
 #include "measure.h"
 #include "net/tls.h"
@@ -456,9 +455,24 @@ static struct err *run_durable(struct load *l)
 
 /* ---- the program ---- */
 
-static struct err *run(const struct options *o)
+static struct err *take_operation(struct options *o, const char *what)
 {
+    static const char *const names[] = {"get", "create", "durable"}; /* as in enum operation */
+
+    for (size_t i = 0; what && i < ARRAY_SIZE(names); i++) {
+        o->operation = (enum operation)i;
+        if (streq(what, names[i]))
+            return NULL;
+    }
+    return err_new(ERR_INVALID, "say what: get, create or durable");
+}
+
+static struct err *run(void *cookie, const char *operand)
+{
+    struct options *o = cookie;
     struct load l = {.o = o, .random = measure_now_ns()};
+
+    TRY(take_operation(o, operand));
     struct err *e = measure_client(o->certificates, o->user, TLS_ALPN_HTTP1, &l.ctx);
 
     if (e)
@@ -575,23 +589,6 @@ int main(int argc, char **argv)
     };
     struct options o = {.user = "user", .certificates = ".", .path = CREATE, .connections = 1, .nodes = 1, .datasets = 1,
                         .rounds = 200, .seconds = 3, .bytes = 300, .probe = "probe"};
-    int first;
 
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
-    const char *what = first == argc - 1 ? argv[first] : "";
-    if (streq(what, "create"))
-        o.operation = OPERATION_CREATE;
-    else if (streq(what, "durable"))
-        o.operation = OPERATION_DURABLE;
-    else if (!streq(what, "get"))
-        return cli_usage_error(&spec, "Say what: get, create or durable");
-    struct err *e = run(&o);
-    return e ? cli_fail(e) : 0;
+    return measure_main(&spec, &o, argc, argv, run);
 }

@@ -83,15 +83,48 @@ struct uuid measure_dataset(uint64_t n)
     return made_up(n);
 }
 
-struct err *measure_client(const char *certificates, const char *name, unsigned tls_flags, SSL_CTX **ret_ctx)
+int measure_main(const struct cli_spec *spec, void *options, int argc, char **argv,
+                 struct err *(*run)(void *options, const char *operand))
+{
+    int first;
+
+    switch (cli_parse(spec, options, argc, argv, &first)) {
+    case CLI_EXIT_OK:
+        return 0;
+    case CLI_EXIT_ERROR:
+        return 1;
+    case CLI_GO_ON:
+        break;
+    }
+    struct err *e = run(options, first == argc - 1 ? argv[first] : NULL);
+    return e ? cli_fail(e) : 0;
+}
+
+static struct err *load(const char *certificates, const char *name, struct tls **ret)
 {
     CLEANUP_FREE char *ca = xasprintf("%s/cluster.crt", certificates);
     CLEANUP_FREE char *certificate = xasprintf("%s/%s.crt", certificates, name);
     CLEANUP_FREE char *key = xasprintf("%s/%s.key", certificates, name);
     CLEANUP_FREE char *warning = NULL;
+
+    return tls_load(ca, certificate, key, &warning, ret);
+}
+
+struct err *measure_server(const char *certificates, SSL_CTX **ret_ctx)
+{
     struct tls *tls;
 
-    TRY(tls_load(ca, certificate, key, &warning, &tls));
+    TRY(load(certificates, "control-service", &tls));
+    struct err *e = tls_server_context(tls, TLS_KIND_USER, TLS_EOF_OK | TLS_ALPN_HTTP1, ret_ctx);
+    tls_free(tls);
+    return e;
+}
+
+struct err *measure_client(const char *certificates, const char *name, unsigned tls_flags, SSL_CTX **ret_ctx)
+{
+    struct tls *tls;
+
+    TRY(load(certificates, name, &tls));
     struct err *e = tls_client_context(tls, TLS_KIND_CONTROL_SERVICE, tls_flags, ret_ctx);
     tls_free(tls);
     return e;

@@ -1,7 +1,7 @@
 /* Shared by the programs of the benchmarks: latencies, and names that all of them make up alike. */
 #pragma once
 
-#include "base/err.h"
+#include "base/options.h"
 #include "base/uuid.h"
 
 #include <openssl/ssl.h>
@@ -30,5 +30,12 @@ void latencies_done(struct latencies *l);
 struct uuid measure_node(uint64_t n);
 struct uuid measure_dataset(uint64_t n);
 
+/* What a program of the benchmarks does: takes its options into `options`, then calls `run` with them and with the one
+ * operand, NULL when there is none or more than one. Returns the exit status. */
+int measure_main(const struct cli_spec *spec, void *options, int argc, char **argv,
+                 struct err *(*run)(void *options, const char *operand));
+
+/* A context that serves users as the control service does, with control-service.crt of the directory. */
+struct err *measure_server(const char *certificates, SSL_CTX **ret_ctx) MUST_USE;
 /* A context that connects to the control service (or a peer with its certificate) as NAME.crt of the directory. */
 struct err *measure_client(const char *certificates, const char *name, unsigned tls_flags, SSL_CTX **ret_ctx) MUST_USE;

@@ -1,6 +1,5 @@
 /* Load on etcd: one gRPC Put in flight on each of many TLS connections. One JSON object on standard output. */
 #include "base/log.h"
-#include "base/options.h"
 #include "base/str.h"
 #include "measure.h"
 #include "net/grpc.h"
@@ -138,8 +137,9 @@ static struct err *connect_all(struct puts *p)
     return NULL;
 }
 
-static struct err *run(const struct options *o)
+static struct err *run(void *cookie, const char *operand)
 {
+    const struct options *o = cookie;
     struct puts p = {.o = o, .counter = measure_now_ns()};
 
     TRY(loop_new(&p.loop));
@@ -199,16 +199,6 @@ int main(int argc, char **argv)
                                          .text = "Load on etcd, for comparison.",
                                          .take = take};
     struct options o = {.user = "user", .certificates = ".", .connections = 1, .seconds = 3, .bytes = 300};
-    int first;
 
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
-    struct err *e = run(&o);
-    return e ? cli_fail(e) : 0;
+    return measure_main(&spec, &o, argc, argv, run);
 }

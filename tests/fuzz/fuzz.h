@@ -1,6 +1,7 @@
 /* What each fuzz target offers to its two drivers, libFuzzer and fuzz_smoke.c. */
 #pragma once
 
+#include "base/err.h"
 #include "base/random.h"
 #include "base/str.h"
 
@@ -45,4 +46,38 @@ static inline size_t fuzz_piece(const struct random *r, size_t left)
 static inline char *fuzz_text(const uint8_t *data, size_t size)
 {
     return xstrndup((const char *)data, size);
+}
+
+/* Was it refused, as an error of this kind with a text? */
+static inline bool fuzz_refused(struct err *e, enum err_code code)
+{
+    if (!e)
+        return false;
+    RULE(err_is(e, code) && *e->text);
+    err_free(e);
+    return true;
+}
+
+/* One of the things that a target feeds; it gets what follows the letter as bytes, or as a text. */
+struct fuzz_choice {
+    char letter;
+    void (*bytes)(const char *bytes, size_t n);
+    void (*text)(const char *text);
+};
+
+/* Lets the first byte choose. Returns what LLVMFuzzerTestOneInput() has to. */
+static inline int fuzz_choose(const struct fuzz_choice *choices, size_t n, const uint8_t *data, size_t size)
+{
+    for (size_t i = 0; i < n && size; i++) {
+        if ((uint8_t)choices[i].letter != data[0])
+            continue;
+        if (choices[i].bytes) {
+            choices[i].bytes((const char *)data + 1, size - 1);
+            return 0;
+        }
+        CLEANUP_FREE char *text = fuzz_text(data + 1, size - 1);
+        choices[i].text(text);
+        return 0;
+    }
+    return -1;
 }

@@ -94,6 +94,11 @@ static void message(const char *text, size_t n)
     RULE(*m && strlen(m) <= DOCKER_MESSAGE_MAX && str_is_utf8(m, strlen(m)));
 }
 
+static void event(const char *text, size_t n)
+{
+    (void)docker_parse_event_matters(text, n);
+}
+
 static void pull_line(const char *text, size_t n)
 {
     CLEANUP_ERR struct err *e = docker_parse_pull_line(text, n);
@@ -124,15 +129,17 @@ static struct err *keep_line(void *cookie, const char *line, size_t n)
     return NULL;
 }
 
-static void lines(const char *text, size_t n, const struct random *r)
+static void lines(const char *text, size_t n)
 {
+    uint64_t state = fuzz_hash(text, n);
+    struct random r = random_seeded(&state);
     struct docker_lines whole = {0}, pieces = {0};
     CLEANUP_STR struct str a = {0};
     CLEANUP_STR struct str b = {0};
 
     RULE(!docker_lines_feed(&whole, text, n, keep_line, &a));
     for (size_t at = 0; at < n;) {
-        size_t piece = fuzz_piece(r, n - at);
+        size_t piece = fuzz_piece(&r, n - at);
         RULE(!docker_lines_feed(&pieces, text + at, piece, keep_line, &b));
         at += piece;
     }
@@ -208,56 +215,21 @@ static void login(const char *text, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint64_t state = fuzz_hash(data, size);
-    struct random r = random_seeded(&state);
+    static const struct fuzz_choice choices[] = {
+        {'v', .bytes = version},
+        {'l', .bytes = list},
+        {'i', .bytes = inspect},
+        {'a', .bytes = addresses},
+        {'n', .bytes = created},
+        {'m', .bytes = message},
+        {'s', .text = start_error},
+        {'e', .bytes = event},
+        {'p', .bytes = pull_line},
+        {'w', .bytes = lines},
+        {'c', .bytes = configuration},
+        {'t', .text = image},
+        {'r', .bytes = login},
+    };
 
-    if (!size)
-        return -1;
-    CLEANUP_FREE char *text = fuzz_text(data + 1, size - 1);
-    const char *bytes = (const char *)data + 1;
-    size_t n = size - 1;
-
-    switch (data[0]) {
-    case 'v':
-        version(bytes, n);
-        return 0;
-    case 'l':
-        list(bytes, n);
-        return 0;
-    case 'i':
-        inspect(bytes, n);
-        return 0;
-    case 'a':
-        addresses(bytes, n);
-        return 0;
-    case 'n':
-        created(bytes, n);
-        return 0;
-    case 'm':
-        message(bytes, n);
-        return 0;
-    case 's':
-        start_error(text);
-        return 0;
-    case 'e':
-        (void)docker_parse_event_matters(bytes, n);
-        return 0;
-    case 'p':
-        pull_line(bytes, n);
-        return 0;
-    case 'w':
-        lines(bytes, n, &r);
-        return 0;
-    case 'c':
-        configuration(bytes, n);
-        return 0;
-    case 't':
-        image(text);
-        return 0;
-    case 'r':
-        login(bytes, n);
-        return 0;
-    default:
-        return -1;
-    }
+    return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);
 }

@@ -21,15 +21,6 @@
 
 #define TEXT_SIMPLE_KEY_MAX 1000 /* YAML allows 1024 in front of a colon */
 
-static bool refused(struct err *e, enum err_code code)
-{
-    if (!e)
-        return false;
-    RULE(err_is(e, code) && *e->text);
-    err_free(e);
-    return true;
-}
-
 static void check_records(const char *first, const char *second)
 {
     RULE(first && second && streq(first, second));
@@ -39,7 +30,7 @@ static void dataset(const char *text, size_t n)
 {
     struct dataset *d = NULL, *again = NULL;
 
-    if (refused(record_dataset_decode(text, n, &d), ERR_CORRUPT))
+    if (fuzz_refused(record_dataset_decode(text, n, &d), ERR_CORRUPT))
         return;
     CLEANUP_FREE char *first = record_dataset_encode(d);
     RULE(first && !record_dataset_decode(first, strlen(first), &again));
@@ -53,7 +44,7 @@ static void container(const char *text, size_t n)
 {
     struct container *c = NULL, *again = NULL;
 
-    if (refused(record_container_decode(text, n, &c), ERR_CORRUPT))
+    if (fuzz_refused(record_container_decode(text, n, &c), ERR_CORRUPT))
         return;
     CLEANUP_FREE char *first = record_container_encode(c);
     RULE(first && !record_container_decode(first, strlen(first), &again));
@@ -68,7 +59,7 @@ static void lease(const char *text, size_t n)
 {
     struct lease l, again;
 
-    if (refused(record_lease_decode(text, n, &l), ERR_CORRUPT))
+    if (fuzz_refused(record_lease_decode(text, n, &l), ERR_CORRUPT))
         return;
     CLEANUP_FREE char *first = record_lease_encode(&l);
     RULE(first && !record_lease_decode(first, strlen(first), &again));
@@ -133,7 +124,7 @@ static void yaml(const char *text, size_t n)
 {
     json_t *v = NULL, *again = NULL;
 
-    if (refused(yaml_load(text, n, &v), ERR_INVALID))
+    if (fuzz_refused(yaml_load(text, n, &v), ERR_INVALID))
         return;
     CLEANUP_FREE char *json = json_dumps(v, JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
     if (strlen(json) <= TEXT_SIMPLE_KEY_MAX && is_yaml(json)) {
@@ -148,14 +139,14 @@ static void agent_yml(const char *text, size_t n)
     static const char *const names[] = {"btrfs", "fake", "loopback"};
     struct agent_config c;
 
-    if (refused(agent_config_parse(text, n, &c), ERR_INVALID))
+    if (fuzz_refused(agent_config_parse(text, n, &c), ERR_INVALID))
         return;
     RULE(*c.control_host && c.control_port && c.docker_socket[0] == '/');
     RULE(c.stop_timeout_s >= 1 && c.stop_timeout_s <= 3600 && json_is_object(c.dataset));
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         const struct driver *d;
         RULE(!driver_find(names[i], &d));
-        if (!refused(driver_check_options(d, c.dataset), ERR_INVALID)) {
+        if (!fuzz_refused(driver_check_options(d, c.dataset), ERR_INVALID)) {
             RULE(driver_option_size(c.dataset, "size", 1) > 0);
             RULE(driver_option_string(c.dataset, "backend", NULL));
         }
@@ -168,55 +159,29 @@ static void ctl_yml(const char *text, size_t n)
     struct cluster_yml c;
     char *host = NULL;
 
-    if (!refused(cluster_yml_parse(text, n, &c), ERR_INVALID)) {
+    if (!fuzz_refused(cluster_yml_parse(text, n, &c), ERR_INVALID)) {
         RULE((!c.user || *c.user) && (!c.control_service || *c.control_service));
         cluster_yml_done(&c);
     }
-    if (!refused(agent_yml_control_service(text, n, &host), ERR_INVALID))
+    if (!fuzz_refused(agent_yml_control_service(text, n, &host), ERR_INVALID))
         RULE(!host || *host);
     free(host);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (!size)
-        return -1;
-    CLEANUP_FREE char *text = fuzz_text(data + 1, size - 1);
-    const char *bytes = (const char *)data + 1;
-    size_t n = size - 1;
+    static const struct fuzz_choice choices[] = {
+        {'d', .bytes = dataset},
+        {'c', .bytes = container},
+        {'l', .bytes = lease},
+        {'m', .text = mark},
+        {'w', .bytes = memory},
+        {'p', .text = pool_record},
+        {'n', .text = volume_name},
+        {'y', .bytes = yaml},
+        {'a', .bytes = agent_yml},
+        {'f', .bytes = ctl_yml},
+    };
 
-    switch (data[0]) {
-    case 'd':
-        dataset(bytes, n);
-        return 0;
-    case 'c':
-        container(bytes, n);
-        return 0;
-    case 'l':
-        lease(bytes, n);
-        return 0;
-    case 'm':
-        mark(text);
-        return 0;
-    case 'w':
-        memory(bytes, n);
-        return 0;
-    case 'p':
-        pool_record(text);
-        return 0;
-    case 'n':
-        volume_name(text);
-        return 0;
-    case 'y':
-        yaml(bytes, n);
-        return 0;
-    case 'a':
-        agent_yml(bytes, n);
-        return 0;
-    case 'f':
-        ctl_yml(bytes, n);
-        return 0;
-    default:
-        return -1;
-    }
+    return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);
 }

@@ -98,6 +98,11 @@ static void process_status(const char *text)
     RULE(proc_status_permitted(status) == 0x1ffffffffff);
 }
 
+static void fdinfo(const char *text)
+{
+    (void)proc_fdinfo_flags(text);
+}
+
 static void size_text(const char *text)
 {
     uint64_t size, again;
@@ -111,30 +116,14 @@ static void size_text(const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (!size)
-        return -1;
-    CLEANUP_FREE char *text = fuzz_text(data + 1, size - 1);
+    static const struct fuzz_choice choices[] = {
+        {'i', .bytes = mountinfo},
+        {'m', .text = map_line},
+        {'s', .text = process_stat},
+        {'c', .text = process_status},
+        {'f', .text = fdinfo},
+        {'z', .text = size_text},
+    };
 
-    switch (data[0]) {
-    case 'i':
-        mountinfo((const char *)data + 1, size - 1);
-        return 0;
-    case 'm':
-        map_line(text);
-        return 0;
-    case 's':
-        process_stat(text);
-        return 0;
-    case 'c':
-        process_status(text);
-        return 0;
-    case 'f':
-        (void)proc_fdinfo_flags(text);
-        return 0;
-    case 'z':
-        size_text(text);
-        return 0;
-    default:
-        return -1;
-    }
+    return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);
 }

@@ -6,11 +6,7 @@
 
 static bool refused(struct err *e)
 {
-    if (!e)
-        return false;
-    RULE(err_is(e, ERR_CORRUPT) && *e->text);
-    err_free(e);
-    return true;
+    return fuzz_refused(e, ERR_CORRUPT);
 }
 
 /* HELLO may be followed by what a later version means. */
