@@ -8,8 +8,6 @@
 /* No index of the keys: see places.h. */
 #define RECORDS                                                                                                        \
     "(id INTEGER PRIMARY KEY, key TEXT NOT NULL, revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT;"
-/* Of SQLite's page cache. The check at the start looks up every record in the index of the keys, in no order. */
-#define CHECK_CACHE "PRAGMA cache_size=-65536"
 
 struct err *sqlite_create_schema(struct sqlite_store *s)
 {
@@ -74,17 +72,6 @@ struct err *sqlite_check_pages(struct sqlite_store *s)
     }
     (void)sqlite3_finalize(q);
     return e;
-}
-
-struct err *sqlite_check_pages_fast(struct sqlite_store *s)
-{
-    int64_t usual;
-
-    TRY(sqlite_query_number(s, "PRAGMA cache_size", &usual));
-    CLEANUP_FREE char *back = xasprintf("PRAGMA cache_size=%" PRId64 "; PRAGMA shrink_memory", usual);
-    TRY(sqlite_run(s, CHECK_CACHE, "open"));
-    TRY(sqlite_check_pages(s));
-    return sqlite_run(s, back, "open");
 }
 
 struct err *sqlite_read_meta(struct sqlite_store *s)

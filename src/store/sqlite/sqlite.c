@@ -74,7 +74,7 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
                        " was there; restore it from a backup, or remove the file " MARK_NAME
                        " beside it to begin anew (flocker-control(8), \"THE STORE\")",
                        s->path, UUID_STR(&m->store), m->revision);
-    TRY(sqlite_check_pages_fast(s));
+    TRY(sqlite_check_pages(s));
     TRY(sqlite_run(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "open"));
     TRY(sqlite_query_number(s, "SELECT journal_mode = 'wal' FROM pragma_journal_mode", &wal));
     if (!wal)

@@ -52,8 +52,6 @@ struct err *sqlite_add_checksum(struct sqlite_store *s) MUST_USE;
 struct err *sqlite_drop_indexes(struct sqlite_store *s) MUST_USE;
 /* Reads the whole file: SQLite's own checks of its pages and indexes. */
 struct err *sqlite_check_pages(struct sqlite_store *s) MUST_USE;
-/* The same with a larger cache for that time. */
-struct err *sqlite_check_pages_fast(struct sqlite_store *s) MUST_USE;
 /* Its id and revision. */
 struct err *sqlite_read_meta(struct sqlite_store *s) MUST_USE;
 
