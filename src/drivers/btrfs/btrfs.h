@@ -2,11 +2,12 @@
  *
  *   <pool>/flocker/<dataset>/vol               the writable volume, a subvolume
  *   <pool>/flocker/<dataset>/snap/NAME         complete, durable, read-only snapshots
- *   <pool>/flocker/<dataset>/incoming/NAME.X/  one try of a receive, flock'ed while it runs
+ *   <pool>/flocker/<dataset>/incoming/NAME.X/  one try of a receive, flock'ed while it runs (tries.c)
  *   <pool>/flocker/<dataset>/mark              the ownership mark, written by storage.c
  */
 #pragma once
 
+#include "drivers/btrfs/point.h"
 #include "drivers/driver.h"
 
 struct pool {
@@ -35,6 +36,13 @@ struct err *subvolume_snapshot(int from, int dir, const char *name, bool read_on
                                uint64_t qgroup) MUST_USE;
 /* With subvolumes that a user made in it. Missing is fine. Durable after the next commit. */
 struct err *subvolume_delete(int dir, const char *name) MUST_USE;
+bool subvolume_is(int dir, const char *name);
+struct subvolume_facts {
+    struct uuid identity; /* by which increments refer to it: where it was received from, or its own */
+    bool read_only;
+    bool written; /* since it was made */
+};
+struct err *subvolume_look(int fd, struct subvolume_facts *ret_facts) MUST_USE;
 /* Makes what was done (subvolumes made and deleted) durable without writing other volumes' data. */
 struct err *pool_commit(int dir) MUST_USE;
 struct err *btrfs_error(int errnum, const char *fmt, ...) PRINTF_LIKE(2, 3) MUST_USE;
@@ -57,5 +65,34 @@ void quota_remove_stale(const struct pool *p);
 /* stream.c */
 struct err *stream_send(const struct pool *p, int base, int snapshot, int fd,
                         const atomic_bool *cancel) MUST_USE;
-/* Applies the stream to a new subvolume in the folder at `path`. */
-struct err *stream_receive(const char *path, int fd) MUST_USE;
+
+/* receive.c */
+/* Reads the stream to its end of file and makes the snapshot of it, as storage_receive(). `base` is open, -1 = none. */
+struct err *receive_stream(const struct pool *p, int dataset, uint64_t group, int base,
+                           const struct stream_spec *stream, int fd) MUST_USE;
+/* A checkpoint is taken after so much of the stream, or so long; tests do it more often. */
+struct receive_pace {
+    uint64_t bytes, us;
+};
+extern struct receive_pace receive_pace;
+
+/* tries.c. `dataset` is the dataset's open folder. */
+struct receive_try {
+    char *name; /* of the folder */
+    int fd;     /* holds the lock */
+};
+/* Is there a folder in which no receive runs? */
+bool tries_left(int dataset);
+/* Removes those in which none runs, but for `except` (may be NULL). ERR_BUSY: one runs, and `all` are to go. */
+struct err *tries_remove(int dataset, const char *except, bool all) MUST_USE;
+/* The newest checkpoint that is left over. */
+bool tries_point(int dataset, struct point *ret_point);
+/* Makes a folder for a receive, locked: a later try, or a program left over from a killed agent, never works in it. */
+struct err *try_begin(int dataset, const char *snapshot, struct receive_try *ret_try) MUST_USE;
+/* Locks the folder with the checkpoint stream->from, and clears it of all but that. ERR_NOT_FOUND: there is none. */
+struct err *try_continue(int dataset, const struct stream_spec *stream, struct receive_try *ret_try,
+                         struct point *ret_point) MUST_USE;
+/* Clears the folder of all but the checkpoint at `keep`, unlocks it; 0: removes all of it. */
+struct err *try_end(int dataset, struct receive_try *t, uint64_t keep) MUST_USE;
+char *try_point_name(uint64_t offset); /* names in the folder; the caller frees them */
+char *try_note_name(uint64_t offset);

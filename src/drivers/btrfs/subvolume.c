@@ -4,11 +4,14 @@
 
 #include <btrfsutil.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/btrfs.h>
+#include <linux/btrfs_tree.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 struct err *btrfs_error(int errnum, const char *fmt, ...)
 {
@@ -81,6 +84,30 @@ struct err *subvolume_delete(int dir, const char *name)
     if (rc == BTRFS_UTIL_OK || errno == ENOENT)
         return NULL;
     return btrfs_error(errno, "cannot delete the subvolume %s", name);
+}
+
+bool subvolume_is(int dir, const char *name)
+{
+    struct stat st;
+
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
+           st.st_ino == BTRFS_FIRST_FREE_OBJECTID;
+}
+
+struct err *subvolume_look(int fd, struct subvolume_facts *ret_facts)
+{
+    struct btrfs_util_subvolume_info info;
+    static const uint8_t none[16];
+
+    if (btrfs_util_subvolume_info_fd(fd, 0, &info) != BTRFS_UTIL_OK)
+        return btrfs_error(errno, "cannot identify a subvolume");
+    bool received = memcmp(info.received_uuid, none, sizeof(none)) != 0;
+
+    memcpy(ret_facts->identity.b, received ? info.received_uuid : info.uuid, sizeof(ret_facts->identity.b));
+    ret_facts->read_only = info.flags & BTRFS_ROOT_SUBVOL_RDONLY;
+    /* Each change of an inode in it moves its number of the last change beyond that of its making. */
+    ret_facts->written = info.ctransid > info.otransid;
+    return NULL;
 }
 
 struct err *pool_commit(int dir)
