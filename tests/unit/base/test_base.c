@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "base/backoff.h"
+#include "base/crc32c.h"
 #include "base/err.h"
 #include "base/str.h"
 #include "base/uuid.h"
@@ -100,13 +101,31 @@ static void test_str_appendf(void **state)
     str_done(&s);
 }
 
+static void test_crc32c(void **state)
+{
+    uint8_t bytes[300];
+
+    /* the published check value inverts before and after */
+    assert_int_equal(~crc32c(~0u, "123456789", 9), 0xe3069283u);
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * i + 1);
+    for (size_t i = 0; i < 20; i++) {
+        for (size_t n = 0; n + i <= sizeof(bytes); n++) {
+            uint32_t whole = crc32c(7, bytes + i, n);
+
+            assert_int_equal(whole, crc32c_tables(7, bytes + i, n));
+            assert_int_equal(whole, crc32c(crc32c(7, bytes + i, n / 3), bytes + i + n / 3, n - n / 3));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_str_appendf),
         cmocka_unit_test(test_uuid_parse), cmocka_unit_test(test_uuid_random),
         cmocka_unit_test(test_err),        cmocka_unit_test(test_backoff),
-        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_utf8),       cmocka_unit_test(test_crc32c),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
