@@ -64,7 +64,7 @@ static uint64_t take(const uint8_t *data, size_t n, const struct random *cuts, s
     while (!e) {
         struct send_command c;
         size_t used;
-        CLEANUP_FREE uint8_t *piece = xmemdup(data + at, end - at + !(end - at));
+        CLEANUP_FREE uint8_t *piece = end == at ? xmalloc(1) : xmemdup(data + at, end - at);
 
         e = send_stream_next(s, piece, end - at, &used, &c);
         RULE(!e || (*e->text && (err_is(e, ERR_CORRUPT) || err_is(e, ERR_UNSUPPORTED))));
