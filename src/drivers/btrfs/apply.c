@@ -178,7 +178,7 @@ static int find_folder(struct applier *a, int root, const char *path, size_t n)
     }
     memcpy(text, path, n);
     text[n] = '\0';
-    int fd = open_within(root, text, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open_within(root, text, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (fd >= 0) {
         keep(oldest, root, text, fd);
