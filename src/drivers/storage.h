@@ -101,7 +101,8 @@ struct stream_spec {
     const struct stream_point *from;
 };
 
-/* Local, used by the mover. Writes the stream to the pipe or socket `fd`; `cancel` is polled (may be NULL). */
+/* Local, used by the mover. Writes the stream to the pipe or socket `fd`, which must block; `cancel` is polled (may be
+ * NULL). */
 struct err *storage_send(struct storage *s, const struct uuid *dataset, const struct stream_spec *stream,
                          int fd, const atomic_bool *cancel) MUST_USE;
 /* Local, used by the mover. Reads a stream from `fd` until end of file. When this returns NULL the snapshot is

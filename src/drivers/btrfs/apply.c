@@ -36,6 +36,7 @@ struct applier {
     struct kept written; /* the file made or written last, for reading and writing */
     struct kept source;  /* the file cloned from last, for reading */
     uint64_t clock;
+    int errnum;     /* why the last command failed */
     uint8_t *plain; /* SEND_UNENCODED_MAX bytes, once they are needed */
 };
 
@@ -54,10 +55,11 @@ static char *shown(const char *path)
     return text;
 }
 
-static struct err *failed(int errnum, const struct send_command *c)
+static struct err *failed(struct applier *a, int errnum, const struct send_command *c)
 {
     CLEANUP_FREE char *path = shown(c->path);
 
+    a->errnum = errnum;
     switch (errnum) {
     case ENOSPC:
     case EDQUOT:
@@ -78,9 +80,9 @@ static struct err *failed(int errnum, const struct send_command *c)
 }
 
 /* The result of a system call that is 0 or -1. */
-static struct err *result(int rc, const struct send_command *c)
+static struct err *result(struct applier *a, int rc, const struct send_command *c)
 {
-    return rc < 0 ? failed(errno, c) : NULL;
+    return rc < 0 ? failed(a, errno, c) : NULL;
 }
 
 /* ---- what is kept open ---- */
@@ -225,7 +227,7 @@ static struct err *open_written(struct applier *a, const struct send_command *c,
     if (fd < 0) {
         fd = open_file(a, a->target.root, c->path, O_RDWR);
         if (fd < 0)
-            return failed(errno, c);
+            return failed(a, errno, c);
         keep(&a->written, a->target.root, c->path, fd);
     }
     *ret_fd = fd;
@@ -239,11 +241,11 @@ static struct err *make_file(struct applier *a, const struct send_command *c)
     struct place at;
 
     if (!find_place(a, a->target.root, c->path, &at))
-        return failed(errno, c);
+        return failed(a, errno, c);
     int fd = open_within(at.dir, at.name, O_RDWR | O_CREAT | O_EXCL | FILE_FLAGS);
 
     if (fd < 0)
-        return failed(errno, c);
+        return failed(a, errno, c);
     keep(&a->written, a->target.root, c->path, fd);
     return NULL;
 }
@@ -254,18 +256,18 @@ static struct err *make_other(struct applier *a, const struct send_command *c)
     struct place at;
 
     if (!find_place(a, a->target.root, c->path, &at))
-        return failed(errno, c);
+        return failed(a, errno, c);
     switch (c->type) {
     case SEND_MKDIR:
-        return result(mkdirat(at.dir, at.name, 0700), c);
+        return result(a, mkdirat(at.dir, at.name, 0700), c);
     case SEND_MKNOD:
-        return result(mknodat(at.dir, at.name, (c->mode & S_IFMT) | 0600, c->rdev), c);
+        return result(a, mknodat(at.dir, at.name, (c->mode & S_IFMT) | 0600, c->rdev), c);
     case SEND_MKFIFO:
-        return result(mknodat(at.dir, at.name, S_IFIFO | 0600, 0), c);
+        return result(a, mknodat(at.dir, at.name, S_IFIFO | 0600, 0), c);
     case SEND_MKSOCK:
-        return result(mknodat(at.dir, at.name, S_IFSOCK | 0600, 0), c);
+        return result(a, mknodat(at.dir, at.name, S_IFSOCK | 0600, 0), c);
     default:
-        return result(symlinkat(c->path_link, at.dir, at.name), c);
+        return result(a, symlinkat(c->path_link, at.dir, at.name), c);
     }
 }
 
@@ -275,7 +277,7 @@ static struct err *move(struct applier *a, const struct send_command *c)
 
     if (!find_place(a, a->target.root, c->path, &from) || !find_place(a, a->target.root, c->path_to, &to) ||
         renameat(from.dir, from.name, to.dir, to.name) < 0)
-        return failed(errno, c);
+        return failed(a, errno, c);
     /* A new file is made under one name, renamed and written: it stays open. */
     bool same = written_fd(a, c->path) >= 0;
     struct kept file = same ? a->written : (struct kept){0};
@@ -296,8 +298,8 @@ static struct err *make_link(struct applier *a, const struct send_command *c)
     struct place old, new;
 
     if (!find_place(a, a->target.root, c->path_link, &old) || !find_place(a, a->target.root, c->path, &new))
-        return failed(errno, c);
-    return result(linkat(old.dir, old.name, new.dir, new.name, 0), c);
+        return failed(a, errno, c);
+    return result(a, linkat(old.dir, old.name, new.dir, new.name, 0), c);
 }
 
 static struct err *remove_it(struct applier *a, const struct send_command *c)
@@ -305,16 +307,17 @@ static struct err *remove_it(struct applier *a, const struct send_command *c)
     struct place at;
 
     if (!find_place(a, a->target.root, c->path, &at))
-        return failed(errno, c);
+        return failed(a, errno, c);
     if (unlinkat(at.dir, at.name, c->type == SEND_RMDIR ? AT_REMOVEDIR : 0) < 0)
-        return failed(errno, c);
+        return failed(a, errno, c);
     forget_path(a, c->path);
     return NULL;
 }
 
 /* ---- content ---- */
 
-static struct err *write_bytes(int fd, const uint8_t *p, size_t n, uint64_t offset, const struct send_command *c)
+static struct err *write_bytes(struct applier *a, int fd, const uint8_t *p, size_t n, uint64_t offset,
+                               const struct send_command *c)
 {
     while (n) {
         ssize_t w = pwrite(fd, p, n, (off_t)offset);
@@ -322,7 +325,7 @@ static struct err *write_bytes(int fd, const uint8_t *p, size_t n, uint64_t offs
         if (w < 0 && errno == EINTR)
             continue;
         if (w < 0)
-            return failed(errno, c);
+            return failed(a, errno, c);
         p += w;
         n -= (size_t)w;
         offset += (uint64_t)w;
@@ -335,7 +338,7 @@ static struct err *write_plain(struct applier *a, const struct send_command *c)
     int fd;
 
     TRY(open_written(a, c, &fd));
-    return write_bytes(fd, c->data, c->n_data, c->offset, c);
+    return write_bytes(a, fd, c->data, c->n_data, c->offset, c);
 }
 
 /* As they are, so that they stay compressed and nobody computes. */
@@ -359,18 +362,18 @@ static struct err *write_encoded(struct applier *a, const struct send_command *c
 
     TRY(open_written(a, c, &fd));
     if (c->compression == BTRFS_ENCODED_IO_COMPRESSION_NONE)
-        return write_bytes(fd, c->data + c->unencoded_offset, c->unencoded_file_length, c->offset, c);
+        return write_bytes(a, fd, c->data + c->unencoded_offset, c->unencoded_file_length, c->offset, c);
     int rc = write_as_is(fd, c);
 
     /* An old kernel, another sector size, a file that must not be compressed; or no room for a whole extent. */
     if (rc && rc != -ENOTTY && rc != -EINVAL && rc != -EOPNOTSUPP && rc != -ENOSPC)
-        return failed(-rc, c);
+        return failed(a, -rc, c);
     if (!rc)
         return NULL;
     if (!a->plain)
         a->plain = xmalloc(SEND_UNENCODED_MAX);
     TRY(decompress(c->compression, c->data, c->n_data, a->plain, c->unencoded_length));
-    return write_bytes(fd, a->plain + c->unencoded_offset, c->unencoded_file_length, c->offset, c);
+    return write_bytes(a, fd, a->plain + c->unencoded_offset, c->unencoded_file_length, c->offset, c);
 }
 
 static struct err *open_source(struct applier *a, const struct send_command *c, int *ret_fd)
@@ -388,7 +391,7 @@ static struct err *open_source(struct applier *a, const struct send_command *c, 
         int fd = open_file(a, root, c->clone_path, O_RDONLY);
 
         if (fd < 0)
-            return failed(errno, c);
+            return failed(a, errno, c);
         keep(&a->source, root, c->clone_path, fd);
     }
     *ret_fd = a->source.fd;
@@ -404,7 +407,7 @@ static struct err *clone_range(struct applier *a, const struct send_command *c)
     TRY(open_source(a, c, &from));
     TRY(open_written(a, c, &to));
     range.src_fd = from;
-    return result(ioctl(to, FICLONERANGE, &range), c);
+    return result(a, ioctl(to, FICLONERANGE, &range), c);
 }
 
 static struct err *set_length(struct applier *a, const struct send_command *c)
@@ -413,8 +416,8 @@ static struct err *set_length(struct applier *a, const struct send_command *c)
 
     TRY(open_written(a, c, &fd));
     if (c->type == SEND_TRUNCATE)
-        return result(ftruncate(fd, (off_t)c->size), c);
-    return result(fallocate(fd, (int)c->fallocate_mode, (off_t)c->offset, (off_t)c->size), c);
+        return result(a, ftruncate(fd, (off_t)c->size), c);
+    return result(a, fallocate(fd, (int)c->fallocate_mode, (off_t)c->offset, (off_t)c->size), c);
 }
 
 /* ---- attributes ---- */
@@ -440,14 +443,20 @@ static struct err *set_owner_or_mode_or_times(struct applier *a, const struct se
     struct place at;
 
     if (fd < 0 && !find_place(a, a->target.root, c->path, &at))
-        return failed(errno, c);
+        return failed(a, errno, c);
     if (c->type == SEND_CHMOD)
-        return result(fd >= 0 ? fchmod(fd, c->mode) : chmod_at(&at, c->mode), c);
+        return result(a, fd >= 0 ? fchmod(fd, c->mode) : chmod_at(&at, c->mode), c);
     if (c->type == SEND_CHOWN)
-        return result(fd >= 0 ? fchown(fd, c->uid, c->gid)
+        return result(a, fd >= 0 ? fchown(fd, c->uid, c->gid)
                               : fchownat(at.dir, at.name, c->uid, c->gid, AT_SYMLINK_NOFOLLOW),
                       c);
-    return result(fd >= 0 ? futimens(fd, times) : utimensat(at.dir, at.name, times, AT_SYMLINK_NOFOLLOW), c);
+    return result(a, fd >= 0 ? futimens(fd, times) : utimensat(at.dir, at.name, times, AT_SYMLINK_NOFOLLOW), c);
+}
+
+/* Capabilities go by themselves when a file is written or changes its owner. */
+static int gone(int rc)
+{
+    return rc < 0 && errno == ENODATA ? 0 : rc;
 }
 
 static struct err *set_xattr(struct applier *a, const struct send_command *c)
@@ -457,19 +466,19 @@ static struct err *set_xattr(struct applier *a, const struct send_command *c)
     struct place at;
 
     if (fd >= 0 && c->type == SEND_SET_XATTR)
-        return result(fsetxattr(fd, c->xattr_name, c->data, c->n_data, 0), c);
+        return result(a, fsetxattr(fd, c->xattr_name, c->data, c->n_data, 0), c);
     if (fd >= 0)
-        return result(fremovexattr(fd, c->xattr_name), c);
+        return result(a, gone(fremovexattr(fd, c->xattr_name)), c);
     if (!find_place(a, a->target.root, c->path, &at))
-        return failed(errno, c);
+        return failed(a, errno, c);
     /* No kernel in use has a call with a folder and a name. */
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", at.dir, at.name);
     if (c->type == SEND_SET_XATTR)
-        return result(lsetxattr(path, c->xattr_name, c->data, c->n_data, 0), c);
-    return result(lremovexattr(path, c->xattr_name), c);
+        return result(a, lsetxattr(path, c->xattr_name, c->data, c->n_data, 0), c);
+    return result(a, gone(lremovexattr(path, c->xattr_name)), c);
 }
 
-struct err *applier_apply(struct applier *a, const struct send_command *c)
+static struct err *apply_once(struct applier *a, const struct send_command *c)
 {
     switch (c->type) {
     case SEND_MKFILE:
@@ -508,4 +517,46 @@ struct err *applier_apply(struct applier *a, const struct send_command *c)
     default:
         return err_new(ERR_INTERNAL, "%s is no command of a volume's content", send_type_name(c->type));
     }
+}
+
+/* Makes what was made immutable or append-only changeable. true: it was. */
+static bool unlock(struct applier *a, const char *path)
+{
+    unsigned flags = 0, locks = FS_IMMUTABLE_FL | FS_APPEND_FL;
+    struct place at;
+    struct stat st;
+
+    if (!find_place(a, a->target.root, path, &at) || fstatat(at.dir, at.name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)))
+        return false;
+    CLEANUP_CLOSE int fd = open_within(at.dir, at.name, O_RDONLY | FILE_FLAGS);
+
+    if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & locks))
+        return false;
+    flags &= ~locks;
+    return ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+}
+
+static bool unlock_with_folder(struct applier *a, const char *path)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    CLEANUP_FREE char *folder = slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup("");
+
+    return path && unlock(a, path) | unlock(a, folder);
+}
+
+/* Streams do not carry these flags, so a volume that moved has none; but the base from which it comes back may have. The file
+ * on the sender's side was changed, so there it has none. */
+struct err *applier_apply(struct applier *a, const struct send_command *c)
+{
+    a->errnum = 0;
+    struct err *e = apply_once(a, c);
+
+    if (!e || a->errnum != EPERM)
+        return e;
+    if (!(unlock_with_folder(a, c->path) | unlock_with_folder(a, c->path_to) |
+          unlock_with_folder(a, c->type == SEND_LINK ? c->path_link : NULL)))
+        return e;
+    err_free(e);
+    return apply_once(a, c);
 }

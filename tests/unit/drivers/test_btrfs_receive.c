@@ -142,6 +142,30 @@ static void test_base_with_a_deleted_open_file(void **state)
     destroy_everywhere(&id);
 }
 
+/* Streams do not carry chattr's flags: what is immutable in the base at home came back changed. */
+static void test_base_with_immutable_files(void **state)
+{
+    struct uuid id = new_volume();
+    CLEANUP_FREE char *here = node_place(A, &id), *there = node_place(B, &id);
+
+    shell("cd %s && mkdir d sealed && echo 1 >i && echo 1 >a && echo 1 >d/x && echo 1 >d/y && echo 1 >sealed/z && "
+          "chattr +i i d/x d/y sealed && chattr +a a d",
+          here);
+    ok(storage_release(A->storage, &id, 1, 1, "s1"));
+    ok(copy(A, B, &id, NULL, "s1"));
+    ok(storage_promote(B->storage, &id, "s1", 0, 2));
+    ok(storage_mount(B->storage, &id, 2));
+    shell("cd %s && echo 2 >i && : >a && mv d/x d/moved && rm d/y && rm sealed/z && ln i sealed/link && mkdir d/e", there);
+    CLEANUP_FREE char *want = content_list(there);
+    ok(storage_release(B->storage, &id, 2, 2, "s2"));
+    ok(copy(B, A, &id, "s1", "s2"));
+    ok(storage_promote(A->storage, &id, "s2", 0, 3));
+    ok(storage_mount(A->storage, &id, 3));
+    CLEANUP_FREE char *got = content_list(here);
+    content_same(got, want, "back");
+    destroy_everywhere(&id);
+}
+
 /* ---- the limit ---- */
 
 static void test_receive_is_under_the_limit(void **state)
@@ -211,6 +235,7 @@ static int run(void)
         cmocka_unit_test(test_twenty_laps),
         cmocka_unit_test(test_base_written_and_made_read_only_again),
         cmocka_unit_test(test_base_with_a_deleted_open_file),
+        cmocka_unit_test(test_base_with_immutable_files),
         cmocka_unit_test(test_receive_is_under_the_limit),
         cmocka_unit_test(test_send_is_cancelled),
     };
