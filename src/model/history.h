@@ -6,6 +6,7 @@
 
 #include "base/uuid.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,8 @@ struct history {
     struct generation
         *generations; /* oldest first; the last one is the present life; never empty once opened */
     size_t n;
+    uint64_t restored; /* a copy of this revision was put in the place of the store; 0 = never */
+    bool unsettled;    /* ... and no operator has said since that the copy may be believed */
 };
 
 void history_copy(struct history *to,

@@ -6,10 +6,11 @@
 
 #include <inttypes.h>
 
-static const char *const kind_names[STORE_KIND_MAX] = {
+static const char *const kind_names[] = {
     [STORE_DATASET] = "dataset",
     [STORE_CONTAINER] = "container",
     [STORE_LEASE] = "lease",
+    [STORE_SETTLED] = "restore",
 };
 
 const char *store_kind_name(enum store_kind kind)

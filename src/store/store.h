@@ -30,6 +30,7 @@ enum store_kind {
     STORE_CONTAINER, /* key: name; value: record_container_encode */
     STORE_LEASE,     /* key: dataset id; value: record_lease_encode */
     STORE_KIND_MAX,
+    STORE_SETTLED = STORE_KIND_MAX, /* no record: from now on the copy that was put back is believed; value: NULL */
     STORE_KIND_INVALID = -1,
 };
 
@@ -58,7 +59,8 @@ struct store_content {
 void store_content_done(struct store_content *c); /* frees the objects too */
 
 /* Opens the store in directory `dir`; makes directory (mode 0700, not its parents) and store when
- * there is none. Begins a new generation (model/history.h), durable on return; on a full disk the store opens without
+ * there is none. Begins a new generation (model/history.h), durable on return, and notes with it when the store was put there (by
+ * store_restore_sync, or as a file alone): the file that tells the newest acknowledged change is not beside it, then; on a full disk the store opens without
  * one, can be read, and refuses every commit (when there is space again: as uncertain, see below). Blocks. ERR_BUSY: another process has it (the text gives its pid).
  * ERR_UNSUPPORTED: written by a newer version. ERR_CORRUPT: something else lies there, or it is
  * damaged; it is left untouched. ERR_DENIED: no permission or read-only file system. ERR_NO_SPACE,

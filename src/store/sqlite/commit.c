@@ -171,7 +171,7 @@ static int write_change(struct sqlite_store *s, const struct store_change *c, st
 
 static int write_meta(struct sqlite_store *s, uint64_t revision, uint64_t generations)
 {
-    uint64_t sum = s->rows + generations + sqlite_meta_sum(&s->base.id, revision);
+    uint64_t sum = s->rows + generations + sqlite_meta_sum(s, revision);
     int rc = sqlite3_bind_int64(s->set_meta, 1, (int64_t)revision);
 
     if (rc == SQLITE_OK)
@@ -179,12 +179,18 @@ static int write_meta(struct sqlite_store *s, uint64_t revision, uint64_t genera
     return rc == SQLITE_OK ? step(s->set_meta) : rc;
 }
 
+static int write_settled(struct sqlite_store *s)
+{
+    s->settled = true;
+    return sqlite3_exec(s->db, "UPDATE meta SET value = 1 WHERE name = 'settled'", NULL, NULL, NULL);
+}
+
 static int write_changes(struct sqlite_store *s, const struct store_change *changes, size_t n, struct moves *moves)
 {
     int rc = SQLITE_OK;
 
     for (size_t i = 0; i < n && rc == SQLITE_OK; i++)
-        rc = write_change(s, &changes[i], moves);
+        rc = changes[i].kind == STORE_SETTLED ? write_settled(s) : write_change(s, &changes[i], moves);
     return rc == SQLITE_OK ? write_meta(s, changes[n - 1].revision, s->generations) : rc;
 }
 
@@ -195,6 +201,17 @@ static void roll_back(struct sqlite_store *s, bool *ret_uncertain)
     if (!sqlite3_get_autocommit(s->db) &&
         sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL) != SQLITE_OK)
         *ret_uncertain = true;
+}
+
+/* In the transaction that begins the generation. */
+static struct err *note_restore(struct sqlite_store *s)
+{
+    CLEANUP_FREE char *insert =
+        xasprintf("INSERT OR REPLACE INTO meta VALUES ('restored', %" PRIu64 "), ('settled', 0)", s->base.revision);
+
+    s->restored = s->base.revision;
+    s->settled = false;
+    return sqlite_run(s, insert, "open");
 }
 
 static struct err *insert_generation(struct sqlite_store *s, uint64_t *ret_sum)
@@ -208,6 +225,8 @@ static struct err *insert_generation(struct sqlite_store *s, uint64_t *ret_sum)
                   UUID_STR(&id), s->base.revision, HISTORY_MAX);
 
     TRY(sqlite_run(s, insert, "open"));
+    if (s->put_back)
+        TRY(note_restore(s));
     TRY(sqlite_sum_generations(s, ret_sum));
     int rc = write_meta(s, s->base.revision, *ret_sum);
     if (rc != SQLITE_OK)
@@ -220,10 +239,12 @@ struct err *sqlite_begin_generation(struct sqlite_store *s)
     uint64_t sum;
     struct err *e = insert_generation(s, &sum);
 
-    if (!e)
+    if (!e) {
         s->generations = sum;
-    else if (!sqlite3_get_autocommit(s->db))
+        s->put_back = false;
+    } else if (!sqlite3_get_autocommit(s->db)) {
         (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    }
     return e;
 }
 
@@ -261,6 +282,7 @@ struct err *sqlite_commit_sync(struct store *base, const struct store_change *ch
 {
     struct sqlite_store *s = sqlite_store_of(base);
     uint64_t rows = s->rows;
+    bool settled = s->settled;
     struct moves moves = {0};
 
     if (s->no_generation) {
@@ -277,6 +299,7 @@ struct err *sqlite_commit_sync(struct store *base, const struct store_change *ch
     struct err *e = commit_changes(s, changes, n, &moves, ret_uncertain);
     if (e) {
         s->rows = rows;
+        s->settled = settled;
         take_back(s, &moves);
         roll_back(s, ret_uncertain);
     } else {

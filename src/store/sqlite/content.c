@@ -1,7 +1,7 @@
 /* What is in the store, read and added up.
  *
- * The store keeps one number over all that is in it: the sum of those of its records, and that of its id and
- * revision. A change of a record changes the sum by what it takes away and what it adds. */
+ * The store keeps one number over all that is in it: the sum of those of its records, and that of its id,
+ * its revision, and when it was put back. A change of a record changes the sum by what it takes away and what it adds. */
 #include "store/sqlite/sqlite_private.h"
 
 #include <inttypes.h>
@@ -27,9 +27,13 @@ uint64_t sqlite_row_sum(enum store_kind kind, const char *key, uint64_t revision
     return XXH3_64bits_withSeed(value, n, sum ^ revision * 0x9e3779b97f4a7c15);
 }
 
-uint64_t sqlite_meta_sum(const struct uuid *id, uint64_t revision)
+uint64_t sqlite_meta_sum(const struct sqlite_store *s, uint64_t revision)
 {
-    return XXH3_64bits_withSeed(id->b, sizeof(id->b), revision);
+    uint64_t sum = XXH3_64bits_withSeed(s->base.id.b, sizeof(s->base.id.b), revision);
+
+    if (s->restored)
+        sum += XXH3_64bits_withSeed(&s->restored, sizeof(s->restored), s->settled);
+    return sum;
 }
 
 struct err *sqlite_sum_generations(struct sqlite_store *s, uint64_t *ret)
@@ -152,7 +156,7 @@ struct err *sqlite_check_sum(struct sqlite_store *s)
 
     TRY(sqlite_query_number(s, "SELECT value FROM meta WHERE name = 'checksum'", &sum));
     TRY(sqlite_sum_generations(s, &s->generations));
-    s->rows = (uint64_t)sum - s->generations - sqlite_meta_sum(&s->base.id, s->base.revision);
+    s->rows = (uint64_t)sum - s->generations - sqlite_meta_sum(s, s->base.revision);
     TRY(read_all(s, place_row, &reading));
     return check_total(s, reading.sum);
 }
@@ -166,6 +170,8 @@ struct err *sqlite_read_history_sync(struct store *base, struct history *ret)
     size_t cap = 0;
 
     ret->store = base->id;
+    ret->restored = s->restored;
+    ret->unsettled = s->restored && !s->settled;
     while (!e && (rc = sqlite3_step(q)) == SQLITE_ROW) {
         const char *id = (const char *)sqlite3_column_text(q, 0);
         int64_t begin = sqlite3_column_int64(q, 1);

@@ -25,7 +25,7 @@ struct err *sqlite_create_schema(struct sqlite_store *s)
                   " begin INTEGER NOT NULL) STRICT;"
                   "CREATE TABLE lease " RECORDS
                   "COMMIT;",
-                  APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)sqlite_meta_sum(&id, 0));
+                  APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)sqlite_meta_sum(&(struct sqlite_store){.base.id = id}, 0));
 
     TRY(sqlite_run(s, sql, "create"));
     /* So that the file's own header says whose it is. */
@@ -77,13 +77,17 @@ struct err *sqlite_check_pages(struct sqlite_store *s)
 struct err *sqlite_read_meta(struct sqlite_store *s)
 {
     sqlite3_stmt *q = NULL;
-    int64_t revision;
+    int64_t revision, restored, settled;
     struct err *e;
 
     TRY(sqlite_query_number(s, "SELECT value FROM meta WHERE name = 'revision'", &revision));
     if (revision < 0)
         return sqlite_damaged(s, "its revision is %" PRId64, revision);
     atomic_store(&s->base.revision, (uint64_t)revision);
+    TRY(sqlite_query_number(s, "SELECT coalesce((SELECT value FROM meta WHERE name = 'restored'), 0)", &restored));
+    TRY(sqlite_query_number(s, "SELECT coalesce((SELECT value FROM meta WHERE name = 'settled'), 0)", &settled));
+    s->restored = (uint64_t)restored;
+    s->settled = settled != 0;
     e = sqlite_prepare(s, "SELECT value FROM meta WHERE name = 'store_id'", &q);
     if (!e) {
         int rc = sqlite3_step(q);
@@ -108,7 +112,7 @@ struct err *sqlite_add_checksum(struct sqlite_store *s)
                    " begin INTEGER NOT NULL) STRICT",
                    "upgrade"));
     TRY(sqlite_sum_generations(s, &generations));
-    sum += generations + sqlite_meta_sum(&s->base.id, s->base.revision);
+    sum += generations + sqlite_meta_sum(s, s->base.revision);
     CLEANUP_FREE char *sql = xasprintf("INSERT INTO meta VALUES ('checksum', %" PRId64 ");"
                                        "PRAGMA user_version=2;"
                                        "COMMIT",

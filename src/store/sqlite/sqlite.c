@@ -84,6 +84,8 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
     TRY(sqlite_read_meta(s));
     if (s->mark_fd >= 0)
         TRY(check_mark(s, m));
+    /* An empty one decides nothing that it could be wrong about; one of schema 1 was written before there were marks. */
+    s->put_back = s->mark_fd < 0 && version > 1 && s->base.revision;
     if (version == 1)
         TRY(sqlite_add_checksum(s));
     TRY(sqlite_prepare_commits(s));
@@ -104,6 +106,8 @@ static struct err *renew_mark(struct sqlite_store *s, const char *dir)
 {
     struct mark m = {s->base.id, s->base.revision};
 
+    if (s->put_back)
+        return NULL; /* the disk is full, and it is not noted yet: the next opening must see it again */
     if (s->mark_fd < 0)
         return mark_make(dir, &m, &s->mark_fd);
     mark_set(s->mark_fd, &m);

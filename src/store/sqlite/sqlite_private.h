@@ -7,7 +7,8 @@
 
 #include <sqlite3.h>
 
-#define SCHEMA_VERSION 3 /* 2: with an index of the keys; 1: also without checksum, maybe without generations */
+/* 2: with an index of the keys, and without notes of a restore; 1: also without checksum, maybe without generations. */
+#define SCHEMA_VERSION 3
 
 struct sqlite_store {
     struct store base;
@@ -16,6 +17,9 @@ struct sqlite_store {
     int lock_fd;
     bool no_generation; /* the disk was full at the start: this life has no name, and changes nothing */
     int mark_fd;
+    bool put_back;     /* since it was last open; not noted yet */
+    uint64_t restored; /* revision at which it was put back the last time; 0 = never */
+    bool settled;      /* ... and the copy is believed since */
     uint64_t rows;        /* sum of sqlite_row_sum() of all records, as it must be */
     uint64_t generations; /* the same of the generations */
     struct places places[STORE_KIND_MAX];
@@ -52,12 +56,12 @@ struct err *sqlite_add_checksum(struct sqlite_store *s) MUST_USE;
 struct err *sqlite_drop_indexes(struct sqlite_store *s) MUST_USE;
 /* Reads the whole file: SQLite's own checks of its pages and indexes. */
 struct err *sqlite_check_pages(struct sqlite_store *s) MUST_USE;
-/* Its id and revision. */
+/* Its id and revision, and when it was put back. */
 struct err *sqlite_read_meta(struct sqlite_store *s) MUST_USE;
 
 /* content.c */
 uint64_t sqlite_row_sum(enum store_kind kind, const char *key, uint64_t revision, const char *value, size_t n);
-uint64_t sqlite_meta_sum(const struct uuid *id, uint64_t revision);
+uint64_t sqlite_meta_sum(const struct sqlite_store *s, uint64_t revision);
 struct err *sqlite_sum_generations(struct sqlite_store *s, uint64_t *ret) MUST_USE;
 struct err *sqlite_add_up(struct sqlite_store *s, uint64_t *ret) MUST_USE; /* the records */
 /* Adds all up before anything is written to the store, and notes where the records lie. */

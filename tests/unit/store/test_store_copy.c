@@ -364,6 +364,68 @@ static void test_restore_is_another_life(void **state)
     store_close(s);
 }
 
+static struct store_content opened(const char *dir)
+{
+    struct store_content c;
+    struct store *s = NULL;
+
+    ok(store_open(dir, &s));
+    ok(store_load_sync(s, &c));
+    store_close(s);
+    return c;
+}
+
+static void settle(const char *dir, uint64_t revision)
+{
+    struct store_change c = {revision, STORE_SETTLED, "restored", NULL};
+    struct store *s = NULL;
+    bool uncertain;
+
+    ok(store_open(dir, &s));
+    ok(store_commit_sync(s, &c, 1, &uncertain));
+    store_close(s);
+}
+
+static void assert_restored(const char *dir, uint64_t revision, bool unsettled)
+{
+    struct store_content c = opened(dir);
+
+    assert_int_equal(c.history.restored, revision);
+    assert_int_equal(c.history.unsettled, unsettled);
+    store_content_done(&c);
+}
+
+/* A store that was put back says so, at each opening, until it is settled; it also tells when it was settled once. */
+static void test_restore_is_noted(void **state)
+{
+    CLEANUP_FREE char *store = in(*state, "s"), *copy = in(*state, "copy"), *second = in(*state, "second");
+    CLEANUP_FREE char *mark = in(store, "acknowledged");
+    struct store *s = store_with(store, 20, 10);
+    struct store_summary sum;
+    char *kept = NULL;
+
+    copy_all(s, copy);
+    store_close(s);
+    assert_restored(store, 0, false);
+    ok(store_restore_sync(store, copy, STORE_REPLACE, &kept, &sum));
+    free(kept);
+    assert_restored(store, 20, true);
+    assert_restored(store, 20, true);
+    s = store_with(store, 25, 10);
+    copy_all(s, second);
+    store_close(s);
+    assert_restored(store, 20, true);
+    settle(store, 26);
+    assert_restored(store, 20, false);
+    ok(store_restore_sync(store, second, STORE_REPLACE, &kept, &sum)); /* a copy of one that waited */
+    free(kept);
+    assert_restored(store, 25, true);
+    settle(store, 30);
+    assert_restored(store, 25, false);
+    assert_int_equal(unlink(mark), 0); /* as when a file was put there by hand */
+    assert_restored(store, 30, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -374,6 +436,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restore_cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restore_is_another_life, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restore_is_noted, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -214,6 +214,44 @@ static void test_open_full(void **state)
     store_close(open_store(other)); /* the half-made one is finished */
 }
 
+static void assert_waits(struct store *s)
+{
+    struct store_content c;
+
+    ok(store_load_sync(s, &c));
+    assert_true(c.history.unsettled);
+    store_content_done(&c);
+}
+
+/* That a store was put back cannot be noted on a full disk; it is not forgotten by that. */
+static void test_put_back_full(void **state)
+{
+    struct place *p = *state;
+    CLEANUP_FREE char *filler = NULL, *mark = xasprintf("%s/acknowledged", p->dir);
+    struct store *s = NULL;
+    bool uncertain;
+
+    assert_int_equal(mount("tmpfs", p->mount, "tmpfs", 0, "size=1m"), 0);
+    s = open_store(p->dir);
+    ok(commit_numbered(s, 1, 10, &uncertain));
+    store_close(s);
+    assert_int_equal(unlink(mark), 0);
+    fill(p, &filler);
+    for (int i = 0; i < 2; i++) {
+        s = open_store(p->dir);
+        assert_waits(s);
+        assert_true(access(mark, F_OK) < 0);
+        store_close(s);
+    }
+    assert_int_equal(unlink(filler), 0);
+    for (int i = 0; i < 2; i++) {
+        s = open_store(p->dir);
+        assert_waits(s);
+        assert_int_equal(access(mark, F_OK), 0);
+        store_close(s);
+    }
+}
+
 static void test_read_only(void **state)
 {
     struct place *p = *state;
@@ -361,6 +399,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_full_tmpfs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_ext4, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_put_back_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_fails, setup, teardown),
