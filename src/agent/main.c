@@ -416,6 +416,7 @@ static void send_report(struct agent *a, struct node_effect *f)
         break;
     default:
         m.kind = AGENT_MESSAGE_REPORTS_COMPLETE;
+        m.storage_unknown = f->storage_unknown;
         break;
     }
     agent_link_send(a->link, key, &m);

@@ -45,6 +45,7 @@ enum {
     OPT_MEMORY,
     OPT_CPU_SHARES,
     OPT_FOLLOW,
+    OPT_YES,
 };
 
 #define OUTPUT_OPTION                                                                              \
@@ -164,6 +165,9 @@ static struct err *take_argument(void *cookie, int id, const char *value)
     case OPT_DELETED:
         a->deleted = true;
         return NULL;
+    case OPT_YES:
+        a->yes = true;
+        return NULL;
     case OPT_NODE:
         a->node = value;
         return NULL;
@@ -227,6 +231,11 @@ static const struct cli_option move_options[] = {DATASET_OPTION, DESTINATION_OPT
                                                  OUTPUT_OPTION};
 static const struct cli_option grow_options[] = {SIZE_OPTION, WAIT_OPTION, OUTPUT_OPTION};
 static const struct cli_option set_metadata_options[] = {METADATA_OPTION, OUTPUT_OPTION};
+static const struct cli_option adopt_options[] = {
+    {OPT_NODE, 'n', "node", "NODE", "UUID prefix or address of the node whose data of DATASET count"},
+    {OPT_YES, 'y', "yes", NULL, "Also while nodes that may know better are not here"},
+    OUTPUT_OPTION,
+};
 static const struct cli_option output_options[] = {OUTPUT_OPTION};
 static const struct cli_option events_options[] = {
     {OPT_FOLLOW, 'f', "follow", NULL, "Accepted, no effect: it always goes on"},
@@ -270,6 +279,8 @@ static const struct command commands[] = {
     {"set-metadata", NULL, ctl_set_metadata,
      SPEC("set-metadata -m METADATA DATASET", set_metadata_options), 1, 1, "one dataset",
      "Replace the metadata of a dataset"},
+    {"adopt", NULL, ctl_adopt, SPEC("adopt [-y] [DATASET -n NODE]", adopt_options), 0, 1,
+     "at most one dataset", "Settle a store that was put back from a copy"},
     {"show", NULL, ctl_show, SPEC("show DATASET", output_options), 1, 1, "one dataset",
      "Print everything about a dataset"},
     {"why", NULL, ctl_why, SPEC("why DATASET|CONTAINER", output_options), 1, 1,

@@ -14,6 +14,7 @@ struct ctl_args {
     bool json;    /* -o json */
     bool details; /* --long */
     bool deleted;
+    bool yes;
     bool wait;
     long wait_seconds;
     const char *node;
@@ -47,6 +48,7 @@ struct err *ctl_destroy(struct ctl *c) MUST_USE;
 struct err *ctl_move(struct ctl *c) MUST_USE;
 struct err *ctl_grow(struct ctl *c) MUST_USE;
 struct err *ctl_set_metadata(struct ctl *c) MUST_USE;
+struct err *ctl_adopt(struct ctl *c) MUST_USE;
 struct err *ctl_ps(struct ctl *c) MUST_USE;
 struct err *ctl_create_container(struct ctl *c) MUST_USE;
 struct err *ctl_destroy_container(struct ctl *c) MUST_USE;

@@ -131,6 +131,7 @@ static void commit(struct control *c, const struct batch *b)
         [OBJECT_DATASET] = STORE_DATASET,
         [OBJECT_CONTAINER] = STORE_CONTAINER,
         [OBJECT_LEASE] = STORE_LEASE,
+        [OBJECT_STORE] = STORE_SETTLED,
     };
     struct store_batch *out = store_batch_new();
 
@@ -281,6 +282,10 @@ static struct err *load(struct control *c, uint64_t purge_after_us)
     log_info("store %s at revision %llu: %zu datasets, %zu containers, %zu leases", UUID_STR(&id),
              (unsigned long long)content.revision,
              content.n_datasets, content.n_containers, content.n_leases);
+    if (content.history.unsettled)
+        log_warning("the store was put back from a copy of revision %llu: what may have happened since waits for flockerctl "
+                    "adopt (docs/install.md, \"Backup and restore\")",
+                    (unsigned long long)content.history.restored);
     store_content_done(&content);
     engine_tick(c->engine, now);
     return NULL;

@@ -152,7 +152,7 @@ struct err *offline_restore(const char *data_path, const char *file, bool replac
         printf("The store that was there is kept as %s.\n", kept);
     printf("Agents that have seen more than this copy knows will take no orders until "
            "flocker-agent --adopt is run on\n"
-           "their nodes; read \"Backup and restore\" in docs/install.md before.\n");
+           "their nodes; read \"Backup and restore\" in docs/install.md before. When all nodes are back: flockerctl adopt.\n");
     return NULL;
 }
 

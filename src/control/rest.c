@@ -131,6 +131,12 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_LEASE_NOT_FOUND] = REST_ERROR_LEASE_NOT_FOUND,
     [RESULT_LEASE_HELD] = REST_ERROR_LEASE_HELD,
     [RESULT_LEASE_RELEASING] = REST_ERROR_LEASE_RELEASING,
+    [RESULT_NODES_AWAY] = REST_ERROR_NODES_AWAY,
+    [RESULT_DATASET_NOT_THERE] = REST_ERROR_DATASET_NOT_THERE,
+    [RESULT_DATASET_NOT_IN_DOUBT] = REST_ERROR_DATASET_NOT_IN_DOUBT,
+    [RESULT_DATASET_MOUNTED] = REST_ERROR_DATASET_MOUNTED,
+    [RESULT_DATASET_CHANGING] = REST_ERROR_DATASET_CHANGING,
+    [RESULT_DATASET_LEAVING] = REST_ERROR_DATASET_LEAVING,
 };
 
 static void respond_refusal(struct http_request *r, const struct command_result *result)
@@ -160,7 +166,7 @@ static void respond_refusal(struct http_request *r, const struct command_result 
 }
 
 /* The answer of a command that was carried out. */
-static void respond_result(struct pending *p, const struct command_result *result)
+static void respond_result(const struct rest *rest, struct pending *p, const struct command_result *result)
 {
     unsigned status = result->code == RESULT_CREATED ? 201 : 200;
     struct str s = {0};
@@ -169,6 +175,7 @@ static void respond_result(struct pending *p, const struct command_result *resul
     case COMMAND_DATASET_CREATE:
     case COMMAND_DATASET_UPDATE:
     case COMMAND_DATASET_DELETE:
+    case COMMAND_DATASET_ADOPT:
         json_append_dataset(&s, result->dataset);
         http_reply(p->request, status, NULL, 0, s.data, s.len);
         str_done(&s);
@@ -181,6 +188,9 @@ static void respond_result(struct pending *p, const struct command_result *resul
     case COMMAND_LEASE_RELEASE:
         respond_json(p->request, status,
                      json_lease(&result->lease, (int64_t)result->lease_left_us));
+        break;
+    case COMMAND_STORE_ADOPT:
+        respond_json(p->request, status, adoption_value(rest));
         break;
     case COMMAND_CONTAINER_DELETE:
     case COMMAND_COMPOSE:
@@ -201,7 +211,7 @@ void rest_reply(struct rest *rest, uint64_t command, const struct command_result
         log_warning("a change was answered as too late, and has been %s now",
                     result->code == RESULT_STORE_FAILED ? "refused by the store" : "decided");
     else if (result->code == RESULT_OK || result->code == RESULT_CREATED)
-        respond_result(p, result);
+        respond_result(rest, p, result);
     else
         respond_refusal(p->request, result);
     pending_free(rest, p);
@@ -258,7 +268,7 @@ const struct route rest_routes[] = {
     {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose,
      BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED) |
          REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) |
-         REST_BIT(LINK_PORT)},
+         REST_BIT(LINK_PORT) | REST_BIT(DATASET_LEAVING)},
     {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
     {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
     {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},
@@ -269,6 +279,12 @@ const struct route rest_routes[] = {
      BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING)},
     {HTTP_DELETE, "/v1/configuration/leases/", "releaseLease", leases_release,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(LEASE_NOT_FOUND)},
+    {HTTP_GET, "/v1/adoption", "getAdoption", adoption_get, 0},
+    {HTTP_POST, "/v1/adoption", "adoptStore", adoption_of_store,
+     BODY | CHANGE | REST_BIT(NODES_AWAY)},
+    {HTTP_POST, "/v1/adoption/", "adoptDataset", adoption_of_dataset,
+     BODY | CHANGE | DATASET | REST_BIT(NODES_AWAY) | REST_BIT(DATASET_NOT_THERE) |
+         REST_BIT(DATASET_NOT_IN_DOUBT) | REST_BIT(DATASET_MOUNTED) | REST_BIT(DATASET_CHANGING)},
     {HTTP_GET, "/v1/openapi.json", "getOpenAPI", get_openapi, 0},
     {HTTP_GET, "/v1/events", "streamEvents", events_stream,
      REST_BIT(BAD_PARAMETER) | REST_BIT(EVENTS_GONE) | REST_BIT(TOO_MANY_READERS)},

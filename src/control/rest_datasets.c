@@ -5,7 +5,7 @@
 #include <inttypes.h>
 
 /* The contract compares ids of datasets in paths literally; stored ones are lower case. */
-static bool parse_id(const char *param, struct uuid *ret)
+bool parse_id(const char *param, struct uuid *ret)
 {
     return uuid_parse(param, ret) && streq(UUID_STR(ret), param);
 }
@@ -81,11 +81,12 @@ void datasets_create(struct rest *rest, struct http_request *r, const char *para
         respond_violations(r, errors);
         return;
     }
-    if (uuid_is_nil(&d->id)) {
+    bool fresh = uuid_is_nil(&d->id);
+    if (fresh) {
         struct random random = random_os();
         d->id = uuid_random_v4(&random);
     }
-    submit_conditional(rest, r, &(struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d});
+    submit_conditional(rest, r, &(struct command){.kind = COMMAND_DATASET_CREATE, .dataset = d, .fresh = fresh});
 }
 
 void datasets_update(struct rest *rest, struct http_request *r, const char *param)

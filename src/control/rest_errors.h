@@ -39,6 +39,17 @@
     X(LEASE_HELD, "LeaseHeld", 409, "Lease already held.")                                         \
     X(LEASE_RELEASING, "LeaseReleasing", 409,                                                      \
       "The dataset is just leaving that node; try again when it has arrived at its new one.")      \
+    X(NODES_AWAY, "NodesAway", 409,                                                                \
+      "Nodes that may know better have not told what they have. Bring them back, or say that they do not matter (anyway).") \
+    X(DATASET_NOT_THERE, "DatasetNotThere", 409, "That node has nothing of the dataset.")          \
+    X(DATASET_NOT_IN_DOUBT, "DatasetNotInDoubt", 409,                                              \
+      "The store knows where the data of the dataset are.")                                        \
+    X(DATASET_MOUNTED, "DatasetMounted", 409,                                                      \
+      "Another node uses the dataset, or is about to: its data count, or it must stop first.")     \
+    X(DATASET_CHANGING, "DatasetChanging", 409,                                                    \
+      "A change of the dataset is just being recorded; try again.")                                \
+    X(DATASET_LEAVING, "DatasetLeaving", 409,                                                      \
+      "A dataset that is being removed must be gone before its id is used again.")                 \
     X(ERA_NOT_FOUND, "EraNotFound", 404, "No node found with given era.")                          \
     X(EVENTS_GONE, "EventsGone", 410,                                                              \
       "The events after %s are not known any more; read the state, then go on from now.")          \

@@ -227,7 +227,13 @@ struct brief {
 bool dataset_brief(const struct rest *rest, const char *key, struct brief *ret_brief);
 bool container_brief(const struct rest *rest, const char *key, struct brief *ret_brief);
 
+/* Reads a dataset's id from a path. */
+bool parse_id(const char *param, struct uuid *ret);
+/* What /v1/adoption says. */
+json_t *adoption_value(const struct rest *rest);
+
 /* The handlers, by topic. */
+rest_handler_fn adoption_get, adoption_of_store, adoption_of_dataset;
 rest_handler_fn datasets_list, datasets_create, datasets_update, datasets_delete;
 rest_handler_fn datasets_state_list, datasets_state;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;

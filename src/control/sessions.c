@@ -204,7 +204,7 @@ static void take_message(struct session *s, struct agent_message *m)
         engine_container_gone(e, now, s->id, m->name);
         break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
-        engine_reports_complete(e, now, s->id);
+        engine_reports_complete(e, now, s->id, m->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
     case AGENT_MESSAGE_PING: {
         struct control_message pong = {.kind = CONTROL_MESSAGE_PONG, .counter = m->counter};

@@ -264,6 +264,11 @@ void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *va
     index_lease(e, entry);
 }
 
+void propose_settled(struct engine *e)
+{
+    (void)add_change(e, OBJECT_STORE, xstrdup("restored"));
+}
+
 void reply_later(struct engine *e, uint64_t command, struct command_result *result)
 {
     struct engine_batch *b = e->next ? e->next : e->in_flight;
@@ -373,6 +378,12 @@ static void committed_lease(struct engine *e, struct change *c)
     lease_entry_gc(e, entry);
 }
 
+static void committed_settled(struct engine *e)
+{
+    e->history.unsettled = false;
+    queue_all_datasets(e);
+}
+
 void engine_committed(struct engine *e, struct now now, uint64_t batch)
 {
     struct engine_batch *b = e->in_flight;
@@ -389,13 +400,16 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
     for (size_t i = 0; i < b->batch.n; i++) {
         struct change *c = &b->batch.changes[i];
         e->revision = c->revision;
-        effect_push_changed(e, c->kind, c->key);
+        if (c->kind != OBJECT_STORE)
+            effect_push_changed(e, c->kind, c->key);
         if (c->kind == OBJECT_DATASET)
             committed_dataset(e, c);
         else if (c->kind == OBJECT_CONTAINER)
             committed_container(e, now, c);
-        else
+        else if (c->kind == OBJECT_LEASE)
             committed_lease(e, c);
+        else
+            committed_settled(e);
     }
     e->config = e->head_config < e->revision ? e->head_config : e->revision;
     for (size_t i = 0; i < b->n_replies; i++) {
@@ -421,6 +435,8 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
         struct uuid id = UUID_NIL;
         if (c->kind != OBJECT_CONTAINER)
             (void)uuid_parse(c->key, &id);
+        if (c->kind == OBJECT_STORE)
+            continue; /* it is what it was */
         if (c->kind == OBJECT_DATASET) {
             struct dataset_entry *entry = dataset_entry_find(e, &id);
             if (!entry)

@@ -26,6 +26,8 @@ enum command_kind {
     COMMAND_LEASE_ACQUIRE, /* or renew */
     COMMAND_LEASE_RELEASE,
     COMMAND_COMPOSE, /* replaces all configuration, or nothing */
+    COMMAND_STORE_ADOPT, /* the copy that the store was put back from may be believed */
+    COMMAND_DATASET_ADOPT, /* what `node` has counts: the record follows; of a deleted dataset: is deleted too */
     COMMAND_MAX,
 };
 
@@ -35,17 +37,19 @@ struct command {
     const char *const *tags;     /* conditional request: one of these must be the current tag */
     size_t n_tags;               /* 0 = unconditional */
     struct dataset *dataset;     /* DATASET_CREATE: id, primary, maximum_size, metadata; taken over */
+    bool fresh;                  /* DATASET_CREATE: the id is random, of just now: no node can have anything of it */
     struct container *container; /* CONTAINER_CREATE; taken over */
     struct composition *composition; /* COMPOSE; its content is taken over */
     bool purge;                  /* DATASET_DELETE */
-    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, LEASE_* */
+    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, LEASE_* */
     bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
     const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
     uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
-    struct uuid node;            /* DATASET_UPDATE, CONTAINER_MOVE, LEASE_ACQUIRE */
+    struct uuid node;            /* DATASET_UPDATE, DATASET_ADOPT, CONTAINER_MOVE, LEASE_ACQUIRE */
     const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE */
     bool expires;                /* LEASE_ACQUIRE */
     int64_t expires_in_us;       /* LEASE_ACQUIRE: from now; may be <= 0 (gone at the next sweep) */
+    bool anyway;                 /* *_ADOPT: also while nodes that may know better are not there */
 };
 
 enum result_code {
@@ -68,6 +72,12 @@ enum result_code {
     RESULT_LEASE_NOT_FOUND,
     RESULT_LEASE_HELD,
     RESULT_LEASE_RELEASING, /* the dataset is just leaving that node */
+    RESULT_DATASET_LEAVING, /* COMPOSE: it is being removed; `text` says what that waits for */
+    RESULT_NODES_AWAY,      /* *_ADOPT: `text` names them */
+    RESULT_DATASET_NOT_THERE,    /* DATASET_ADOPT: the node has nothing of it, */
+    RESULT_DATASET_NOT_IN_DOUBT, /* the store knows where the data are, */
+    RESULT_DATASET_MOUNTED,      /* another node, `text`, uses them or is about to, */
+    RESULT_DATASET_CHANGING,     /* or a change of it is just being recorded */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };
@@ -84,15 +94,15 @@ struct command_result {
 
 /* ---- what must be made durable ---- */
 
-enum object_kind { OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE, OBJECT_NODE, OBJECT_KIND_MAX };
+enum object_kind { OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE, OBJECT_NODE, OBJECT_STORE, OBJECT_KIND_MAX };
 
 /* One object's new value at one revision. */
 struct change {
     uint64_t revision;
     enum object_kind kind; /* never OBJECT_NODE */
-    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset */
+    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset; store: "restored" */
     struct dataset *dataset;     /* the new value: one of these three, */
-    struct container *container; /* all NULL = the object is gone */
+    struct container *container; /* all NULL = the object is gone; OBJECT_STORE: the copy is settled (model/history.h) */
     struct lease *lease;
     uint64_t expires_mono_us; /* the engine's: end of the lease by the monotonic clock */
 };
@@ -171,7 +181,8 @@ void engine_report_gone(struct engine *e, struct now now, uint64_t session, cons
 void engine_container_report(struct engine *e, struct now now, uint64_t session,
                              const struct container_report *report);
 void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name);
-void engine_reports_complete(struct engine *e, struct now now, uint64_t session);
+#define REPORTS_STORAGE_UNKNOWN 1u /* the node's storage has not answered yet; called again without it when it has */
+void engine_reports_complete(struct engine *e, struct now now, uint64_t session, unsigned flags);
 
 /* Call when the time of engine_deadline() has come. */
 void engine_tick(struct engine *e, struct now now);
@@ -186,6 +197,12 @@ struct engine_counts {
     size_t datasets, containers, leases;
 };
 struct engine_counts engine_counts(const struct engine *e);
+/* Revision of the copy that was last put in the place of the store; 0 = never. */
+uint64_t engine_restored(const struct engine *e);
+/* And nobody has said since that the copy may be believed (COMMAND_STORE_ADOPT). */
+bool engine_is_unsettled(const struct engine *e);
+/* The nodes that the store knows, or has seen, and that have not told all that they have, or take no orders. */
+void engine_each_node_away(const struct engine *e, void (*fn)(void *, const struct uuid *node), void *cookie);
 /* The opaque configuration tag; the caller frees it. */
 char *engine_tag(const struct engine *e);
 
@@ -219,6 +236,7 @@ struct node_view {
     const char *host;
     const char *backend;
     bool connected;
+    bool obeys;  /* connected, all that it has is reported, and it takes orders */
     bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */
 };
 #define NODE_GRACE_US (10 * USEC_PER_SEC)

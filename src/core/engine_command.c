@@ -28,6 +28,8 @@ void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct 
 {
     if (!node_ready(e, &d->primary) || stranger_with_data(entry, d))
         return;
+    if (is_doubted(e, d) && !is_mounted_on(entry, &d->primary))
+        return;
     d->owner = d->primary;
     d->epoch = d->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);
     d->born = has_unknown_data(entry, d);
@@ -61,6 +63,8 @@ static enum result_code dataset_create(struct engine *e, struct command *c, stru
             return code;
         propose_dataset(e, entry, configured_again(entry->head, c->dataset));
     } else {
+        if (c->fresh)
+            c->dataset->number = next_number(e); /* not of any copy that the store was put back from */
         grant_at_birth(e, entry, c->dataset);
         propose_dataset(e, entry, steal(&c->dataset));
     }
@@ -364,6 +368,10 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
         return lease_release(e, now, c, r);
     case COMMAND_COMPOSE:
         return compose(e, c, r);
+    case COMMAND_STORE_ADOPT:
+        return store_adopt(e, c, r);
+    case COMMAND_DATASET_ADOPT:
+        return dataset_adopt(e, c, r);
     case COMMAND_MAX:
         break;
     }

@@ -55,7 +55,7 @@ static enum result_code take_dataset(const struct engine *e, struct index *x, co
     if (wanted_dataset(x, &d->id))
         return RESULT_DATASET_EXISTS;
     if (entry && entry->head && entry->head->deleted)
-        return RESULT_DATASET_DELETED;
+        return entry->head->purge ? RESULT_DATASET_LEAVING : RESULT_DATASET_DELETED;
     if (entry && entry->head && check_size(e, entry->head, d->maximum_size) != RESULT_OK)
         return check_size(e, entry->head, d->maximum_size);
     *w = (struct wanted_dataset){.id = d->id, .primary = d->primary};
@@ -120,6 +120,19 @@ static enum result_code take_container(struct index *x, const struct container *
     return RESULT_OK;
 }
 
+/* One that was never written is removed when it is dropped, and one that is purged is on its way too: what it waits for. */
+static char *leaving_text(const struct engine *e, const struct uuid *id)
+{
+    const struct dataset *d = dataset_entry_find(e, id)->head;
+    CLEANUP_STR struct str s = {0};
+
+    str_appendf(&s, "%s", UUID_STR(id));
+    for (size_t i = 0; i < d->n_holders; i++)
+        str_appendf(&s, "%s node %s%s", i ? "," : " waits for", UUID_STR(&d->holders[i]),
+                    node_ready(e, &d->holders[i]) ? "" : ", which is not there");
+    return str_steal(&s);
+}
+
 /* Checks all of it. When something is wrong, result->text names it. */
 static enum result_code index_composition(const struct engine *e, const struct composition *c, struct index *x,
                                           struct command_result *r)
@@ -130,7 +143,8 @@ static enum result_code index_composition(const struct engine *e, const struct c
     for (size_t i = 0; i < c->n_datasets; i++) {
         enum result_code code = take_dataset(e, x, c->datasets[i], i);
         if (code != RESULT_OK) {
-            r->text = xstrdup(UUID_STR(&c->datasets[i]->id));
+            r->text = code == RESULT_DATASET_LEAVING ? leaving_text(e, &c->datasets[i]->id)
+                                                     : xstrdup(UUID_STR(&c->datasets[i]->id));
             return code;
         }
     }

@@ -440,6 +440,12 @@ struct lease_entry *next_expiring(const struct engine *e)
 
 /* ---- the end ---- */
 
+void each_near_node(const struct engine *e, void (*fn)(void *, const struct uuid *node), void *cookie)
+{
+    for (const struct node_near *n = e->near; n; n = n->hh.next)
+        fn(cookie, &n->node);
+}
+
 void index_free(struct engine *e)
 {
     struct node_near *n, *next;

@@ -108,6 +108,7 @@ struct node_entry {
     uint64_t session;   /* 0 = none */
     bool refuses;       /* it obeys another store, or knows a later state of this one */
     bool complete;      /* the session's first full state has come */
+    bool storage_unknown; /* ... but its storage has not answered yet: more may be there */
     bool sending;       /* first contact: orders are being sent */
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
     uint64_t closed_wall_us; /* end of the last session */
@@ -193,6 +194,7 @@ void container_entry_gc(struct engine *e, struct container_entry *entry);
 void propose_dataset(struct engine *e, struct dataset_entry *entry, struct dataset *value);
 void propose_container(struct engine *e, struct container_entry *entry, struct container *value);
 void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *value);
+void propose_settled(struct engine *e); /* the copy that the store was put back from may be believed */
 /* The number that the next proposed change will have. */
 static inline uint64_t next_number(const struct engine *e)
 {
@@ -228,6 +230,8 @@ struct container_entry *near_container(const struct engine *e, const struct uuid
 const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,
                                               bool committed);
 struct lease_entry *next_expiring(const struct engine *e); /* NULL: none */
+/* Calls `fn` for each node that an object concerns or that reports one, in the order in which it became known. */
+void each_near_node(const struct engine *e, void (*fn)(void *, const struct uuid *node), void *cookie);
 void index_free(struct engine *e);
 
 /* engine_purge.c */
@@ -250,6 +254,24 @@ const struct uuid *stranger_with_data(const struct dataset_entry *entry, const s
 /* Does the node on which it is wanted own data under the id, left in the same way? Then it is born: what is there is taken
  * over, moved when wanted elsewhere, and never dropped as something in which nothing was ever written. */
 bool has_unknown_data(const struct dataset_entry *entry, const struct dataset *d);
+/* engine_restored.c: a store that was put back from a copy. README.md says what it may decide. */
+
+/* Does the record say what it said in the copy (or, of a new one, what the copy could not say)? */
+bool is_of_copy(const struct engine *e, const struct dataset *d);
+/* The same, and no operator has said since that the copy may be believed. */
+bool is_doubted(const struct engine *e, const struct dataset *d);
+/* Is its data's place proven all the same, as the node has it mounted? */
+bool is_mounted_on(const struct dataset_entry *entry, const struct uuid *node);
+/* Is the other node kept out by the storage itself, which lets one node at a time attach the volume, and `node` has it? */
+bool is_shut_out(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node,
+                 const struct uuid *other);
+/* Is the node ready, and all reported that it has? (One whose storage does not answer is ready, too.) */
+bool node_has_told(const struct engine *e, const struct uuid *node);
+/* Appends the nodes that the store knows, or has seen, and that have not told what they have, with "; " between. */
+void append_nodes_away(const struct engine *e, struct str *s);
+enum result_code store_adopt(struct engine *e, const struct command *c, struct command_result *r);
+enum result_code dataset_adopt(struct engine *e, const struct command *c, struct command_result *r);
+
 /* engine_command.c */
 void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);

@@ -54,7 +54,12 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
     struct order o = {.dataset = d->id, .revision = d->revision, .born = d->born,
                       .maximum_size = d->maximum_size};
 
-    if (d->deleted && d->tombstone) {
+    bool doubted = is_doubted(e, d) && (d->deleted || (!d->born && uuid_eq(node, &d->owner)));
+    bool orphan = d->born && !d->deleted && uuid_is_nil(&d->owner);
+
+    if (doubted || orphan) {
+        o.role = ROLE_NONE; /* neither make it nor destroy it before it is settled who has it */
+    } else if (d->deleted && d->tombstone) {
         o.role = ROLE_DESTROY;
         o.number = d->tombstone;
     } else if (!uuid_is_nil(&d->owner) && uuid_eq(node, &d->owner)) {

@@ -102,6 +102,15 @@ static void because_absent(const struct engine *e, struct dataset_entry *entry, 
     because(entry, now, n && n->session && n->complete ? REASON_STORE_UNKNOWN : code, text);
 }
 
+/* The record says what it said in the copy that the store was put back from: `what`. The nodes that are not here are named
+ * when somebody asks. */
+static void because_restored(const struct engine *e, struct dataset_entry *entry, struct now now, const char *what)
+{
+    becausef(entry, now, REASON_STORE_RESTORED,
+             "the store was put back from a copy of revision %llu, which says that %s; a node that is not here may know better",
+             (unsigned long long)e->history.restored, what);
+}
+
 /* The lease that keeps the dataset on `node`, if any. */
 static const struct lease *lease_on(const struct engine *e, const struct uuid *dataset,
                                     const struct uuid *node)
@@ -160,6 +169,10 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
 {
     const struct dataset *d = entry->committed;
 
+    if (is_doubted(e, d) && d->n_holders) {
+        because_restored(e, entry, now, "the dataset is deleted");
+        return;
+    }
     if (!d->tombstone) {
         const struct lease *l = lease_on(e, &d->id, &d->owner);
         const struct container_entry *user = container_using(e, &d->id, /* committed= */ true);
@@ -209,6 +222,10 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
 
     if (d->born) {
         because(entry, now, REASON_DATA_MISSING, "the dataset has data, but no owner");
+        return;
+    }
+    if (is_doubted(e, d) && !is_mounted_on(entry, &d->primary)) {
+        because_restored(e, entry, now, "nothing was ever written to the dataset");
         return;
     }
     if (d->dropped) {
@@ -262,6 +279,14 @@ const struct uuid *stranger_with_data(const struct dataset_entry *entry, const s
     return NULL;
 }
 
+static void record_birth(struct engine *e, struct dataset_entry *entry)
+{
+    struct dataset *changed = dataset_copy(entry->committed);
+
+    changed->born = true;
+    propose_dataset(e, entry, changed);
+}
+
 /* Granted, but nothing was ever written: nobody mounts it before `born` is committed. So it can be taken back
  * without asking, unless a lease keeps it there. */
 static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, struct now now)
@@ -271,6 +296,19 @@ static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, stru
 
     const struct lease *l = lease_on(e, &d->id, &d->owner);
 
+    if (is_of_copy(e, d)) {
+        /* What is mounted was recorded as born, and nobody gets it before it is released. What is only there may be left of
+         * a grant that was taken back, or be all that was written: not to be dropped. */
+        bool born = is_doubted(e, d) ? report_is_mounted_at(r, d->epoch) : report_is_owned_at(r, d->epoch);
+        if (born) {
+            record_birth(e, entry);
+            return;
+        }
+        if (is_doubted(e, d)) {
+            because_restored(e, entry, now, "nothing was ever written to the dataset");
+            return;
+        }
+    }
     if ((d->dropped || !uuid_eq(&d->primary, &d->owner)) && !l) {
         struct dataset *changed = dataset_copy(d);
         changed->owner = UUID_NIL;
@@ -279,9 +317,7 @@ static void reconcile_unborn(struct engine *e, struct dataset_entry *entry, stru
         return;
     }
     if (report_is_owned_at(r, d->epoch)) {
-        struct dataset *changed = dataset_copy(d);
-        changed->born = true;
-        propose_dataset(e, entry, changed);
+        record_birth(e, entry);
         return;
     }
     if (!uuid_eq(&d->primary, &d->owner))
@@ -431,6 +467,21 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
     becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&d->transfer.source));
 }
 
+/* Cancelled: the source owns again, at a new epoch. */
+static void recall(struct engine *e, struct dataset_entry *entry)
+{
+    struct dataset *changed = dataset_copy(entry->committed);
+
+    changed->owner = changed->transfer.source;
+    changed->recalled = true;
+    if (!FAULT(SAME_EPOCH))
+        changed->epoch = changed->number = next_number(e);
+    free(changed->base);
+    changed->base = NULL;
+    changed->transfer = (struct transfer){0};
+    propose_dataset(e, entry, changed);
+}
+
 static void reconcile_release(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
@@ -438,17 +489,15 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
     const struct report *source = report_of(entry, &t->source);
     const struct report *destination = report_of(entry, &t->destination);
 
+    if (is_doubted(e, d)) {
+        if (report_is_owned_at(source, t->epoch))
+            recall(e, entry); /* it has not released: nobody can have got it from there */
+        else
+            because_restored(e, entry, now, "the data are being handed over");
+        return;
+    }
     if (!uuid_eq(&d->primary, &t->destination)) {
-        struct dataset *changed =
-            dataset_copy(d); /* cancelled: the source owns again, at a new epoch */
-        changed->owner = t->source;
-        changed->recalled = true;
-        if (!FAULT(SAME_EPOCH))
-            changed->epoch = changed->number = next_number(e);
-        free(changed->base);
-        changed->base = NULL;
-        changed->transfer = (struct transfer){0};
-        propose_dataset(e, entry, changed);
+        recall(e, entry);
         return;
     }
     bool released = source && source->volume.mark.state == MARK_RELEASED &&
@@ -483,13 +532,16 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
         becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&d->transfer.source));
 }
 
-/* Can that node not write, as far as its own last word goes? */
-static bool is_surely_idle(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node)
+/* Can that node not write, as far as its own last word goes, or as `later` has it attached? */
+static bool is_surely_idle(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node,
+                           const struct uuid *later)
 {
     const struct report *r = report_of(entry, node);
 
-    return node_ready(e, node) && (!r || (!r->volume.mounted && r->volume.mark.state != MARK_OWNED &&
-                                          r->volume.mark.state != MARK_PROMOTING));
+    if (!node_ready(e, node))
+        return false;
+    return !r || is_shut_out(e, entry, later, node) ||
+           (!r->volume.mounted && r->volume.mark.state != MARK_OWNED && r->volume.mark.state != MARK_PROMOTING);
 }
 
 /* The node that owns the dataset at an epoch beyond the record's, or NULL. Of two, the one with the latest. When the record
@@ -497,14 +549,17 @@ static bool is_surely_idle(const struct engine *e, const struct dataset_entry *e
  * of the id (seed 99031): then only a mounted volume counts, where the user wants the dataset. */
 static const struct dataset_report *later_owner(const struct engine *e, const struct dataset_entry *entry)
 {
+    const struct dataset *d = entry->committed;
     const struct dataset_report *found = NULL;
 
     for (size_t i = 0; i < entry->n_reports; i++) {
         const struct dataset_report *r = &entry->reports[i];
         const struct volume_mark *mark = &r->report.volume.mark;
-        if (!entry->committed->born && !(r->report.volume.mounted && uuid_eq(&entry->committed->primary, &r->node)))
+        if (!r->report.volume.mounted && (!d->born || is_doubted(e, d)))
             continue;
-        if (mark->state == MARK_OWNED && r->report.volume.present && mark->epoch > entry->committed->number &&
+        if (!d->born && !is_of_copy(e, d) && !uuid_eq(&d->primary, &r->node))
+            continue;
+        if (mark->state == MARK_OWNED && r->report.volume.present && mark->epoch > d->number &&
             mark->epoch <= e->head_revision && node_ready(e, &r->node) &&
             (!found || mark->epoch > found->report.volume.mark.epoch))
             found = r;
@@ -540,11 +595,11 @@ static bool follow_data(struct engine *e, struct dataset_entry *entry, struct no
     if (!r || d->deleted || e->commit_retry_us > now.mono_us || is_accounted_for(entry, &r->node))
         return false;
     for (size_t i = 0; i < d->n_holders; i++) {
-        if (!uuid_eq(&d->holders[i], &r->node) && !is_surely_idle(e, entry, &d->holders[i]))
+        if (!uuid_eq(&d->holders[i], &r->node) && !is_surely_idle(e, entry, &d->holders[i], &r->node))
             return false;
     }
     for (size_t i = 0; i < entry->n_reports; i++) {
-        if (&entry->reports[i] != r && !is_surely_idle(e, entry, &entry->reports[i].node))
+        if (&entry->reports[i] != r && !is_surely_idle(e, entry, &entry->reports[i].node, &r->node))
             return false;
     }
     struct dataset *changed = dataset_copy(d);

@@ -1,6 +1,7 @@
 /* Agents: one session a node, what they report, and time passing. */
 #include "core/engine_internal.h"
 #include "core/fault.h"
+#include "core/plan.h"
 
 static void refuse(struct engine *e, uint64_t session, char *text)
 {
@@ -175,17 +176,20 @@ static void copy_report(struct report *to, const struct report *from)
 
 /* A store that was restored from an older copy does not know which numbers it gave out since. No number that a node
  * has seen may be given out again. */
-static void learn_numbers(struct engine *e, const struct volume_mark *mark)
+static void learn_numbers(struct engine *e, const struct volume_state *v)
 {
-    /* No store gives out more than that after a backup: the mark is damaged, and must not use up the numbers. */
+    const uint64_t seen[] = {v->mark.epoch, v->mark.transfer, plan_newest_transfer(v)};
+    /* No store gives out more than that after a backup: what says so is damaged, and must not use up the numbers. */
     const uint64_t top = e->head_revision + (1ull << 32);
 
-    if (mark->epoch > top || mark->transfer > top)
-        return;
-    if (mark->epoch > e->head_revision)
-        e->head_revision = mark->epoch;
-    if (mark->transfer > e->head_revision)
-        e->head_revision = mark->transfer;
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++) {
+        if (seen[i] > top)
+            return;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++) {
+        if (seen[i] > e->head_revision)
+            e->head_revision = seen[i];
+    }
 }
 
 void engine_report(struct engine *e, struct now now, uint64_t session, const struct report *report)
@@ -208,7 +212,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
     }
     copy_report(&mine->report, report);
     mine->stale = false;
-    learn_numbers(e, &report->volume.mark);
+    learn_numbers(e, &report->volume);
     queue_dataset(e, entry);
     effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
     run_queue(e, now);
@@ -289,11 +293,14 @@ void engine_container_gone(struct engine *e, struct now now, uint64_t session, c
     run_queue(e, now);
 }
 
-void engine_reports_complete(struct engine *e, struct now now, uint64_t session)
+void engine_reports_complete(struct engine *e, struct now now, uint64_t session, unsigned flags)
 {
     struct node_entry *n = node_of_session(e, session);
 
-    if (!n || n->complete)
+    if (!n)
+        return;
+    n->storage_unknown = flags & REPORTS_STORAGE_UNKNOWN;
+    if (n->complete)
         return;
     drop_dataset_reports(e, &n->id, /* only_stale= */ true);
     drop_container_reports(e, &n->id, /* only_stale= */ true);

@@ -187,6 +187,7 @@ void engine_list_nodes(const struct engine *e, struct now now, const struct list
                               .host = n->hello.host,
                               .backend = n->hello.backend,
                               .connected = n->session != 0,
+                              .obeys = node_has_told(e, &n->id),
                               .listed = node_is_listed(n, now)};
         more = fn(cookie, &v);
     }
@@ -271,6 +272,18 @@ static bool is_too_small(const struct dataset_entry *entry)
     return r && r->volume.size && r->volume.size < entry->committed->maximum_size;
 }
 
+/* They come and go without the dataset being looked at again. */
+static void name_nodes_away(const struct engine *e, struct reason *r)
+{
+    CLEANUP_STR struct str away = {0};
+
+    append_nodes_away(e, &away);
+    CLEANUP_FREE char *text =
+        away.len ? xasprintf("%s; not here: %s", r->text, away.data)
+                 : xasprintf("%s; all nodes that the store knows are here", r->text);
+    reason_set(r, r->code, r->since_us, r->retry_us, text);
+}
+
 void engine_dataset_reason(const struct engine *e, struct now now, const struct uuid *id,
                            struct reason *ret_reason)
 {
@@ -292,6 +305,8 @@ void engine_dataset_reason(const struct engine *e, struct now now, const struct 
     }
     if (!best) {
         reason_copy(ret_reason, &entry->reason);
+        if (ret_reason->code == REASON_STORE_RESTORED)
+            name_nodes_away(e, ret_reason);
         return;
     }
     const struct reason *r = &best->report.reason;

@@ -21,6 +21,7 @@
     X(FORGET_ERA)      /* let a machine with another boot id take a node's session over */         \
     X(STALE_TRANSFER)  /* take what was said about an earlier transfer for this one */             \
     X(OLDER_STORE)     /* obey a store that knows less than this node has seen */                  \
+    X(BELIEVE_RESTORED) /* decide from a store that was put back as if nothing had happened since */ \
     X(NO_CAP)          /* wait longer and longer after failures */                                 \
     X(STALE_DEVICE)    /* (driver) mount from the device name of the last time */                  \
     X(FORMAT_ANYWAY)   /* (driver) format a device that has a filesystem */                        \

@@ -85,7 +85,7 @@ enum node_effect_kind {
     NODE_REPORT_GONE,      /* nothing of `dataset` is here and nothing is asked about it */
     NODE_CONTAINER_REPORT,
     NODE_CONTAINER_GONE,
-    NODE_REPORTS_COMPLETE, /* ... the first full state was sent */
+    NODE_REPORTS_COMPLETE, /* ... the first full state was sent; again when `storage_unknown` is over */
 };
 
 struct node_effect {
@@ -99,6 +99,7 @@ struct node_effect {
     struct report report;
     struct container_report container_report;
     char *name;
+    bool storage_unknown; /* it has not answered yet: more may be there than was reported */
     struct node_effect *next;
 };
 

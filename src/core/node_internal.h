@@ -82,6 +82,7 @@ struct node {
     uint64_t list_volumes_step, list_containers_step;
     bool volumes_known, containers_known;
     bool volumes_answered, containers_answered; /* the first look has ended, well or not */
+    bool told_storage_unknown;                  /* that is what the control service heard last */
     bool list_containers_again;
     struct backoff volumes_backoff, containers_backoff;
     uint64_t resync_every_us;

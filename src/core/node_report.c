@@ -125,8 +125,9 @@ void node_report_all(struct node *n, struct now now)
         report_dataset(n, d);
     for (struct node_container *c = n->containers; c; c = c->hh.next)
         report_container(n, c);
-    if (!n->complete) {
+    if (!n->complete || (n->told_storage_unknown && n->volumes_known)) {
         n->complete = true;
-        node_effect_push(n, NODE_REPORTS_COMPLETE);
+        n->told_storage_unknown = !n->volumes_known;
+        node_effect_push(n, NODE_REPORTS_COMPLETE)->storage_unknown = !n->volumes_known;
     }
 }

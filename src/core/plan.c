@@ -67,8 +67,7 @@ static bool parse_name(const char *name, uint64_t *ret_transfer, unsigned *ret_r
     return true;
 }
 
-/* Highest transfer whose bytes are here as snapshots; 0 = none. */
-static uint64_t newest_transfer(const struct volume_state *volume)
+uint64_t plan_newest_transfer(const struct volume_state *volume)
 {
     uint64_t newest = 0, transfer;
     unsigned round;
@@ -330,7 +329,7 @@ static struct decision plan_remove(const struct dataset_view *v)
     if (!v->live)
         return because(REASON_DELETING, "waiting for the control service to confirm");
     /* What came here later than the order must not be touched by it. */
-    if (v->volume->mark.epoch > o->number || newest_transfer(v->volume) > o->number)
+    if (v->volume->mark.epoch > o->number || plan_newest_transfer(v->volume) > o->number)
         return because(REASON_STORE_UNKNOWN, "this node holds newer data than the order knows of");
     return take_away(v, o->role == ROLE_DROP ? STEP_DROP : STEP_DESTROY);
 }

@@ -51,6 +51,8 @@ bool plan_is_not_here(const struct volume_state *volume, enum storage_kind stora
 /* DROP or DESTROY of order->number is done: nothing that it asks to remove is here. */
 bool plan_is_gone(const struct order *order, const struct volume_state *volume,
                   enum storage_kind storage);
+/* Highest transfer whose bytes are here as snapshots; 0 = none. */
+uint64_t plan_newest_transfer(const struct volume_state *volume);
 /* The newest complete snapshot of the transfer; "" when none. */
 void plan_received(const struct volume_state *volume, uint64_t transfer,
                    char ret_snapshot[SNAPSHOT_NAME_SIZE]);

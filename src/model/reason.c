@@ -92,7 +92,8 @@ static const struct {
         {"store-unknown",
          "The control service answers from another or an older store than the node obeyed before. "
          "Bring the right store back (--data-path of flocker-control). If the new one is meant: "
-         "stop flocker-agent on the node, run flocker-agent --adopt there, start it again."},
+         "stop flocker-agent on the node, run flocker-agent --adopt there, start it again. When all "
+         "nodes obey and it stays so, say which node's data count: flockerctl adopt DATASET --node NODE."},
     [REASON_DELETING] = {"deleting", "Wait; the data are being destroyed."},
     [REASON_WAITING_FOR_HOLDERS] = {"waiting-for-holders",
                                     "Bring the nodes named in the text back; they may still hold "
@@ -100,6 +101,10 @@ static const struct {
     [REASON_RECORDING] = {"recording", "Wait; a change is being written to the store."},
     [REASON_STORE_FAILED] = {"store-failed", "Make room on the disk of the control service's data "
                                              "path, or make it writable; it is tried again."},
+    [REASON_STORE_RESTORED] =
+        {"store-restored",
+         "Bring all nodes back that were part of the cluster when the old store was lost, those that joined after the copy "
+         "was made too. Then say so: flockerctl adopt."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
     [REASON_CHANGES_TOO_FAST] =
         {"changes-too-fast", "Slow down or stop what writes to the volume, or allow a longer pause (move: max-pause-ms in "

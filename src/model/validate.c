@@ -697,3 +697,48 @@ json_t *validate_lease(const json_t *body, struct lease_request *ret)
         *ret = l;
     return c.errors;
 }
+
+/* Adoptions */
+
+struct adoption {
+    struct uuid node;
+    bool anyway;
+};
+
+static void check_anyway(struct check *c, const char *where, const json_t *v, void *to)
+{
+    if (!json_is_boolean(v))
+        complain(c, "\"%s\" must be true or false", where);
+    ((struct adoption *)to)->anyway = json_is_true(v);
+}
+
+static void check_adopted_node(struct check *c, const char *where, const json_t *v, void *to)
+{
+    check_uuid_v4(c, where, v, &((struct adoption *)to)->node);
+}
+
+json_t *validate_adoption(const json_t *body, bool *ret_anyway)
+{
+    static const struct field fields[] = {{"anyway", false, check_anyway}};
+    struct adoption a = {0};
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &a);
+    if (!c.errors)
+        *ret_anyway = a.anyway;
+    return c.errors;
+}
+
+json_t *validate_dataset_adoption(const json_t *body, struct uuid *ret_node, bool *ret_anyway)
+{
+    static const struct field fields[] = {{"node_uuid", true, check_adopted_node}, {"anyway", false, check_anyway}};
+    struct adoption a = {0};
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &a);
+    if (!c.errors) {
+        *ret_node = a.node;
+        *ret_anyway = a.anyway;
+    }
+    return c.errors;
+}

@@ -34,6 +34,10 @@ json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
 /* Only that both parts are there and objects; what is in them is compose.h's. */
 json_t *validate_compose(const json_t *body) __attribute__((warn_unused_result));
 
+json_t *validate_adoption(const json_t *body, bool *ret_anyway) __attribute__((warn_unused_result));
+json_t *validate_dataset_adoption(const json_t *body, struct uuid *ret_node, bool *ret_anyway)
+    __attribute__((warn_unused_result));
+
 struct lease_request {
     struct uuid dataset;
     struct uuid node;

@@ -37,7 +37,7 @@ enum agent_message_kind {
     AGENT_MESSAGE_REPORT_GONE,      /* dataset */
     AGENT_MESSAGE_CONTAINER_REPORT, /* container */
     AGENT_MESSAGE_CONTAINER_GONE,   /* name */
-    AGENT_MESSAGE_REPORTS_COMPLETE, /* nothing */
+    AGENT_MESSAGE_REPORTS_COMPLETE, /* storage_unknown */
     AGENT_MESSAGE_PING,             /* counter */
     AGENT_MESSAGE_PONG,             /* counter */
     AGENT_MESSAGE_KIND_MAX,
@@ -53,6 +53,7 @@ struct agent_message {
         struct container_report container;
         char *name;
         uint64_t counter;
+        bool storage_unknown;
     };
 };
 

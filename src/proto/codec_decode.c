@@ -281,6 +281,7 @@ static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_mes
         return take_name(w->container_gone->name, "container_gone: name", &m->name);
     case WIRE__AGENT_MESSAGE__BODY_REPORTS_COMPLETE:
         m->kind = AGENT_MESSAGE_REPORTS_COMPLETE;
+        m->storage_unknown = w->reports_complete->storage_unknown;
         return NULL;
     case WIRE__AGENT_MESSAGE__BODY_PING:
         m->kind = AGENT_MESSAGE_PING;

@@ -154,7 +154,7 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
     Wire__AgentMessage w = WIRE__AGENT_MESSAGE__INIT;
     Wire__DatasetGone dataset = WIRE__DATASET_GONE__INIT;
     Wire__ContainerGone container = WIRE__CONTAINER_GONE__INIT;
-    Wire__Marker marker = WIRE__MARKER__INIT;
+    Wire__ReportsComplete complete = WIRE__REPORTS_COMPLETE__INIT;
     Wire__Ping ping = WIRE__PING__INIT;
 
     switch (m->kind) {
@@ -182,7 +182,8 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
         break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORTS_COMPLETE;
-        w.reports_complete = &marker;
+        complete.storage_unknown = m->storage_unknown;
+        w.reports_complete = &complete;
         break;
     case AGENT_MESSAGE_PING:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_PING;

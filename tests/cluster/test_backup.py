@@ -28,6 +28,28 @@ def restore(cluster, file, *options):
     return cluster.run("control", "flocker-control", "--restore", file, *options)
 
 
+def adopt(cluster, *hosts):
+    for host in hosts:
+        cluster.stop(host, "agent")
+        cluster.run(host, "flocker-agent", "--adopt")
+        cluster.start(host, "agent")
+
+
+def refused(cluster, *words):
+    """What flockerctl says when it does not do it."""
+    with pytest.raises(AssertionError) as e:
+        cluster.ctl(*words)
+    return str(e.value)
+
+
+def settle_store(cluster):
+    """The operator's word, once all nodes have told what they have."""
+    wait_until(lambda: not cluster.api.expect("GET", "/v1/adoption")["nodes_away"], "nodes that have told all", 30)
+    assert "is believed from now on" in cluster.ctl("adopt")
+    assert cluster.api.expect("GET", "/v1/adoption")["waiting"] is False
+    assert "Nothing to do" in cluster.ctl("adopt")
+
+
 class Storm(threading.Thread):
     """Creates datasets on a node that is not there, so that nothing but the store has work."""
 
@@ -161,6 +183,8 @@ def test_restore_of_an_older_copy(make_cluster):
         cluster.stop(host, "agent")
         cluster.run(host, "flocker-agent", "--adopt")
         cluster.start(host, "agent")
+    cluster.wait_nodes(HOSTS)
+    settle_store(cluster)
     # The configuration of the copy wants it on h1; there it comes with what was written on h2.
     wait_settled(cluster, moved, "h1", ["h2", "h3"])
     wait_settled(cluster, still, "h3", ["h1", "h2"])
@@ -177,3 +201,78 @@ def test_restore_of_an_older_copy(make_cluster):
     cluster.api.move_dataset(newer, cluster.node("h2"))
     wait_settled(cluster, newer, "h2", ["h1", "h3"])
     assert digest(volume(cluster, "h2", newer)) == content[newer]
+
+
+@pytest.mark.deadline(300)
+def test_restore_while_a_node_is_away(make_cluster):
+    """The copy says that nothing was ever written to a dataset; since then it was, on a node that is away now. Nobody else makes
+    it until the operator says that all are back; the data come with the node."""
+    cluster = make_cluster(nodes=2)
+    unborn = cluster.api.create_dataset("00000000-0000-4000-8000-000000000001")
+    backup(cluster, "/tmp/copy")
+    cluster.api.move_dataset(unborn, cluster.node("h2"))
+    cluster.wait_mounted(unborn, "h2")
+    fill(volume(cluster, "h2", unborn))
+    content = digest(volume(cluster, "h2", unborn))
+    cluster.stop("control", "control")
+    restore(cluster, "/tmp/copy", "--replace")
+    cluster.stop("h2", "agent")
+    cluster.start("control", "control")
+    cluster.wait_nodes(["h1"])
+    cluster.api.move_dataset(unborn, cluster.node("h1"))
+    wait_until(lambda: cluster.api.expect("GET", "/v1/adoption")["waiting"], "a store that waits", 10)
+    adopt(cluster, "h1")
+    cluster.wait_nodes(["h1"])
+    text = wait_reason(cluster, unborn, "store-restored")
+    assert "nothing was ever written" in text
+    # One with an id that nobody can have is made at once; one whose id was named waits, too.
+    other = create(cluster, "h1")
+    named = cluster.api.create_dataset(cluster.node("h1"), dataset_id="c2b7e0d4-5a61-4f3b-9c88-13579bdf2468")
+    wait_reason(cluster, named, "store-restored")
+    time.sleep(1)
+    assert not is_mounted(cluster, "h1", unborn) and not is_mounted(cluster, "h1", named)
+    # A killed service still knows that it waits.
+    cluster.kill("control", "control")
+    cluster.start("control", "control")
+    cluster.wait_nodes(["h1"])
+    wait_reason(cluster, unborn, "store-restored")
+    cluster.run("h2", "flocker-agent", "--adopt")
+    cluster.start("h2", "agent")
+    wait_settled(cluster, unborn, "h1", ["h2"])
+    assert digest(volume(cluster, "h1", unborn)) == content
+    wait_reason(cluster, named, "store-restored")
+    cluster.wait_nodes(["h1", "h2"])
+    settle_store(cluster)
+    cluster.wait_mounted(named, "h1")
+    wait_settled(cluster, other, "h1", ["h2"])
+
+
+@pytest.mark.deadline(300)
+def test_adopt_what_the_store_knows_to_be_deleted(make_cluster):
+    """A dataset that the copy knows to be deleted was made anew since: the operator says that it is deleted too."""
+    cluster = make_cluster(nodes=2)
+    dataset = create(cluster, "h1")
+    delete(cluster, dataset, ["h1", "h2"])
+    backup(cluster, "/tmp/copy")
+    cluster.api.expect("DELETE", "/v1/configuration/datasets/" + dataset + "?purge=true")
+    wait_until(lambda: dataset not in {d["dataset_id"] for d in cluster.api.expect("GET", "/v1/configuration/datasets")}, "it forgotten", 20)
+    cluster.api.create_dataset(cluster.node("h1"), dataset_id=dataset)
+    cluster.wait_mounted(dataset, "h1")
+    cluster.stop("control", "control")
+    restore(cluster, "/tmp/copy", "--replace")
+    cluster.start("control", "control")
+    cluster.wait_nodes(["h1", "h2"])
+    said = refused(cluster, "adopt")
+    assert cluster.node("h1") in said and "anyway" in said
+    adopt(cluster, "h1", "h2")
+    cluster.wait_nodes(["h1", "h2"])
+    settle_store(cluster)
+    wait_reason(cluster, dataset, "store-unknown")
+    assert is_mounted(cluster, "h1", dataset)
+    assert "has nothing of the dataset" in refused(cluster, "adopt", dataset, "-n", cluster.node("h2"))
+    assert "must specify --node" in refused(cluster, "adopt", dataset)
+    assert "destroyed too" in cluster.ctl("adopt", dataset, "-n", cluster.node("h1"))
+    wait_until(lambda: not is_mounted(cluster, "h1", dataset), "it gone", 20)
+    delete(cluster, dataset, ["h1", "h2"])
+    healthy = create(cluster, "h1")
+    assert "knows where the data" in refused(cluster, "adopt", healthy, "-n", cluster.node("h1"))

@@ -796,7 +796,7 @@ def test_wait_survives_a_restart_of_the_control_service(ctl, control, certs):
 
 def test_help():
     listed = ok("flockerctl", "--help")
-    for name in ["list-nodes (status)", "list (ls)", "create", "destroy", "move", "version", "ps", "show", "why"]:
+    for name in ["list-nodes (status)", "list (ls)", "create", "destroy", "move", "version", "ps", "show", "why", "adopt"]:
         assert f"\n  {name} " in listed
     for command in re.findall(r"^  ([a-z-]+) .*[a-z]$", listed.split("Commands:\n")[1], re.M):
         assert ok("flockerctl", command, "--help").startswith("Usage: flockerctl [options] ")

@@ -512,6 +512,24 @@ def test_store_unknown(make_cluster):
     assert cluster.run("h1", "cat", f"/flocker/{lost}/file") == "precious\n"
 
 
+def test_store_restored(make_cluster):
+    """The store was put back; by the copy nothing was ever written to a dataset, which a node that is away may know better."""
+    cluster = make_cluster(nodes=1)
+    nobody = "00000000-0000-4000-8000-000000000001"
+    d = Watched(cluster, "datasets", cluster.api.create_dataset(nobody))
+    cluster.run("control", "flocker-control", "--backup", "/tmp/copy")
+    cluster.stop("control", "control")
+    cluster.run("control", "flocker-control", "--restore", "/tmp/copy", "--replace")
+    cluster.start("control", "control")
+    cluster.wait_nodes(["h1"])
+    d.is_blocked_by("store-restored", nobody)
+    cluster.api.move_dataset(d.key, cluster.node("h1"))
+    d.keeps("store-restored", 1)
+    cluster.ctl("adopt")
+    cluster.wait_mounted(d.key, "h1")
+    d.is_free()
+
+
 def test_store_failed(make_cluster):
     """The control service's disk is full just when a node comes that a dataset waits for."""
     cluster = make_cluster(nodes=1)

@@ -166,7 +166,7 @@ static void hear(struct control *c, size_t node, struct script *s)
         engine_container_gone(c->e, c->now, session, m.name);
         break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
-        engine_reports_complete(c->e, c->now, session);
+        engine_reports_complete(c->e, c->now, session, m.storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
     default:
         break;

@@ -372,6 +372,12 @@ static void dispatch(struct sim *s, struct event *ev)
     case EV_ADOPT:
         sim_adopt(s, ev->host);
         break;
+    case EV_LOSE_STORE:
+        sim_lose_store(s, ev->host);
+        break;
+    case EV_SETTLE:
+        sim_settle(s);
+        break;
     case EV_LOOK:
         look(s);
         break;

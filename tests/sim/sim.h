@@ -14,6 +14,7 @@
 #define MAX_CONTAINERS (MAX_DATASETS + 2) /* one a dataset, and two without a volume */
 #define MAX_SNAPSHOTS 40
 #define MAX_INJECTED 4096 /* faults, and likewise commands, of a run */
+#define OPERATORS UINT64_MAX /* id of the commands of whoever settles a store that was put back */
 #define SETTLE_US                                                                                  \
     (150 * USEC_PER_SEC) /* so long after the last fault everything must be as wanted */
 
@@ -138,6 +139,7 @@ struct sim_host {
     int slots[MAX_DATASETS +
               2];          /* attachable: device names; which volume is behind each, -1 = none */
     bool cut_up, cut_down; /* to, and from, the control service; with both also from other nodes */
+    bool hidden;           /* ... until what hides it ends */
     unsigned bad_disk_percent; /* so many of a hundred steps fail */
     uint64_t slow_disk_us, bad_disk_us, docker_down_us, pull_fails_us, crash_loop_us; /* until */
     uint64_t session; /* the agent's end; 0 = none */
@@ -158,8 +160,6 @@ struct sim_dataset {
     bool deleted;   /* its delete was acknowledged */
     bool busy;      /* a command about it is unanswered */
     bool container_exists;
-    bool made_since; /* first written after the backup that the store was put back from: what the store
-                      * believes of it now may make it a second time */
     bool lost; /* a disk with a copy of it is gone: it may stay where it is */
     struct sim_lease lease;
 };
@@ -188,6 +188,8 @@ enum event_kind {
     EV_CONTAINER_DIES,
     EV_CONTAINERS_CHANGED,
     EV_ADOPT, /* an operator looks whether the node refuses its store */
+    EV_LOSE_STORE,
+    EV_SETTLE, /* an operator looks whether the store was put back and all nodes are there */
     EV_LOOK,  /* has it settled? */
     EV_MAX,
 };
@@ -276,7 +278,7 @@ struct sim {
     struct sim_store store, backup;
     bool has_backup;
     uint64_t backup_lives[MAX_DATASETS];
-    bool restored;
+    bool restored, emptied;
     bool
         blind; /* the backup does not know of data that were written since: what becomes of them is not judged */
     struct sim_session **sessions; /* by number - 1 */
@@ -368,10 +370,12 @@ void sim_remember(struct sim *s, unsigned host, const struct node_memory *news);
 void sim_begin_step(struct sim *s, unsigned host, struct step *step);
 void sim_run_step(struct sim *s, struct event *ev);
 void sim_store_done(struct sim_store *st);
-/* The store comes back as it was in the backup, or empty. */
-void sim_restore(struct sim *s, bool empty);
+/* The store comes back as it was in the backup, or empty. Returns a node that has what the backup does not know to be
+ * written, or n_nodes. */
+unsigned sim_restore(struct sim *s, bool empty);
 void sim_back_up(struct sim *s);
 void sim_adopt(struct sim *s, unsigned host);
+void sim_settle(struct sim *s);
 void sim_commit(struct sim *s, const struct batch *b);
 
 /* sim_fault.c */
@@ -379,6 +383,8 @@ void sim_plan_faults(struct sim *s);
 void sim_inject(struct sim *s, unsigned index);
 void sim_undo(struct sim *s, const struct event *ev);
 void sim_heal(struct sim *s);
+/* Soon after a backup that knows least of what comes. */
+void sim_lose_store(struct sim *s, unsigned host);
 
 /* sim_user.c */
 void sim_issue(struct sim *s, unsigned index);

@@ -3,10 +3,11 @@
 
 #define NEXT_TRY_MOST_US (37 * USEC_PER_SEC) /* back-off's cap with its jitter */
 
-/* Two volumes under one id that were made in two lives are not the same data. */
+/* A store that was made anew knows of no id that it was used: under one that a user names again there are two volumes, then,
+ * made in two lives, which are not the same data. */
 static bool same_data(const struct sim *s, unsigned d, unsigned i, unsigned k)
 {
-    return sim_is_shared(s) || s->hosts[i].volumes[d].life == s->hosts[k].volumes[d].life;
+    return sim_is_shared(s) || !s->emptied || s->hosts[i].volumes[d].life == s->hosts[k].volumes[d].life;
 }
 
 static void check_writers(struct sim *s, unsigned d)
@@ -16,7 +17,7 @@ static void check_writers(struct sim *s, unsigned d)
     for (unsigned i = s->cloned ? 1 : 0; i < s->n_nodes; i++) {
         if (!s->hosts[i].volumes[d].mounted)
             continue;
-        if (first < MAX_HOSTS && same_data(s, d, first, i) && !s->datasets[d].made_since)
+        if (first < MAX_HOSTS && same_data(s, d, first, i))
             sim_violation(s, V_TWO_WRITERS, "h%u and h%u have d%u mounted", first, i, d);
         first = i;
     }
@@ -212,8 +213,33 @@ static const char *container_unsettled(const struct sim *s, unsigned c, char *bu
     return NULL;
 }
 
+/* What the store cannot know the operator has said. Who has it may be a machine that is gone, or one that was two. */
+static bool unknown_to_store(struct sim *s, char *buf, size_t size)
+{
+    bool unknown = false;
+
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        if (s->hosts[i].dead)
+            return false;
+    }
+    for (unsigned d = 0; s->restored && !s->cloned && s->engine && !unknown && d < s->n_datasets; d++) {
+        struct reason r;
+        if (!engine_dataset(s->engine, &s->datasets[d].id))
+            continue; /* nobody wants it */
+        engine_dataset_reason(s->engine, sim_control_now(s), &s->datasets[d].id, &r);
+        unknown = r.code == REASON_STORE_UNKNOWN || r.code == REASON_STORE_RESTORED;
+        (void)snprintf(buf, size, "d%u: %s", d, r.text ? r.text : "");
+        reason_done(&r);
+    }
+    return unknown;
+}
+
 const char *sim_unsettled(struct sim *s, char *buf, size_t size)
 {
+    if (s->store.history.unsettled)
+        return "the store that was put back is not settled";
+    if (unknown_to_store(s, buf, size))
+        return buf;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct lease *l = s->store.leases[d];
         if (dataset_unsettled(s, d, buf, size))

@@ -41,6 +41,16 @@ static void cut(struct sim *s, unsigned i, bool up, bool down, struct random *r)
     undo_later(s, own(r, 500000, 12 * USEC_PER_SEC), N_PARTITION, i);
 }
 
+/* For so long that the others have been told to obey another store by then. */
+static void hide(struct sim *s, unsigned i, struct random *r)
+{
+    s->hosts[i].cut_up = s->hosts[i].cut_down = true;
+    s->hosts[i].hidden = true;
+    sim_trace(s, "h%u is hidden", i);
+    sim_break_session(s, i, 1000, 1000);
+    undo_later(s, own(r, 5 * USEC_PER_SEC, 40 * USEC_PER_SEC), N_RESTORE, i);
+}
+
 static void suspend(struct sim *s, unsigned i, struct random *r)
 {
     uint64_t until = s->now_us + own(r, USEC_PER_SEC, 15 * USEC_PER_SEC);
@@ -168,6 +178,23 @@ static void break_host(struct sim *s, enum nuisance what, unsigned i, struct ran
     }
 }
 
+/* Whoever lost the store may well miss a machine too. */
+static void lose_store(struct sim *s, unsigned host, struct random *r)
+{
+    unsigned keeper = sim_restore(s, !s->has_backup);
+
+    sim_schedule(s, own(r, 100000, 3 * USEC_PER_SEC), EV_CONTROL_START, 0);
+    if (random_below(r, 4))
+        hide(s, keeper < s->n_nodes ? keeper : host, r);
+    s->nuisances[N_RESTORE] = random_below(r, 2);
+}
+
+void sim_lose_store(struct sim *s, unsigned host)
+{
+    if (sim_faults(s) && s->has_backup && !s->restored)
+        lose_store(s, host, &s->random);
+}
+
 static void break_something(struct sim *s, enum nuisance what, unsigned host, struct random *r)
 {
     uint64_t until = s->now_us + own(r, USEC_PER_SEC, 12 * USEC_PER_SEC);
@@ -194,13 +221,10 @@ static void break_something(struct sim *s, enum nuisance what, unsigned host, st
         clone(s);
         break;
     case N_RESTORE:
-        if (s->has_backup || random_below(r, 4) == 0) {
-            sim_restore(s, !s->has_backup);
-            sim_schedule(s, own(r, 100000, 3 * USEC_PER_SEC), EV_CONTROL_START, 0);
-            s->nuisances[N_RESTORE] = random_below(r, 2);
-        } else {
+        if (s->has_backup || random_below(r, 4) == 0)
+            lose_store(s, host, r);
+        else
             sim_back_up(s);
-        }
         break;
     default:
         break_host(s, what, host, r);
@@ -233,9 +257,9 @@ void sim_undo(struct sim *s, const struct event *ev)
 {
     struct sim_host *h = &s->hosts[ev->host];
 
-    if (!h->cut_up && !h->cut_down)
+    if ((!h->cut_up && !h->cut_down) || (h->hidden && ev->number == N_PARTITION))
         return;
-    h->cut_up = h->cut_down = false;
+    h->cut_up = h->cut_down = h->hidden = false;
     sim_trace(s, "h%u is reached again", ev->host);
     sim_net_healed(s, ev->host);
 }
@@ -247,7 +271,8 @@ void sim_heal(struct sim *s)
     s->hosts[s->n_nodes].dead = true;
     sim_start_control(s);
     for (unsigned i = 0; i < s->n_nodes; i++) {
-        sim_undo(s, &(struct event){.host = i});
+        if (!s->hosts[i].hidden)
+            sim_undo(s, &(struct event){.host = i});
         sim_start_host(s, i);
         sim_start_agent(s, i);
         sim_schedule_for_agent(s, 1000, EV_CONTAINERS_CHANGED, i);

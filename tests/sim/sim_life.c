@@ -195,8 +195,16 @@ void sim_back_up(struct sim *s)
     sim_trace(s, "the store is backed up at revision %llu", (unsigned long long)s->store.revision);
 }
 
-void sim_restore(struct sim *s, bool empty)
+/* Is it at a point where a copy of the store would know least of what comes? */
+static bool is_between(const struct dataset *d)
 {
+    return d && !d->deleted && (!d->born || (d->transfer.id && d->transfer.phase == TRANSFER_RELEASE));
+}
+
+unsigned sim_restore(struct sim *s, bool empty)
+{
+    unsigned keeper = s->n_nodes;
+
     sim_kill_control(s);
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct dataset *now = s->store.datasets[d], *then = s->backup.datasets[d];
@@ -204,15 +212,18 @@ void sim_restore(struct sim *s, bool empty)
                      s->backup_lives[d] == s->datasets[d].life;
         if ((now || then) && !known)
             s->blind = true;
-        if (now && now->born && (empty || !then || !then->born))
-            s->datasets[d].made_since = true;
+        if (now && now->born && is_between(then) && !uuid_eq(&now->owner, &then->owner) && !uuid_is_nil(&now->owner))
+            keeper = (unsigned)sim_node_index(s, &now->owner);
     }
     sim_store_done(&s->store);
     if (empty)
         s->store.history.store = uuid_random_v4(&s->random);
     else
         store_copy(&s->store, &s->backup);
+    s->store.history.restored = s->store.revision;
+    s->store.history.unsettled = s->store.revision != 0;
     s->restored = true;
+    s->emptied = s->emptied || empty;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         struct sim_dataset *ds = &s->datasets[d];
         ds->exists = ds->deleted = ds->container_exists = ds->lease.promised = false;
@@ -226,8 +237,12 @@ void sim_restore(struct sim *s, bool empty)
     free(steal(&s->old_tag));
     for (unsigned i = 0; i < s->n_nodes; i++)
         sim_schedule(s, 2 * USEC_PER_SEC + sim_random(s, 8 * USEC_PER_SEC), EV_ADOPT, i);
+    sim_schedule(s, 5 * USEC_PER_SEC, EV_SETTLE, 0);
     sim_trace(s, "the store comes back %s, at revision %llu", empty ? "empty" : "from the backup",
               (unsigned long long)s->store.revision);
+    if (keeper < s->n_nodes)
+        sim_trace(s, "h%u has what the backup does not know to be written", keeper);
+    return keeper;
 }
 
 /* flocker-agent --adopt, where it is needed. */
@@ -242,6 +257,92 @@ void sim_adopt(struct sim *s, unsigned host)
     h->memory = (struct node_memory){0};
     sim_trace(s, "h%u adopts the store", host);
     sim_start_agent(s, host);
+}
+
+struct count {
+    const struct sim *s;
+    unsigned ready;
+};
+
+/* The control service may not have noticed yet that a machine is gone. */
+static bool count_ready(void *cookie, const struct node_view *n)
+{
+    struct count *c = cookie;
+    int i = sim_node_index(c->s, &n->node);
+
+    c->ready += n->obeys && i >= 0 && !c->s->hosts[i].dead;
+    return true;
+}
+
+/* What speaks for taking a node's data: that they are mounted, then that they are owned, then their age. */
+struct candidate {
+    struct uuid owner; /* as the store has it */
+    struct uuid node;
+    uint64_t rank, epoch;
+    bool found;
+};
+
+static void consider(void *cookie, const struct uuid *node, const struct report *r)
+{
+    struct candidate *best = cookie;
+    const struct volume_state *v = &r->volume;
+    uint64_t rank = v->mounted && uuid_eq(node, &best->owner)    ? 6
+                    : v->mounted                               ? 5
+                    : v->attached && v->mark.state == MARK_OWNED ? 4
+                    : v->mark.state == MARK_OWNED                ? 3
+                    : v->present                                 ? 2
+                    : v->n_snapshots                             ? 1
+                                                                 : 0;
+    bool better = rank != best->rank ? rank > best->rank : v->mark.epoch > best->epoch;
+
+    if (!best->found || better)
+        *best = (struct candidate){best->owner, *node, rank, v->mark.epoch, true};
+}
+
+/* flockerctl adopt DATASET --node NODE, where the store cannot find out by itself who has the data. */
+static void settle_dataset(struct sim *s, unsigned d, const struct command *settle)
+{
+    struct command cmd = *settle;
+    const struct dataset *now = engine_dataset(s->engine, &s->datasets[d].id);
+    struct candidate best = {.owner = now ? now->owner : UUID_NIL};
+    struct reason why;
+
+    engine_dataset_reason(s->engine, sim_control_now(s), &s->datasets[d].id, &why);
+    bool unknown = why.code == REASON_STORE_UNKNOWN;
+    reason_done(&why);
+    if (!unknown)
+        return;
+    engine_each_report(s->engine, sim_control_now(s), &s->datasets[d].id, consider, &best);
+    cmd.kind = COMMAND_DATASET_ADOPT;
+    cmd.dataset_id = s->datasets[d].id;
+    cmd.node = best.node;
+    sim_trace(s, "the operator says that the d%u of n%d counts", d, sim_node_index(s, &best.node));
+    engine_command(s->engine, sim_control_now(s), &cmd);
+}
+
+/* flockerctl adopt, once every machine that still lives obeys the store. */
+void sim_settle(struct sim *s)
+{
+    struct command cmd = {.kind = COMMAND_STORE_ADOPT, .id = OPERATORS};
+    struct count count = {.s = s};
+    unsigned alive = 0;
+
+    sim_schedule(s, 3 * USEC_PER_SEC, EV_SETTLE, 0);
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        alive += !s->hosts[i].dead;
+    if (s->engine)
+        engine_list_nodes(s->engine, sim_control_now(s), &(struct list_query){0}, count_ready, &count);
+    if (count.ready < alive)
+        return;
+    s->engine_touched = true;
+    cmd.anyway = alive < s->n_nodes;
+    if (!s->store.history.unsettled) {
+        for (unsigned d = 0; d < s->n_datasets; d++)
+            settle_dataset(s, d, &cmd);
+        return;
+    }
+    sim_trace(s, "the operator says that all are back");
+    engine_command(s->engine, sim_control_now(s), &cmd);
 }
 
 /* A delete is done when nobody holds a byte any more. */
@@ -304,6 +405,8 @@ static void commit_dataset(struct sim *s, const struct change *c)
 
 void sim_commit(struct sim *s, const struct batch *b)
 {
+    bool between = false;
+
     for (size_t i = 0; i < b->n; i++) {
         const struct change *c = &b->changes[i];
         if (c->revision <= s->store.revision)
@@ -312,10 +415,14 @@ void sim_commit(struct sim *s, const struct batch *b)
         s->store.revision = c->revision;
         if (c->kind == OBJECT_DATASET) {
             commit_dataset(s, c);
+            between = between || is_between(c->dataset);
         } else if (c->kind == OBJECT_CONTAINER) {
             unsigned k = sim_container_index(c->key);
             container_free(s->store.containers[k]);
             s->store.containers[k] = c->container ? container_copy(c->container) : NULL;
+        } else if (c->kind == OBJECT_STORE) {
+            s->store.history.unsettled = false;
+            sim_trace(s, "commit %llu the store is settled", (unsigned long long)c->revision);
         } else {
             struct uuid id = UUID_NIL;
             (void)uuid_parse(c->key, &id);
@@ -327,6 +434,10 @@ void sim_commit(struct sim *s, const struct batch *b)
             if (!c->lease)
                 sim_lease_gone(s, (unsigned)d);
         }
+    }
+    if (between && !s->has_backup && s->nuisances[N_RESTORE] && sim_faults(s) && sim_chance(s, 20)) {
+        sim_back_up(s);
+        sim_schedule(s, USEC_PER_SEC + sim_random(s, 8 * USEC_PER_SEC), EV_LOSE_STORE, (unsigned)sim_random(s, s->n_nodes));
     }
 }
 
@@ -355,7 +466,9 @@ void sim_remember(struct sim *s, unsigned host, const struct node_memory *news)
     struct node_memory *m = &s->hosts[host].memory;
     struct uuid present = history_generation(&s->store.history);
 
+    /* A store put back while its disk is full has no life of its own: what is newer than it came from the one that is lost. */
     if (s->engine && !uuid_is_nil(&m->store) && uuid_eq(&news->generation, &present) &&
+        news->seen_revision <= s->store.revision &&
         (!uuid_eq(&m->store, &s->store.history.store) ||
          m->seen_revision > history_end(&s->store.history, &m->generation, s->store.revision)))
         sim_violation(s, V_STORE, "h%u goes over to a store that knows less than it has seen",

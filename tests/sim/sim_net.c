@@ -429,7 +429,8 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
         engine_container_gone(s->engine, now, c->number, m->from_node->name);
         break;
     case MSG_REPORTS_COMPLETE:
-        engine_reports_complete(s->engine, now, c->number);
+        engine_reports_complete(s->engine, now, c->number,
+                                m->from_node->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
     default:
         break;

@@ -302,6 +302,8 @@ void sim_reply(struct sim *s, uint64_t id, const struct command_result *r)
 {
     struct sim_command *c = command_of(s, id);
 
+    if (id == OPERATORS)
+        sim_trace(s, "the operator is answered %d: %s", r->code, r->text ? r->text : "");
     if (c->id != id)
         return;
     sim_trace(s, "reply %d to kind %d of %u", r->code, c->kind, c->subject);

@@ -68,7 +68,7 @@ static inline void commit(struct bench *b, const struct batch *batch)
     for (size_t i = 0; i < batch->n; i++) {
         const struct change *c = &batch->changes[i];
         changes[i].revision = c->revision;
-        changes[i].kind = (enum store_kind)c->kind;
+        changes[i].kind = c->kind == OBJECT_STORE ? STORE_SETTLED : (enum store_kind)c->kind;
         changes[i].key = c->key;
         if (c->dataset)
             changes[i].value = record_dataset_encode(c->dataset);

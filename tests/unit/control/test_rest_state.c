@@ -14,7 +14,7 @@ static void open_session(struct bench *b, uint64_t session, const char *node, co
                       .backend = (char *)"btrfs"};
 
     engine_session_open(b->engine, now_os(), session, &h);
-    engine_reports_complete(b->engine, now_os(), session);
+    engine_reports_complete(b->engine, now_os(), session, 0);
     drain(b);
 }
 
@@ -65,6 +65,29 @@ static void test_nodes(void **state)
            SAYS("No node found with given era."));
     expect(b, "GET", "/v1/state/nodes/by_era/x", "", "", 400,
            SAYS("The path ends with 'x', which is not a UUID."));
+}
+
+#define ADOPTION "/v1/adoption"
+
+static void test_adoption(void **state)
+{
+    struct bench *b = *state;
+
+    expect(b, "GET", ADOPTION, "", "", 200, "{\"waiting\":false,\"revision\":null,\"nodes_away\":[]}");
+    expect(b, "POST", ADOPTION, "", "{}", 200, "{\"waiting\":false,\"revision\":null,\"nodes_away\":[]}");
+    expect(b, "POST", ADOPTION, "", "{\"anyway\":1}", 400, NULL);
+    expect(b, "POST", ADOPTION, "", "{\"anyway\":true,\"node_uuid\":\"" A "\"}", 400, NULL);
+    expect(b, "POST", ADOPTION "/" D1, "", "{}", 400, NULL);
+    expect(b, "POST", ADOPTION "/" D1, "", "{\"node_uuid\":\"" A "\"}", 404, SAYS("Dataset not found."));
+    expect(b, "POST", ADOPTION "/x", "", "{\"node_uuid\":\"" A "\"}", 404, SAYS("Dataset not found."));
+    expect(b, "POST", CD, "", "{\"primary\":\"" A "\",\"dataset_id\":\"" D1 "\"}", 201, NULL);
+    expect(b, "GET", ADOPTION, "", "", 200, "{\"waiting\":false,\"revision\":null,\"nodes_away\":[\"" A "\"]}");
+    expect(b, "POST", ADOPTION "/" D1, "", "{\"node_uuid\":\"" A "\"}", 409, NULL); /* it is away */
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    expect(b, "POST", ADOPTION "/" D1, "", "{\"node_uuid\":\"" A "\"}", 409, SAYS("That node has nothing of the dataset."));
+    report_volume(b, 1, D1, true, 0, engine_revision(b->engine));
+    expect(b, "POST", ADOPTION "/" D1, "", "{\"node_uuid\":\"" A "\"}", 409,
+           SAYS("The store knows where the data of the dataset are."));
 }
 
 static void test_dataset_state(void **state)
@@ -411,6 +434,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_nodes),
+        TEST(test_adoption),
         TEST(test_dataset_state),
         TEST(test_history),
         TEST(test_container_state),

@@ -80,6 +80,8 @@ static void commit(struct fake *f, const struct batch *batch)
     }
     for (size_t i = 0; i < batch->n; i++) {
         const struct change *c = &batch->changes[i];
+        if (c->kind == OBJECT_STORE)
+            f->unsettled = false;
         if (c->kind != OBJECT_DATASET || !streq(c->key, UUID_STR(&D)))
             continue;
         dataset_free(f->stored);
@@ -129,7 +131,7 @@ void come(struct fake *f, unsigned char n, struct uuid store, struct uuid genera
     engine_session_open(f->e, f->now, f->sessions[n], &h);
     if (f->reports[n].volume.present)
         tell(f, n);
-    engine_reports_complete(f->e, f->now, f->sessions[n]);
+    engine_reports_complete(f->e, f->now, f->sessions[n], 0);
 }
 
 void come_back(struct fake *f, unsigned char n)
@@ -147,7 +149,7 @@ void leave(struct fake *f, unsigned char n)
 void begin(struct fake *f, unsigned char life, uint64_t revision)
 {
     f->life = (struct generation){id(life), revision};
-    f->e = engine_new(&(struct history){id(99), &f->life, 1}, revision, random_seeded(&f->seed));
+    f->e = engine_new(&(struct history){id(99), &f->life, 1, f->restored, f->unsettled}, revision, random_seeded(&f->seed));
     f->revision = revision;
 }
 

@@ -18,6 +18,8 @@ struct fake {
     struct now now;
     uint64_t seed;
     struct generation life;
+    uint64_t restored; /* begin() with a store that was put back from a copy of that revision; 0 = not */
+    bool unsettled;    /* ... and waits for the operator; over when that is committed */
     uint64_t sessions[NODES + 1]; /* the last */
     struct hello hellos[NODES + 1]; /* what a node says of itself when it comes; strings are static */
     struct report reports[NODES + 1]; /* about dataset D */

@@ -213,6 +213,27 @@ static void test_drop_and_back(void **state)
     assert_int_equal(reason(f), REASON_NONE);
 }
 
+/* Its node, which was to make it, is away: its id is free again when that has said that there is nothing. */
+static void test_drop_of_what_may_be_there(void **state)
+{
+    struct fake *f = *state;
+    struct uuid one = id(1);
+
+    f->deaf[1] = true;
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    leave(f, 1);
+    assert_int_equal(compose_all(f, 0, 0, false), RESULT_OK);
+    assert_int_equal(compose_all(f, 77, 2, false), RESULT_DATASET_LEAVING);
+    assert_non_null(strstr(f->text, UUID_STR(&D)));
+    assert_non_null(strstr(f->text, UUID_STR(&one)));
+    assert_non_null(strstr(f->text, "is not there"));
+    f->deaf[1] = false;
+    come_back(f, 1);
+    assert_null(f->stored);
+    assert_int_equal(compose_all(f, 77, 2, false), RESULT_OK);
+    assert_true(f->reports[2].volume.mounted);
+}
+
 static void test_drop_of_what_was_never_there(void **state)
 {
     struct fake *f = *state;
@@ -408,6 +429,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_purge_comes_back_to_what_is_changing, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_and_back, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_of_what_was_never_there, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_drop_of_what_may_be_there, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_compose_is_checked_whole, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data_of_the_last_to_come, fake_setup, fake_teardown),

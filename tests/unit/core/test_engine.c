@@ -261,7 +261,7 @@ static enum reason_code waiting(struct engine *e, uint64_t session)
 {
     struct reason r;
 
-    engine_reports_complete(e, now, session);
+    engine_reports_complete(e, now, session, 0);
     struct uuid d = id(5);
     engine_dataset_reason(e, now, &d, &r);
     enum reason_code code = r.code;
@@ -327,7 +327,7 @@ static void test_who_made_a_volume_can_destroy_it(void **state)
 
     (void)state;
     (void)welcome(e, 1, id(98), 0);
-    engine_reports_complete(e, now, 1);
+    engine_reports_complete(e, now, 1, 0);
     assert_int_equal(create(e, 5, NULL, NULL), RESULT_CREATED);
     struct uuid d = id(5);
     assert_int_equal(last_order(e).role, ROLE_NONE); /* sent with the reply */

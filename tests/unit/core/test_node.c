@@ -150,6 +150,7 @@ struct seen {
     struct step step; /* the newest of the kind looked for; only its numbers and names */
     uint64_t cancelled;
     unsigned cancels, reports, gone, container_reports, container_gone, completes;
+    bool storage_unknown;
     struct report report; /* the newest; only its numbers */
     char reason[512];
     enum reason_code container_reason;
@@ -179,6 +180,7 @@ static struct seen look_as(struct node *n, enum step_kind kind, bool persists)
         s.gone += f->kind == NODE_REPORT_GONE;
         s.container_gone += f->kind == NODE_CONTAINER_GONE;
         s.completes += f->kind == NODE_REPORTS_COMPLETE;
+        s.storage_unknown |= f->storage_unknown;
     }
     return s;
 }
@@ -503,6 +505,16 @@ static void test_storage_is_missing(void **state)
     assert_int_equal(s.report.reason.code, REASON_STORAGE_MISSING);
     assert_int_equal(s.reports, 1);
     assert_int_equal(s.completes, 1); /* the control service need not wait for the storage */
+    assert_true(s.storage_unknown);   /* but what is there is not known yet */
+    now.mono_us += 60 * USEC_PER_SEC;
+    node_tick(n, now);
+    s = look(n, STEP_LIST_VOLUMES);
+    assert_int_equal(s.completes, 0);
+    node_outcome(n, now, &(struct outcome){.step = s.step.id});
+    s = look(n, STEP_MAX);
+    assert_int_equal(s.completes, 1); /* said again, now that it is */
+    assert_false(s.storage_unknown);
+    assert_int_equal(look(n, STEP_MAX).completes, 0);
     node_free(n);
 }
 

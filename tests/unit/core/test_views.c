@@ -303,7 +303,7 @@ static void test_messages_without_effect(void **state)
         engine_report_gone(f->e, f->now, session, &unknown);
         engine_container_report(f->e, f->now, session, &c);
         engine_container_gone(f->e, f->now, session, "c");
-        engine_reports_complete(f->e, f->now, session);
+        engine_reports_complete(f->e, f->now, session, 0);
         engine_session_closed(f->e, f->now, session);
     }
     engine_report(f->e, f->now, 0, &r);

@@ -87,6 +87,8 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
         m.name = xstrdup("web.2_x");
         break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
+        m.storage_unknown = true;
+        break;
     case AGENT_MESSAGE_KIND_MAX:
         break;
     case AGENT_MESSAGE_PING:
