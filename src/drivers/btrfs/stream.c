@@ -6,16 +6,18 @@
 #include <btrfsutil.h>
 #include <errno.h>
 #include <linux/btrfs.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <time.h>
 
 #define POLL_MS 50
 
 struct sender {
     int snapshot;
     struct btrfs_ioctl_send_args args;
+    int done; /* eventfd */
     int errnum;
 };
 
@@ -28,6 +30,7 @@ static void *send_thread(void *cookie)
     (void)pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
     s->errnum = ioctl(s->snapshot, BTRFS_IOC_SEND, &s->args) < 0 ? errno : 0;
     (void)pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, NULL);
+    (void)eventfd_write(s->done, 1);
     return NULL;
 }
 
@@ -45,24 +48,19 @@ static int start_thread(struct sender *s, pthread_t *t)
 }
 
 /* true: it was cancelled. */
-static bool wait_for(pthread_t t, const atomic_bool *cancel)
+static bool wait_for(pthread_t t, int done, const atomic_bool *cancel)
 {
+    struct pollfd p = {.fd = done, .events = POLLIN};
     void *how = NULL;
 
-    for (;;) {
-        struct timespec end;
-
-        if (cancel && *cancel)
-            pthread_cancel(t);
-        (void)clock_gettime(CLOCK_MONOTONIC, &end);
-        end.tv_nsec += POLL_MS * 1000000;
-        if (end.tv_nsec >= 1000000000) {
-            end.tv_nsec -= 1000000000;
-            end.tv_sec++;
-        }
-        if (pthread_clockjoin_np(t, &how, CLOCK_MONOTONIC, &end) == 0)
-            return how == PTHREAD_CANCELED;
+    while (poll(&p, 1, cancel ? POLL_MS : -1) <= 0) {
+        if (!cancel || !*cancel)
+            continue;
+        (void)pthread_cancel(t);
+        break;
     }
+    (void)pthread_join(t, &how);
+    return how == PTHREAD_CANCELED;
 }
 
 static struct err *subvolume_id(int fd, uint64_t *ret_id)
@@ -93,11 +91,15 @@ struct err *stream_send(const struct pool *p, int base, int snapshot, int fd,
     }
     if (cancel && *cancel)
         return err_new(ERR_CANCELLED, "stopped as asked");
+    CLEANUP_CLOSE int done = s.done = eventfd(0, EFD_CLOEXEC);
+
+    if (done < 0)
+        return err_errno(errno, "cannot make an eventfd");
     int rc = start_thread(&s, &t);
 
     if (rc)
         return err_errno(rc, "cannot start a thread");
-    if (wait_for(t, cancel))
+    if (wait_for(t, done, cancel))
         return err_new(ERR_CANCELLED, "stopped as asked");
     if (s.errnum == EPIPE || s.errnum == ECONNRESET)
         return err_errno(s.errnum, "the receiving side went away");

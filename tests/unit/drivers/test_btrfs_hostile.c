@@ -549,7 +549,7 @@ static void random_command(const struct random *r, struct str *s)
 static void test_random_commands(void **state)
 {
     enum { ROUNDS = 60, COMMANDS = 1500 };
-    CLEANUP_FREE char *work = xasprintf("%s/flocker/work", pool_of(B));
+    CLEANUP_FREE char *pool = pool_of(B), *work = xasprintf("%s/flocker/work", pool);
     struct send_stream *p = xcalloc(1, sizeof(*p));
     uint64_t seed = 11, done = 0;
     struct random r = random_seeded(&seed);
