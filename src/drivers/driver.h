@@ -136,6 +136,13 @@ struct driver {
                                 struct stream_point *ret_point)MUST_USE;
     struct err *(*identity)(void *cookie, const struct uuid *dataset, const char *snapshot,
                             char **ret_identity)MUST_USE;
+    /* (optional) About how long the stream will be; 0 = not known. Cheap. */
+    struct err *(*stream_size)(void *cookie, const struct uuid *dataset,
+                               const struct stream_spec *stream, uint64_t *ret_bytes)MUST_USE;
+    /* (optional) Opens the root folder of a snapshot for reading. NULL: its content cannot be
+     * compared with that of a copy. The caller closes it. */
+    struct err *(*snapshot_root)(void *cookie, const struct uuid *dataset, const char *snapshot,
+                                 int *ret_fd)MUST_USE;
 
     /* --- attachable --- */
     /* Nodes with the same answer see the same volumes. */

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "drivers/digest.h"
 #include "drivers/durable.h"
 #include "drivers/mark.h"
 
@@ -555,6 +556,34 @@ struct err *storage_snapshot_identity(struct storage *s, const struct uuid *data
     TRY(need_name(snapshot));
     return err_wrap(s->driver->identity(s->cookie, dataset, snapshot, ret_identity),
                     "dataset %s: snapshot %s", UUID_STR(dataset), snapshot);
+}
+
+struct err *storage_stream_size(struct storage *s, const struct uuid *dataset,
+                                const struct stream_spec *stream, uint64_t *ret_bytes)
+{
+    TRY(need_stream(s, stream, "send snapshots"));
+    if (!s->driver->stream_size) {
+        *ret_bytes = 0;
+        return NULL;
+    }
+    return err_wrap(s->driver->stream_size(s->cookie, dataset, stream, ret_bytes),
+                    "dataset %s: the size of snapshot %s", UUID_STR(dataset), stream->snapshot);
+}
+
+struct err *storage_snapshot_digest(struct storage *s, const struct uuid *dataset, const char *snapshot,
+                                    const atomic_bool *cancel, char ret_digest[STORAGE_DIGEST_SIZE])
+{
+    CLEANUP_CLOSE int root = -1;
+
+    TRY(need_local(s, "compare snapshots"));
+    TRY(need_name(snapshot));
+    if (!s->driver->snapshot_root)
+        return err_new(ERR_UNSUPPORTED, "backend %s cannot look into its snapshots to compare them",
+                       s->driver->name);
+    TRY(err_wrap(s->driver->snapshot_root(s->cookie, dataset, snapshot, &root),
+                 "dataset %s: snapshot %s", UUID_STR(dataset), snapshot));
+    return err_wrap(digest_tree(root, cancel, ret_digest), "dataset %s: snapshot %s",
+                    UUID_STR(dataset), snapshot);
 }
 
 /* ---- the end ---- */

@@ -90,7 +90,9 @@ struct stream_point {
     char *token; /* non-NULL: the backend can send just the rest, from this; offset and hash mean nothing */
 };
 
-void stream_point_done(struct stream_point *p);
+void stream_point_done(struct stream_point *p); /* `p` is empty again */
+
+#define STORAGE_DIGEST_SIZE 33 /* 32 hexadecimal digits and a NUL */
 
 struct stream_spec {
     const char *base; /* an increment from this snapshot; NULL = whole */
@@ -118,3 +120,12 @@ struct err *storage_stream_point(struct storage *s, const struct uuid *dataset,
 /* Local: what names a snapshot's content on any node (btrfs: the uuid by which a received copy refers to it). */
 struct err *storage_snapshot_identity(struct storage *s, const struct uuid *dataset,
                                       const char *snapshot, char **ret_identity) MUST_USE;
+/* Local: about how many bytes storage_send() will write; 0 = not known. */
+struct err *storage_stream_size(struct storage *s, const struct uuid *dataset,
+                                const struct stream_spec *stream, uint64_t *ret_bytes) MUST_USE;
+/* Local: a sum over everything that a user of the volume can see in the snapshot (drivers/digest.h), the same on
+ * every node. Reads all of it: takes as long as that takes. `cancel` is polled (may be NULL). ERR_UNSUPPORTED: this
+ * backend's snapshots cannot be looked into. */
+struct err *storage_snapshot_digest(struct storage *s, const struct uuid *dataset, const char *snapshot,
+                                    const atomic_bool *cancel,
+                                    char ret_digest[STORAGE_DIGEST_SIZE]) MUST_USE;

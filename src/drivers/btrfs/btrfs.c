@@ -338,6 +338,23 @@ static struct err *btrfs_stream_point(void *cookie, const struct uuid *dataset,
     return NULL;
 }
 
+/* An increment may be anything. */
+static struct err *btrfs_stream_size(void *cookie, const struct uuid *dataset,
+                                     const struct stream_spec *stream, uint64_t *ret_bytes)
+{
+    *ret_bytes = stream->base ? 0 : quota_used(cookie, quota_group(cookie, dataset));
+    return NULL;
+}
+
+static struct err *btrfs_snapshot_root(void *cookie, const struct uuid *dataset, const char *snapshot,
+                                       int *ret_fd)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
+    return open_in(dir, "snap", snapshot, ret_fd);
+}
+
 const struct driver driver_btrfs = {
     .abi = DRIVER_ABI,
     .size = sizeof(struct driver),
@@ -363,4 +380,6 @@ const struct driver driver_btrfs = {
     .receive = btrfs_receive,
     .stream_point = btrfs_stream_point,
     .identity = btrfs_identity,
+    .stream_size = btrfs_stream_size,
+    .snapshot_root = btrfs_snapshot_root,
 };

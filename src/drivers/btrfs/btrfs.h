@@ -57,6 +57,7 @@ struct err *quota_assign(const struct pool *p, int subvolume, uint64_t group) MU
 /* size 0: no limit. */
 struct err *quota_limit(const struct pool *p, uint64_t group, uint64_t size) MUST_USE;
 uint64_t quota_get_limit(const struct pool *p, uint64_t group); /* 0 = none */
+uint64_t quota_used(const struct pool *p, uint64_t group); /* bytes on the disk; 0 = not known */
 /* Removes the group of a dataset whose subvolumes are all deleted. */
 void quota_remove(const struct pool *p, uint64_t group);
 /* Removes the groups that deleted subvolumes left behind. */

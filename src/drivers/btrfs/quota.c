@@ -103,17 +103,31 @@ static uint64_t read_number(int dir, const char *name)
     return text ? strtoull(text, NULL, 10) : 0;
 }
 
-uint64_t quota_get_limit(const struct pool *p, uint64_t group)
+/* The kernel's files about the group, or -1. */
+static int open_group(const struct pool *p, uint64_t group)
 {
     CLEANUP_FREE char *path =
         xasprintf("%s/qgroups/1_%" PRIu64, p->sysfs, (uint64_t)(group & (LEVEL_1 - 1)));
-    CLEANUP_CLOSE int dir = group ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    return group ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+}
+
+uint64_t quota_get_limit(const struct pool *p, uint64_t group)
+{
+    CLEANUP_CLOSE int dir = open_group(p, group);
 
     if (dir < 0 || !(read_number(dir, "limit_flags") & BTRFS_QGROUP_LIMIT_MAX_RFER))
         return 0;
     uint64_t size = read_number(dir, "max_referenced");
 
     return size == NO_LIMIT ? 0 : size;
+}
+
+uint64_t quota_used(const struct pool *p, uint64_t group)
+{
+    CLEANUP_CLOSE int dir = open_group(p, group);
+
+    return dir < 0 ? 0 : read_number(dir, "referenced");
 }
 
 /* ---- removing ---- */
