@@ -67,8 +67,14 @@ static struct err *send_snapshot(struct step_job *j)
 
     if (!j->context->mover)
         return err_new(ERR_UNAVAILABLE, "the mover does not run yet");
-    return mover_send_sync(j->context->mover, &s->dataset, s->transfer, s->snapshot, &s->peer,
-                           s->peer_host, s->peer_port, &j->progress);
+    struct mover_send send = {.dataset = s->dataset,
+                              .transfer = s->transfer,
+                              .snapshot = s->snapshot,
+                              .peer = s->peer,
+                              .peer_host = s->peer_host,
+                              .peer_port = s->peer_port,
+                              .final = s->final};
+    return mover_send_sync(j->context->mover, &send, &j->progress);
 }
 
 static struct err *dataset_step(struct step_job *j)

@@ -37,8 +37,7 @@ void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transf
         m->announcements = mem_grow(m->announcements, m->n_announcements, &m->cap_announcements,
                                     sizeof(*m->announcements));
         a = &m->announcements[m->n_announcements++];
-        a->dataset = *dataset;
-        a->transfer = transfer;
+        *a = (struct announcement){.dataset = *dataset, .transfer = transfer};
     }
     a->source = *source;
     (void)pthread_mutex_unlock(&m->lock);
@@ -158,6 +157,53 @@ void mover_unclaim(struct mover *m, struct stream *s)
 struct err *mover_stream_check(void *cookie)
 {
     return end_reason(cookie);
+}
+
+bool mover_point_is_usable(struct mover *m, const struct mover_hello *hello,
+                           const struct mover_point *point)
+{
+    uint64_t number = mover_point_number(point);
+
+    (void)pthread_mutex_lock(&m->lock);
+    const struct announcement *a = find_announcement(m, &hello->dataset, hello->transfer);
+    bool usable = !a || a->point != number || a->point_failures < MOVER_POINT_LIMIT;
+    (void)pthread_mutex_unlock(&m->lock);
+    return usable;
+}
+
+void mover_point_failed(struct mover *m, const struct mover_hello *hello,
+                        const struct mover_point *point, bool broken)
+{
+    uint64_t number = mover_point_number(point);
+
+    (void)pthread_mutex_lock(&m->lock);
+    struct announcement *a = find_announcement(m, &hello->dataset, hello->transfer);
+    if (a) {
+        a->point_failures = a->point == number ? a->point_failures : 0;
+        a->point = number;
+        a->point_failures += broken ? MOVER_POINT_BROKEN : MOVER_POINT_ERROR;
+    }
+    (void)pthread_mutex_unlock(&m->lock);
+}
+
+uint16_t mover_version(const struct mover *m)
+{
+    return m->config.version_max ? m->config.version_max : MOVER_VERSION_MAX;
+}
+
+void mover_delete_snapshots(struct mover *m, const struct uuid *dataset,
+                            const struct mover_offer *offer, const char *keep, const char *and_keep)
+{
+    for (size_t i = 0; i < offer->n_snapshots; i++) {
+        const char *name = offer->snapshots[i].name;
+
+        if (streq(name, keep) || streq(name, and_keep))
+            continue;
+        struct err *e = storage_snapshot_delete(m->config.storage, dataset, name);
+        if (e)
+            log_debug("mover: %s", e->text);
+        (void)err_free(e);
+    }
 }
 
 struct err *mover_list_snapshots(struct mover *m, const struct uuid *dataset,
@@ -350,6 +396,7 @@ struct err *mover_start(const struct mover_config *config, struct mover **ret_mo
     struct mover *m = xcalloc(1, sizeof(*m));
     m->config = *config;
     m->config.address = NULL; /* not needed later */
+    m->limit.rate = config->bandwidth_limit;
     m->listen_fd = -1;
     m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     (void)pthread_mutex_init(&m->lock, NULL);

@@ -26,6 +26,8 @@ struct mover_config {
     struct uuid node;
     const char *address; /* to listen on, NULL = any */
     uint16_t port;       /* 0 = the system picks one */
+    uint64_t bandwidth_limit; /* bytes a second, of all that is sent together; 0 = none */
+    uint16_t version_max;     /* highest version of the protocol to speak; 0 = the newest */
     mover_received_fn *received;
     void *cookie;
 };
@@ -48,15 +50,38 @@ void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transf
  */
 void mover_forbid_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer);
 
-struct mover_progress {
-    uint64_t bytes;       /* of the stream, sent so far; written atomically by the mover */
-    atomic_bool cancel; /* set by the caller to end the send */
+/* What is to be sent, and to whom. */
+struct mover_send {
+    struct uuid dataset;
+    uint64_t transfer;
+    const char *snapshot;
+    struct uuid peer;
+    const char *peer_host;
+    uint16_t peer_port;
+    bool final; /* somebody waits for it: the limit of bandwidth does not hold */
 };
 
-/* Sends `snapshot` to the peer as an increment from the newest snapshot that both sides hold, else
- * whole. Returns NULL when the peer has confirmed that it is complete and durable there (also when
- * it was there before). Blocks. ERR_UNAVAILABLE: peer not reached; ERR_DENIED: the peer does not
- * expect this transfer; ERR_CANCELLED. */
-struct err *mover_send_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer,
-                            const char *snapshot, const struct uuid *peer, const char *peer_host,
-                            uint16_t peer_port, struct mover_progress *progress) MUST_USE;
+/* Written by the mover, read by others meanwhile (__atomic builtins). */
+struct mover_progress {
+    uint64_t bytes;   /* of the stream, sent now */
+    uint64_t wire;    /* as which they went over the network, compressed */
+    uint64_t skipped; /* of the stream, which the peer had: grows while they are passed by */
+    uint64_t total;   /* about how long the stream is; 0 = not known */
+    atomic_bool skipping; /* the beginning is being passed by; nothing is sent */
+    atomic_bool cancel;   /* set by the caller to end the call */
+};
+
+/* Sends the snapshot to the peer as an increment from the newest snapshot that both sides hold, else
+ * whole; goes on where an earlier try was cut, if that can be. Returns NULL when the peer has
+ * confirmed that it is complete and durable there (also when it was there before). Blocks.
+ * ERR_UNAVAILABLE: peer not reached; ERR_DENIED: the peer does not expect this transfer;
+ * ERR_CANCELLED. `progress` may be NULL. */
+struct err *mover_send_sync(struct mover *m, const struct mover_send *send,
+                            struct mover_progress *progress) MUST_USE;
+
+/* Compares the content of the snapshot, which the peer has, with the one here; reads all of both.
+ * When they differ, the peer deletes its snapshots of the dataset, so that the next send begins
+ * anew, and ERR_CORRUPT is returned. ERR_UNSUPPORTED: the storage, or the peer's agent, cannot do
+ * it. ERR_NOT_FOUND: one side does not have it. Blocks, maybe for hours. */
+struct err *mover_verify_sync(struct mover *m, const struct mover_send *what,
+                              struct mover_progress *progress) MUST_USE;

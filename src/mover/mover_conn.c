@@ -212,7 +212,9 @@ static struct err *write_all(struct mover_conn *c, const uint8_t *from, size_t n
         }
         TRY(wants(c, rc, &events));
         bool listen = c->on_input && !c->in_input;
+        uint64_t waits = now_os().mono_us;
         TRY(wait_io(c, listen ? events | POLLIN : events, end, &revents));
+        c->blocked_us += now_os().mono_us - waits;
         if (listen && (revents & POLLIN) && mover_conn_has_input(c)) {
             c->in_input = true;
             struct err *e = c->on_input(c->cookie, c);
@@ -224,6 +226,11 @@ static struct err *write_all(struct mover_conn *c, const uint8_t *from, size_t n
     }
     c->wrote_us = now_os().mono_us;
     return NULL;
+}
+
+bool mover_conn_is_quiet(const struct mover_conn *c)
+{
+    return now_os().mono_us - c->wrote_us >= MOVER_KEEPALIVE_US;
 }
 
 struct err *mover_conn_write(struct mover_conn *c, enum mover_frame type, const void *payload,

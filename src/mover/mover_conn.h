@@ -26,6 +26,7 @@ struct mover_conn {
     void *cookie;
     bool in_input;
     uint64_t idle_ms;  /* MOVER_IDLE_S, until the farewell */
+    uint64_t blocked_us; /* how long frames waited to be written, in all */
     uint64_t wrote_us; /* when the last frame was written (now_os().mono_us) */
     uint8_t frame[MOVER_HEADER_SIZE + MOVER_PAYLOAD_MAX]; /* of writing */
     uint8_t input[MOVER_PAYLOAD_MAX];                     /* of reading */
@@ -57,6 +58,8 @@ static inline uint8_t *mover_conn_payload(struct mover_conn *c)
 {
     return c->frame + MOVER_HEADER_SIZE;
 }
+/* Is it time to say that we are still here? */
+bool mover_conn_is_quiet(const struct mover_conn *c);
 struct err *mover_conn_write(struct mover_conn *c, enum mover_frame type, const void *payload,
                              size_t n) MUST_USE;
 /* Tells the peer why, and waits (a second at most) so that it can read it. `c->check` is not asked

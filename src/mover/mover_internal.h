@@ -3,6 +3,7 @@
 
 #include "mover/mover.h"
 #include "mover/mover_conn.h"
+#include "mover/mover_limit.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,6 +16,9 @@ struct announcement {
     struct uuid dataset;
     uint64_t transfer;
     struct uuid source;
+    /* Receiving that was to go on from this point and failed; see mover_point_failed(). */
+    uint64_t point; /* mover_point_number() */
+    unsigned point_failures;
 };
 
 enum stream_end {
@@ -56,7 +60,14 @@ struct mover {
     size_t n_streams;
     uint64_t last_serial;
     size_t n_sends;
+    struct mover_limit limit;
 };
+
+/* How much a failure at a point counts, and at which sum the stream begins anew: three errors, or
+ * ten connections that broke before the next point was reached. */
+#define MOVER_POINT_ERROR 4u
+#define MOVER_POINT_BROKEN 1u
+#define MOVER_POINT_LIMIT 10u
 
 /* Makes the dataset this stream's own, ending and awaiting older streams of it. ERR_DENIED: not
  * announced, or from another source; ERR_CONFLICT: a newer connection is there; ERR_BUSY: the older
@@ -66,9 +77,55 @@ struct err *mover_claim(struct mover *m, struct stream *s, const struct mover_he
 void mover_unclaim(struct mover *m, struct stream *s);
 /* Why the stream must end, or NULL; for struct mover_conn. `cookie` is the struct stream. */
 struct err *mover_stream_check(void *cookie) MUST_USE;
+/* May receiving go on from this point, or did that fail too often? */
+bool mover_point_is_usable(struct mover *m, const struct mover_hello *hello,
+                           const struct mover_point *point);
+void mover_point_failed(struct mover *m, const struct mover_hello *hello,
+                        const struct mover_point *point, bool broken);
+/* The highest version that this mover speaks. */
+uint16_t mover_version(const struct mover *m);
 /* Thread of an accepted connection; `cookie` is the struct stream. */
 void *mover_receive_main(void *cookie);
 /* The complete snapshots here with their identities, oldest first; one that vanishes meanwhile is
  * left out. */
 struct err *mover_list_snapshots(struct mover *m, const struct uuid *dataset,
                                  struct mover_offer *ret_offer) MUST_USE;
+
+/* ---- the sender's connection (mover_send.c), for mover_verify.c ---- */
+
+struct mover_sending {
+    struct mover *m;
+    const struct mover_send *what;
+    struct mover_progress *progress; /* may be NULL */
+    struct mover_conn *conn;
+    uint16_t version; /* agreed; 0 = not yet */
+};
+
+/* Connects, runs `fn` on the connection, and wraps the error in what was being done. */
+struct err *mover_with_peer(struct mover_sending *s, struct err *(*fn)(struct mover_sending *s),
+                            const char *doing) MUST_USE;
+/* Says HELLO and hears the OFFER; lists our own snapshots. */
+struct err *mover_greet(struct mover_sending *s, struct mover_offer *ret_ours,
+                        struct mover_offer *ret_theirs) MUST_USE;
+
+/* A digest of a snapshot being computed by a thread of its own. */
+struct mover_digest_job {
+    struct storage *storage;
+    struct uuid dataset;
+    char snapshot[SNAPSHOT_NAME_SIZE];
+    atomic_bool cancel;
+    int done_fd; /* eventfd, readable when it is done */
+    pthread_t thread;
+    char digest[STORAGE_DIGEST_SIZE];
+    struct err *err;
+};
+
+struct err *mover_digest_start(struct mover_digest_job *j) MUST_USE;
+/* Ends it if it still runs, and waits. Its error, or NULL and the digest is there. */
+struct err *mover_digest_end(struct mover_digest_job *j, bool cancel) MUST_USE;
+/* The receiver's side of VERIFY. */
+struct err *mover_serve_verify(struct mover *m, struct mover_conn *c, const struct mover_hello *hello,
+                               const struct mover_offer *offer) MUST_USE;
+/* Deletes the snapshots of `offer` but for these two (either may be ""); logs what fails. */
+void mover_delete_snapshots(struct mover *m, const struct uuid *dataset,
+                            const struct mover_offer *offer, const char *keep, const char *and_keep);

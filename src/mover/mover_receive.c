@@ -7,6 +7,7 @@
  * end of file. */
 #include "base/log.h"
 #include "base/now.h"
+#include "mover/mover_compress.h"
 #include "mover/mover_internal.h"
 #include "net/tls.h"
 
@@ -25,6 +26,8 @@ struct intake {
     struct mover *m;
     const struct mover_hello *hello;
     const struct mover_begin *begin;
+    const struct stream_point *from; /* NULL = from the start */
+    uint16_t version;
     int feed_fd; /* our end; -1 once closed */
     int read_fd; /* the storage's end; closed when it is done */
     int done_fd; /* eventfd, readable when it is done */
@@ -38,7 +41,8 @@ static void *intake_main(void *cookie)
     struct intake *in = cookie;
     const struct stream_spec stream = {.base = in->begin->base[0] ? in->begin->base : NULL,
                                        .snapshot = in->hello->snapshot,
-                                       .identity = in->begin->identity};
+                                       .identity = in->begin->identity,
+                                       .from = in->from};
 
     in->err = storage_receive(in->m->config.storage, &in->hello->dataset, &stream, in->read_fd);
     (void)shutdown(in->read_fd, SHUT_RDWR); /* whoever feeds gets an error at once */
@@ -74,7 +78,7 @@ static struct err *intake_start(struct intake *in)
     return NULL;
 }
 
-/* The stream broke: the storage must see that, and forget what it has. Returns the storage's own
+/* The stream broke: the storage must see that; it keeps at most what can be continued. Returns the storage's own
  * error, if it had one before, or NULL. */
 static struct err *intake_abort(struct intake *in)
 {
@@ -96,7 +100,7 @@ static struct err *intake_abort(struct intake *in)
 
 static struct err *keep_alive(struct mover_conn *c)
 {
-    if (now_os().mono_us - c->wrote_us < MOVER_KEEPALIVE_US)
+    if (!mover_conn_is_quiet(c))
         return NULL;
     return mover_conn_write(c, MOVER_WORKING, NULL, 0);
 }
@@ -152,46 +156,79 @@ static struct err *intake_finish(struct intake *in, struct mover_conn *c)
     return e;
 }
 
+/* What arrived of a stream. */
+struct taken {
+    XXH3_state_t *hash;
+    uint64_t length;
+    struct mover_unpacker *unpacker;
+    uint8_t plain[MOVER_PAYLOAD_MAX];
+};
+
+static struct taken *taken_new(void)
+{
+    struct taken *t = xcalloc(1, sizeof(*t));
+
+    t->hash = XXH3_createState();
+    if (!t->hash || XXH3_64bits_reset(t->hash) != XXH_OK)
+        mem_exhausted();
+    return t;
+}
+
+static void taken_free(struct taken *t)
+{
+    (void)mover_unpacker_free(t->unpacker);
+    (void)XXH3_freeState(t->hash);
+    free(t);
+}
+
+static struct err *take_bytes(struct taken *t, struct intake *in, struct mover_conn *c,
+                              const uint8_t *bytes, size_t n)
+{
+    t->length += n;
+    (void)XXH3_64bits_update(t->hash, bytes, n);
+    TRY(intake_feed(in, c, bytes, n));
+    return keep_alive(c);
+}
+
+static struct err *take_end(const struct taken *t, struct mover_conn *c, size_t n)
+{
+    struct mover_end end;
+
+    TRY(mover_end_decode(c->input, n, &end));
+    if (end.length != t->length || end.hash != XXH3_64bits_digest(t->hash))
+        return err_new(ERR_CORRUPT, "the stream is not what the source sent");
+    return NULL;
+}
+
+static struct err *take_frame(struct taken *t, struct intake *in, struct mover_conn *c, bool *ret_more)
+{
+    struct mover_header h;
+    size_t n;
+
+    TRY(mover_conn_read(c, &h));
+    *ret_more = h.type != MOVER_END;
+    if (h.type == MOVER_DATA)
+        return take_bytes(t, in, c, c->input, h.length);
+    if (h.type == MOVER_END)
+        return take_end(t, c, h.length);
+    if (h.type != MOVER_ZSTD || in->version < 2)
+        return err_new(ERR_CORRUPT, "the mover's peer sent frame %d inside a stream", (int)h.type);
+    TRY(mover_unpack(&t->unpacker, c->input, h.length, t->plain, sizeof(t->plain), &n));
+    return take_bytes(t, in, c, t->plain, n);
+}
+
 /* DATA until END. */
 static struct err *take_data(struct intake *in, struct mover_conn *c)
 {
-    XXH3_state_t *state = XXH3_createState();
-    uint64_t length = 0;
+    struct taken *t = taken_new();
     struct err *e = NULL;
 
-    if (!state || XXH3_64bits_reset(state) != XXH_OK)
-        mem_exhausted();
-    for (bool more = true; more && !e && !atomic_load(&in->done);) {
-        struct mover_header h;
-        struct mover_end end;
-
-        e = mover_conn_read(c, &h);
-        if (e)
-            break;
-        switch (h.type) {
-        case MOVER_DATA:
-            length += h.length;
-            (void)XXH3_64bits_update(state, c->input, h.length);
-            e = intake_feed(in, c, c->input, h.length);
-            if (!e)
-                e = keep_alive(c);
-            break;
-        case MOVER_END:
-            e = mover_end_decode(c->input, h.length, &end);
-            if (!e && (end.length != length || end.hash != XXH3_64bits_digest(state)))
-                e = err_new(ERR_CORRUPT, "the stream is not what the source sent");
-            more = false;
-            break;
-        default:
-            e = err_new(ERR_CORRUPT, "the mover's peer sent frame %d inside a stream", (int)h.type);
-        }
-    }
-    XXH3_freeState(state);
+    for (bool more = true; more && !e && !atomic_load(&in->done);)
+        e = take_frame(t, in, c, &more);
+    taken_free(t);
     return e;
 }
 
-/* The sender is told about everything that goes wrong here; so is our log, at the level of details.
- */
 static struct err *check_present(struct mover *m, const struct mover_hello *hello,
                                  const struct mover_begin *begin)
 {
@@ -204,79 +241,178 @@ static struct err *check_present(struct mover *m, const struct mover_hello *hell
     return NULL;
 }
 
-static struct err *take_stream(struct mover *m, struct mover_conn *c,
-                               const struct mover_hello *hello, const struct mover_begin *begin)
+static struct err *take_stream(struct intake *in, struct mover_conn *c)
 {
-    struct intake in = {
-        .m = m, .hello = hello, .begin = begin, .feed_fd = -1, .read_fd = -1, .done_fd = -1};
-
-    TRY(intake_start(&in));
-    CLEANUP_ERR struct err *e = take_data(&in, c);
-    if (e || atomic_load(&in.done)) {
-        struct err *cause = intake_abort(&in);
+    TRY(intake_start(in));
+    CLEANUP_ERR struct err *e = take_data(in, c);
+    if (e || atomic_load(&in->done)) {
+        struct err *cause = intake_abort(in);
 
         if (cause && !err_is(cause, ERR_EXISTS)) /* the storage failed first: that is the reason */
             return cause;
         (void)err_free(cause);
         if (e)
             return steal(&e);
-        return check_present(m, hello, begin); /* it was there before */
+        return check_present(in->m, in->hello, in->begin); /* it was there before */
     }
-    e = intake_finish(&in, c);
+    e = intake_finish(in, c);
     if (err_is(e, ERR_EXISTS))
-        return check_present(m, hello, begin);
+        return check_present(in->m, in->hello, in->begin);
     return steal(&e);
 }
 
-/* Everything after the claim. */
-/* A move may wait for days for its release, and takes an increment every few minutes meanwhile: only the newest and its
- * base are kept. What cannot be deleted now is tried again at the next. */
-static void delete_older(struct mover *m, const struct mover_hello *hello,
-                         const struct mover_offer *had, const char *base)
+/* ---- going on after a cut ---- */
+
+static bool fill(char *to, size_t size, const char *from)
 {
-    for (size_t i = 0; i < had->n_snapshots; i++) {
-        const char *name = had->snapshots[i].name;
-        if (streq(name, base) || streq(name, hello->snapshot))
-            continue;
-        struct err *e = storage_snapshot_delete(m->config.storage, &hello->dataset, name);
-        if (e)
-            log_debug("mover: %s", e->text);
-        (void)err_free(e);
-    }
+    size_t n = from ? strlen(from) : 0;
+
+    if (n >= size)
+        return false;
+    memcpy(to, from ? from : "", n + 1);
+    return true;
 }
 
-static struct err *serve_claimed(struct stream *s, struct mover_conn *c,
-                                 const struct mover_hello *hello)
+/* The storage's point as it goes over the wire; false: there is none that can be told. */
+static bool point_to_wire(const struct stream_point *own, struct mover_point *ret)
 {
-    CLEANUP(mover_offer_done) struct mover_offer offer = {0};
-    CLEANUP_STR struct str payload = {0};
-    struct mover *m = s->m;
-    struct mover_header h;
-    struct mover_begin begin;
+    struct mover_point p = {
+        .offset = own->offset, .hash_low = own->hash_low, .hash_high = own->hash_high};
 
-    TRY(mover_list_snapshots(m, &hello->dataset, &offer));
-    offer.version = MOVER_VERSION_MAX < hello->version_max ? MOVER_VERSION_MAX : hello->version_max;
-    mover_offer_encode(&offer, &payload);
-    TRY(mover_conn_write(c, MOVER_OFFER, payload.data, payload.len));
-    TRY(mover_conn_read(c, &h));
-    if (h.type ==
-        MOVER_BYE) { /* complete before: tell it once more, the first time may have been lost */
-        for (size_t i = 0; i < offer.n_snapshots; i++) {
-            if (streq(offer.snapshots[i].name, hello->snapshot))
-                m->config.received(m->config.cookie, &hello->dataset, hello->transfer,
-                                   hello->snapshot);
-        }
+    if (!own->snapshot || !fill(p.snapshot, sizeof(p.snapshot), own->snapshot) ||
+        !fill(p.identity, sizeof(p.identity), own->identity) ||
+        !fill(p.base, sizeof(p.base), own->base) || !fill(p.token, sizeof(p.token), own->token) ||
+        !p.identity[0] || (!p.offset && !p.token[0]))
+        return false;
+    *ret = p;
+    return true;
+}
+
+/* What of an earlier stream can be continued; leaves the offer without a point when nothing. */
+static void offer_point(struct mover *m, const struct mover_hello *hello, struct stream_point *own,
+                        struct mover_offer *offer)
+{
+    struct mover_point p;
+    struct err *e = storage_stream_point(m->config.storage, &hello->dataset, own);
+
+    if (e)
+        log_debug("mover: %s", e->text);
+    else if (point_to_wire(own, &p) && mover_point_is_usable(m, hello, &p))
+        offer->point = p;
+    (void)err_free(e);
+}
+
+/* The sender may only go on from what it was offered. */
+static struct err *check_from(const struct mover_begin *begin, const struct mover_hello *hello,
+                              const struct mover_point *p)
+{
+    bool token = begin->from == MOVER_FROM_TOKEN;
+
+    if (begin->from == MOVER_FROM_START)
         return NULL;
-    }
-    if (h.type != MOVER_BEGIN)
+    if (!streq(p->snapshot, hello->snapshot) || !streq(p->identity, begin->identity) ||
+        !streq(p->base, begin->base) || token != (p->token[0] != '\0') ||
+        (!token && begin->offset != p->offset))
+        return err_new(ERR_CORRUPT, "the mover's peer goes on from where this node is not");
+    return NULL;
+}
+
+/* The storage's failing counts more than a connection that broke: see MOVER_POINT_LIMIT. */
+static bool is_broken_off(const struct err *e)
+{
+    return err_is(e, ERR_UNAVAILABLE) || err_is(e, ERR_CANCELLED) || err_is(e, ERR_DENIED) ||
+           err_is(e, ERR_CONFLICT);
+}
+
+/* ---- a connection ---- */
+
+struct serving {
+    struct mover *m;
+    struct mover_conn *c;
+    const struct mover_hello *hello;
+    struct mover_offer offer;
+    struct stream_point point; /* the storage's own, of which the offer tells */
+};
+
+static void serving_done(struct serving *s)
+{
+    mover_offer_done(&s->offer);
+    stream_point_done(&s->point);
+}
+
+static struct err *serve_begin(struct serving *s, size_t n)
+{
+    struct mover *m = s->m;
+    struct mover_begin begin;
+    struct intake in = {.m = m,
+                        .hello = s->hello,
+                        .begin = &begin,
+                        .version = s->offer.version,
+                        .feed_fd = -1,
+                        .read_fd = -1,
+                        .done_fd = -1};
+
+    TRY(mover_begin_decode(s->c->input, n, s->offer.version, &begin));
+    TRY(check_from(&begin, s->hello, &s->offer.point));
+    in.from = begin.from == MOVER_FROM_START ? NULL : &s->point;
+    if (in.from)
+        log_debug("mover: %s goes on after %llu bytes", s->hello->snapshot,
+                  (unsigned long long)begin.offset);
+    struct err *e = take_stream(&in, s->c);
+    if (e && in.from && !err_is(e, ERR_NO_SPACE)) /* that is not the point's fault */
+        mover_point_failed(m, s->hello, &s->offer.point, is_broken_off(e));
+    TRY(e);
+    m->config.received(m->config.cookie, &s->hello->dataset, s->hello->transfer, s->hello->snapshot);
+    TRY(mover_conn_write(s->c, MOVER_ACK, NULL, 0));
+    /* A move may wait for days for its release, and takes an increment every few minutes meanwhile:
+     * only the newest and its base are kept. What cannot be deleted now is tried again at the next. */
+    mover_delete_snapshots(m, &s->hello->dataset, &s->offer, begin.base, s->hello->snapshot);
+    return NULL;
+}
+
+/* Complete before: tell it once more, the first time may have been lost. */
+static void serve_bye(const struct serving *s)
+{
+    const struct mover_hello *h = s->hello;
+
+    if (mover_offer_find(&s->offer, h->snapshot))
+        s->m->config.received(s->m->config.cookie, &h->dataset, h->transfer, h->snapshot);
+}
+
+/* Everything after the offer. */
+static struct err *serve_choice(struct serving *s)
+{
+    struct mover_header h;
+
+    do
+        TRY(mover_conn_read(s->c, &h));
+    while (h.type == MOVER_WORKING && s->offer.version >= 2); /* it skips what is here */
+    if (h.type == MOVER_BEGIN)
+        return serve_begin(s, h.length);
+    if (h.type == MOVER_VERIFY && s->offer.version >= 2)
+        return mover_serve_verify(s->m, s->c, s->hello, &s->offer);
+    if (h.type != MOVER_BYE)
         return err_new(ERR_CORRUPT, "the mover's peer sent frame %d where a stream begins",
                        (int)h.type);
-    TRY(mover_begin_decode(c->input, h.length, &begin));
-    TRY(take_stream(m, c, hello, &begin));
-    m->config.received(m->config.cookie, &hello->dataset, hello->transfer, hello->snapshot);
-    TRY(mover_conn_write(c, MOVER_ACK, NULL, 0));
-    delete_older(m, hello, &offer, begin.base);
+    serve_bye(s);
     return NULL;
+}
+
+/* Everything after the claim. */
+static struct err *serve_claimed(struct stream *stream, struct mover_conn *c,
+                                 const struct mover_hello *hello)
+{
+    CLEANUP(serving_done) struct serving s = {.m = stream->m, .c = c, .hello = hello};
+    CLEANUP_STR struct str payload = {0};
+    uint16_t own = mover_version(s.m);
+
+    TRY(mover_list_snapshots(s.m, &hello->dataset, &s.offer));
+    s.offer.version = own < hello->version_max ? own : hello->version_max;
+    if (s.offer.version >= 2)
+        offer_point(s.m, hello, &s.point, &s.offer);
+    mover_offer_encode(&s.offer, &payload);
+    TRY(mover_conn_write(c, MOVER_OFFER, payload.data, payload.len));
+    return serve_choice(&s);
 }
 
 static struct err *serve(struct stream *s, struct mover_conn *c)
@@ -291,12 +427,12 @@ static struct err *serve(struct stream *s, struct mover_conn *c)
         return err_new(ERR_DENIED, "only nodes may speak here");
     TRY(mover_conn_expect(c, MOVER_HELLO, &h));
     TRY(mover_hello_decode(c->input, h.length, &hello));
-    if (hello.version_min > MOVER_VERSION_MAX || hello.version_max < MOVER_VERSION_MIN)
+    if (hello.version_min > mover_version(s->m) || hello.version_max < MOVER_VERSION_MIN)
         return err_new(
             ERR_UNSUPPORTED,
             "the agents cannot talk: the source's mover speaks versions %u to %u, this one "
             "%u to %u; bring both to the same release",
-            hello.version_min, hello.version_max, MOVER_VERSION_MIN, MOVER_VERSION_MAX);
+            hello.version_min, hello.version_max, MOVER_VERSION_MIN, mover_version(s->m));
     TRY(mover_claim(s->m, s, &hello, &peer.node));
     return err_wrap(serve_claimed(s, c, &hello), "node %s", UUID_STR(&s->m->config.node));
 }

@@ -12,6 +12,15 @@ void mover_offer_done(struct mover_offer *o)
     *o = (struct mover_offer){0};
 }
 
+const struct mover_snapshot *mover_offer_find(const struct mover_offer *o, const char *name)
+{
+    for (size_t i = 0; i < o->n_snapshots; i++) {
+        if (streq(o->snapshots[i].name, name))
+            return &o->snapshots[i];
+    }
+    return NULL;
+}
+
 bool mover_is_snapshot_name(const char *name)
 {
     size_t n = strnlen(name, SNAPSHOT_NAME_SIZE);
@@ -149,6 +158,14 @@ static void get_identity(struct reader *r, char to[MOVER_IDENTITY_MAX + 1])
         r->bad = true;
 }
 
+/* "" = none */
+static void get_base(struct reader *r, char to[SNAPSHOT_NAME_SIZE])
+{
+    get_text(r, to, SNAPSHOT_NAME_SIZE);
+    if (to[0] && !mover_is_snapshot_name(to))
+        r->bad = true;
+}
+
 static struct err *refuse(const char *what)
 {
     return err_new(ERR_CORRUPT, "the mover's peer sent a damaged %s", what);
@@ -182,6 +199,42 @@ struct err *mover_hello_decode(const void *payload, size_t n, struct mover_hello
     return NULL;
 }
 
+static void put_point(struct str *to, const struct mover_point *p)
+{
+    put_text(to, p->snapshot, strlen(p->snapshot));
+    if (!p->snapshot[0])
+        return;
+    put_text(to, p->identity, strlen(p->identity));
+    put_text(to, p->base, strlen(p->base));
+    put_u64(to, p->offset);
+    put_u64(to, p->hash_low);
+    put_u64(to, p->hash_high);
+    put_text(to, p->token, strlen(p->token));
+}
+
+static void get_point(struct reader *r, struct mover_point *p)
+{
+    get_text(r, p->snapshot, sizeof(p->snapshot));
+    if (r->bad || !p->snapshot[0])
+        return;
+    get_identity(r, p->identity);
+    get_base(r, p->base);
+    p->offset = get_u64(r);
+    p->hash_low = get_u64(r);
+    p->hash_high = get_u64(r);
+    get_text(r, p->token, sizeof(p->token));
+    if (!mover_is_snapshot_name(p->snapshot) || (!p->offset && !p->token[0]))
+        r->bad = true;
+}
+
+uint64_t mover_point_number(const struct mover_point *p)
+{
+    CLEANUP_STR struct str bytes = {0};
+
+    put_point(&bytes, p);
+    return XXH3_64bits(bytes.data, bytes.len);
+}
+
 void mover_offer_encode(const struct mover_offer *offer, struct str *to)
 {
     size_t first =
@@ -195,6 +248,8 @@ void mover_offer_encode(const struct mover_offer *offer, struct str *to)
         put_text(to, s->name, strlen(s->name));
         put_text(to, s->identity, strlen(s->identity));
     }
+    if (offer->version >= 2)
+        put_point(to, &offer->point);
 }
 
 struct err *mover_offer_decode(const void *payload, size_t n, struct mover_offer *ret_offer)
@@ -210,6 +265,8 @@ struct err *mover_offer_decode(const void *payload, size_t n, struct mover_offer
         get_snapshot_name(&r, o.snapshots[o.n_snapshots].name);
         get_identity(&r, o.snapshots[o.n_snapshots].identity);
     }
+    if (o.version >= 2)
+        get_point(&r, &o.point);
     if (r.bad || r.left) {
         mover_offer_done(&o);
         return refuse("list of snapshots");
@@ -218,21 +275,29 @@ struct err *mover_offer_decode(const void *payload, size_t n, struct mover_offer
     return NULL;
 }
 
-void mover_begin_encode(const struct mover_begin *begin, struct str *to)
+void mover_begin_encode(const struct mover_begin *begin, uint16_t version, struct str *to)
 {
     put_text(to, begin->base, strlen(begin->base));
     put_text(to, begin->identity, strlen(begin->identity));
+    if (version < 2)
+        return;
+    put_u16(to, (uint16_t)begin->from);
+    put_u64(to, begin->offset);
 }
 
-struct err *mover_begin_decode(const void *payload, size_t n, struct mover_begin *ret_begin)
+struct err *mover_begin_decode(const void *payload, size_t n, uint16_t version,
+                               struct mover_begin *ret_begin)
 {
     struct reader r = {payload, n, false};
-    struct mover_begin b;
+    struct mover_begin b = {0};
 
-    get_text(&r, b.base, sizeof(b.base));
+    get_base(&r, b.base);
     get_identity(&r, b.identity);
-    if (r.bad || r.left || (b.base[0] && !mover_is_snapshot_name(b.base)))
+    uint16_t from = version >= 2 ? get_u16(&r) : MOVER_FROM_START;
+    b.offset = version >= 2 ? get_u64(&r) : 0;
+    if (r.bad || r.left || from >= MOVER_FROM_MAX || (from == MOVER_FROM_OFFSET) != (b.offset != 0))
         return refuse("start of a stream");
+    b.from = (enum mover_from)from;
     *ret_begin = b;
     return NULL;
 }
@@ -251,6 +316,23 @@ struct err *mover_end_decode(const void *payload, size_t n, struct mover_end *re
     if (r.bad || r.left)
         return refuse("end of a stream");
     *ret_end = e;
+    return NULL;
+}
+
+void mover_digest_encode(const char *digest, struct str *to)
+{
+    put_text(to, digest, strlen(digest));
+}
+
+struct err *mover_digest_decode(const void *payload, size_t n, char ret_digest[STORAGE_DIGEST_SIZE])
+{
+    struct reader r = {payload, n, false};
+    char digest[STORAGE_DIGEST_SIZE];
+
+    get_text(&r, digest, sizeof(digest));
+    if (r.bad || r.left || strspn(digest, "0123456789abcdef") != STORAGE_DIGEST_SIZE - 1)
+        return refuse("digest");
+    memcpy(ret_digest, digest, sizeof(digest));
     return NULL;
 }
 

@@ -47,10 +47,10 @@ static void begin(const uint8_t *data, size_t n)
     CLEANUP_STR struct str written = {0};
     struct mover_begin b;
 
-    if (refused(mover_begin_decode(data, n, &b)))
+    if (refused(mover_begin_decode(data, n, 1, &b)))
         return;
     RULE((!*b.base || mover_is_snapshot_name(b.base)) && *b.identity);
-    mover_begin_encode(&b, &written);
+    mover_begin_encode(&b, 1, &written);
     check_written(&written, data, n, true);
 }
 
@@ -149,7 +149,7 @@ bool fuzz_seed(unsigned i, struct str *out)
 
     mover_hello_encode(&(struct mover_hello){1, 1, {{1, 2, 3}}, 45, "t45-final"}, &p[0]);
     mover_offer_encode(&o, &p[1]);
-    mover_begin_encode(&(struct mover_begin){"t45-0", "5-6"}, &p[2]);
+    mover_begin_encode(&(struct mover_begin){"t45-0", "5-6"}, 1, &p[2]);
     mover_end_encode(&(struct mover_end){1ull << 40, UINT64_MAX}, &p[3]);
     mover_error_encode(&e, &p[4]);
     if (i < ARRAY_SIZE(p)) {

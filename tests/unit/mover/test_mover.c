@@ -281,7 +281,14 @@ static bool has_snapshot(struct side *s, const struct uuid *id, const char *name
 static struct err *send_via(uint16_t port, const struct uuid *id, uint64_t transfer,
                             const char *snapshot, struct mover_progress *progress)
 {
-    return mover_send_sync(a.mover, id, transfer, snapshot, &b.node, "127.0.0.1", port, progress);
+    struct mover_send send = {.dataset = *id,
+                              .transfer = transfer,
+                              .snapshot = snapshot,
+                              .peer = b.node,
+                              .peer_host = "127.0.0.1",
+                              .peer_port = port};
+
+    return mover_send_sync(a.mover, &send, progress);
 }
 
 static struct err *send_direct(const struct uuid *id, uint64_t transfer, const char *snapshot,
@@ -403,8 +410,13 @@ static void test_way_back(void **state)
     uint64_t sum = digest(at_b);
     assert_ok(storage_release(b.storage, &id, 6, 7, "s2"));
     mover_announce(a.mover, &id, 7, &b.node);
-    assert_ok(
-        mover_send_sync(b.mover, &id, 7, "s2", &a.node, "127.0.0.1", mover_port(a.mover), &back));
+    struct mover_send send = {.dataset = id,
+                              .transfer = 7,
+                              .snapshot = "s2",
+                              .peer = a.node,
+                              .peer_host = "127.0.0.1",
+                              .peer_port = mover_port(a.mover)};
+    assert_ok(mover_send_sync(b.mover, &send, &back));
     if (streq(backend, "btrfs"))
         assert_true(back.bytes < 2 * MIB);
     mover_forbid_sync(a.mover, &id, 7);
@@ -430,9 +442,13 @@ static void test_refused(void **state)
     assert_err(send_direct(&id, 7, "s1", NULL), ERR_DENIED, "transfer 7");
     assert_false(has_snapshot(&b, &id, "s1"));
     /* Whoever answers must be the node that was meant. */
-    assert_err(
-        mover_send_sync(a.mover, &id, 5, "s1", &stranger, "127.0.0.1", mover_port(b.mover), NULL),
-        ERR_DENIED, NODE_2);
+    struct mover_send send = {.dataset = id,
+                              .transfer = 5,
+                              .snapshot = "s1",
+                              .peer = stranger,
+                              .peer_host = "127.0.0.1",
+                              .peer_port = mover_port(b.mover)};
+    assert_err(mover_send_sync(a.mover, &send, NULL), ERR_DENIED, NODE_2);
     /* Nobody there. */
     CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in at = {.sin_family = AF_INET};
@@ -698,7 +714,7 @@ static void hostile_begin(struct mover_conn *c, const struct uuid *id, const cha
     hostile_hello(c, id, 5, 1);
     assert_ok(mover_conn_expect(c, MOVER_OFFER, &h));
     (void)snprintf(begin.base, sizeof(begin.base), "%s", base);
-    mover_begin_encode(&begin, &payload);
+    mover_begin_encode(&begin, 1, &payload);
     assert_ok(mover_conn_write(c, MOVER_BEGIN, payload.data, payload.len));
     str_done(&payload);
 }

@@ -132,21 +132,21 @@ static void test_begin_end(void **state)
     struct mover_end end = {.length = 1ull << 60, .hash = 77}, end_out;
     struct str s = {0};
 
-    mover_begin_encode(&in, &s);
-    assert_null(mover_begin_decode(s.data, s.len, &out));
+    mover_begin_encode(&in, 1, &s);
+    assert_null(mover_begin_decode(s.data, s.len, 1, &out));
     assert_string_equal(out.base, "s1");
     assert_string_equal(out.identity, "id-1");
     for (size_t n = 0; n < s.len; n++)
-        assert_corrupt(mover_begin_decode(s.data, n, &out));
+        assert_corrupt(mover_begin_decode(s.data, n, 1, &out));
     str_done(&s);
     in.base[0] = '\0';
-    mover_begin_encode(&in, &s);
-    assert_null(mover_begin_decode(s.data, s.len, &out));
+    mover_begin_encode(&in, 1, &s);
+    assert_null(mover_begin_decode(s.data, s.len, 1, &out));
     assert_string_equal(out.base, "");
     str_done(&s);
     SET(in.base, "../s1");
-    mover_begin_encode(&in, &s);
-    assert_corrupt(mover_begin_decode(s.data, s.len, &out));
+    mover_begin_encode(&in, 1, &s);
+    assert_corrupt(mover_begin_decode(s.data, s.len, 1, &out));
     str_done(&s);
 
     mover_end_encode(&end, &s);
@@ -224,7 +224,7 @@ static void test_random(void **state)
         (void)err_free(mover_hello_decode(bytes, n, &hello));
         (void)err_free(mover_offer_decode(bytes, n, &offer));
         mover_offer_done(&offer);
-        (void)err_free(mover_begin_decode(bytes, n, &begin));
+        (void)err_free(mover_begin_decode(bytes, n, 1 + n % 2, &begin));
         (void)err_free(mover_end_decode(bytes, n, &end));
         (void)err_free(mover_error_decode(bytes, n));
     }
