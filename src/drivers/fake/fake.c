@@ -5,6 +5,7 @@
  *   <root_path>/<dataset>/vol/              the volume
  *   <root_path>/<dataset>/snap/NAME.tar     complete snapshots
  *   <root_path>/<dataset>/work/             what is being made: leftovers after a crash
+ *   <root_path>/<dataset>/work/point        of what stream the beginning is in work/tar
  *   <root_path>/<dataset>/mark              the ownership mark, written by storage.c
  *
  * How each verb survives a crash: everything is made in work/ and appears under its own name by one
@@ -21,8 +22,10 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define DEFAULT_ROOT "/var/lib/flocker/fake"
+#define HASH_BUFFER (64u * 1024)
 
 struct fake {
     char *root_path;
@@ -220,7 +223,7 @@ static struct err *fake_root(void *cookie, const struct uuid *dataset, int *ret_
 
 /* ---- snapshots ---- */
 
-/* Opens work/ locked, empty of what was in it. Unlocked by closing. */
+/* Opens work/ locked; what is in it can be continued no more. Unlocked by closing. */
 static struct err *begin(struct fake *f, const struct uuid *dataset, int *ret_work)
 {
     CLEANUP_CLOSE int work = -1;
@@ -228,6 +231,7 @@ static struct err *begin(struct fake *f, const struct uuid *dataset, int *ret_wo
     TRY(make_sub(f, dataset, "work", &work));
     if (flock(work, LOCK_EX | LOCK_NB) < 0)
         return err_new(ERR_BUSY, "another snapshot of it is being made");
+    TRY(file_remove(work, "point"));
     *ret_work = steal_fd(&work);
     return NULL;
 }
@@ -397,6 +401,24 @@ static struct err *fake_send(void *cookie, const struct uuid *dataset,
         NULL);
 }
 
+/* Opens work/tar, with what is there of it when the stream goes on, and notes whose it is. */
+static struct err *open_tar(int work, const struct stream_spec *stream, int *ret_tar)
+{
+    CLEANUP_FREE char *point = xasprintf("%s\n%s\n%s\n", stream->snapshot, stream->identity,
+                                         stream->base ? stream->base : "");
+    int trunc = stream->from ? 0 : O_TRUNC;
+    CLEANUP_CLOSE int tar =
+        openat(work, "tar", O_RDWR | O_CREAT | trunc | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (tar < 0)
+        return err_errno(errno, "cannot make a file for the snapshot");
+    if (stream->from && lseek(tar, 0, SEEK_END) != (off_t)stream->from->offset)
+        return err_new(ERR_CONFLICT, "what there was of the snapshot is not there any more");
+    TRY(file_replace(work, "point", point, strlen(point)));
+    *ret_tar = steal_fd(&tar);
+    return NULL;
+}
+
 static struct err *fake_receive(void *cookie, const struct uuid *dataset,
                                 const struct stream_spec *stream, int fd)
 {
@@ -410,14 +432,11 @@ static struct err *fake_receive(void *cookie, const struct uuid *dataset,
     if (stream->base && !has_snapshot(f, dataset, stream->base))
         return err_new(ERR_NOT_FOUND, "its base %s is not here", stream->base);
     TRY(begin(f, dataset, &work));
-    tar = openat(work, "tar", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (tar < 0)
-        return err_errno(errno, "cannot make a file for the snapshot");
-    struct err *e =
-        exec_run(&(struct exec_request){.argv = argv, .stdin_fd = fd, .stdout_fd = tar}, NULL);
+    TRY(open_tar(work, stream, &tar));
+    /* What came before a break stays, to go on from. */
+    TRY(exec_run(&(struct exec_request){.argv = argv, .stdin_fd = fd, .stdout_fd = tar}, NULL));
+    struct err *e = hash_of(tar, &got);
 
-    if (!e)
-        e = hash_of(tar, &got);
     if (!e && !streq(got, stream->identity))
         e = err_new(ERR_CORRUPT, "what arrived is not what was sent (%s, not %s): send it again",
                     got, stream->identity);
@@ -427,6 +446,70 @@ static struct err *fake_receive(void *cookie, const struct uuid *dataset,
     work = -1;
     err_free(fake_tidy(f, dataset));
     return e;
+}
+
+/* Takes the next line off `text`. */
+static char *take_line(char **text)
+{
+    const char *line = strsep(text, "\n");
+
+    return xstrdup(line ? line : "");
+}
+
+static struct err *hash_tar(int tar, struct stream_point *p)
+{
+    CLEANUP_FREE char *buf = xmalloc(HASH_BUFFER);
+    XXH3_state_t *state = XXH3_createState();
+    ssize_t n;
+
+    if (!state || XXH3_128bits_reset(state) != XXH_OK)
+        mem_exhausted();
+    for (p->offset = 0; (n = read(tar, buf, HASH_BUFFER)) > 0; p->offset += (uint64_t)n)
+        (void)XXH3_128bits_update(state, buf, (size_t)n);
+    XXH128_hash_t h = XXH3_128bits_digest(state);
+    (void)XXH3_freeState(state);
+    p->hash_low = h.low64;
+    p->hash_high = h.high64;
+    return n < 0 ? err_errno(errno, "cannot read what there is of a snapshot") : NULL;
+}
+
+/* The hash says what is there: nothing need be durable for that. */
+static struct err *fake_stream_point(void *cookie, const struct uuid *dataset,
+                                     struct stream_point *ret_point)
+{
+    CLEANUP_FREE char *path = path_of(cookie, dataset, "work"), *text = NULL;
+    CLEANUP_CLOSE int work = -1;
+    struct stream_point p = {0};
+
+    TRY(dir_open(AT_FDCWD, path, /* create= */ false, 0700, &work));
+    if (work < 0)
+        return NULL;
+    TRY(file_read(work, "point", 4096, &text));
+    CLEANUP_CLOSE int tar = openat(work, "tar", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (!text || tar < 0)
+        return NULL;
+    TRY(hash_tar(tar, &p));
+    if (!p.offset)
+        return NULL;
+    char *rest = text;
+    p.snapshot = take_line(&rest);
+    p.identity = take_line(&rest);
+    p.base = take_line(&rest);
+    *ret_point = p;
+    return NULL;
+}
+
+static struct err *fake_stream_size(void *cookie, const struct uuid *dataset,
+                                    const struct stream_spec *stream, uint64_t *ret_bytes)
+{
+    CLEANUP_CLOSE int tar = -1;
+    struct stat st;
+
+    TRY(open_snapshot(cookie, dataset, stream->snapshot, &tar));
+    if (fstat(tar, &st) < 0)
+        return err_errno(errno, "cannot look at a snapshot");
+    *ret_bytes = (uint64_t)st.st_size;
+    return NULL;
 }
 
 const struct driver driver_fake = {
@@ -450,5 +533,7 @@ const struct driver driver_fake = {
     .promote = fake_promote,
     .send = fake_send,
     .receive = fake_receive,
+    .stream_point = fake_stream_point,
     .identity = fake_identity,
+    .stream_size = fake_stream_size,
 };
