@@ -15,7 +15,7 @@ struct cut_proxy {
     int listen_fd;
     uint16_t to, port;
     atomic_ullong cut, carried;
-    atomic_uint pause_us;
+    atomic_uint pause_us, cut_records, records;
     atomic_bool stop;
     pthread_t thread;
 };
@@ -25,6 +25,13 @@ struct pair {
     int fd[2];
     uint64_t cut, carried;
     unsigned pause_us;
+    unsigned cut_records, records; /* complete ones */
+    /* The record that is being carried in each direction: bytes of its header so far, and of its
+     * body to come. */
+    struct {
+        uint8_t header[5];
+        size_t n_header, left;
+    } now[2];
 };
 
 #define MUST(expr)                                                                                 \
@@ -34,6 +41,29 @@ struct pair {
             abort();                                                                               \
         }                                                                                          \
     } while (0)
+
+/* How many of the bytes may be carried on: those up to the end of the last record that may. */
+static size_t count_records(struct pair *c, int from, const uint8_t *bytes, size_t n)
+{
+    size_t at = 0;
+
+    while (at < n && c->records < c->cut_records) {
+        if (c->now[from].n_header < sizeof(c->now[from].header)) {
+            c->now[from].header[c->now[from].n_header++] = bytes[at++];
+            c->now[from].left =
+                (size_t)c->now[from].header[3] << 8 | c->now[from].header[4];
+            continue;
+        }
+        size_t some = n - at < c->now[from].left ? n - at : c->now[from].left;
+        at += some;
+        c->now[from].left -= some;
+        if (c->now[from].left == 0) {
+            c->now[from].n_header = 0;
+            c->records++;
+        }
+    }
+    return at;
+}
 
 /* One chunk from one side to the other; false: the connection is over. */
 static bool forward(struct pair *c, int from)
@@ -47,6 +77,7 @@ static bool forward(struct pair *c, int from)
     ssize_t n = recv(c->fd[from], buf, want, 0);
     if (n <= 0)
         return false;
+    n = (ssize_t)count_records(c, from, (const uint8_t *)buf, (size_t)n);
     for (ssize_t at = 0; at < n;) {
         ssize_t put = send(c->fd[!from], buf + at, (size_t)(n - at), MSG_NOSIGNAL);
 
@@ -56,6 +87,7 @@ static bool forward(struct pair *c, int from)
     }
     c->carried += (uint64_t)n;
     atomic_store(&c->p->carried, c->carried);
+    atomic_store(&c->p->records, c->records);
     if (c->pause_us)
         (void)nanosleep(&(struct timespec){.tv_nsec = (long)c->pause_us * 1000}, NULL);
     return true;
@@ -74,9 +106,11 @@ static void *pair_main(void *cookie)
         (void)poll(p, 2, 50);
         for (int i = 0; i < 2 && !over; i++)
             over = p[i].revents && !forward(c, i);
-        over |= c->carried >= c->cut;
+        over |= c->carried >= c->cut || c->records >= c->cut_records;
     }
-    if (c->carried >= c->cut) {
+    if (c->records >= c->cut_records) /* a reset takes away what was not read yet */
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    if (c->carried >= c->cut || c->records >= c->cut_records) {
         (void)setsockopt(c->fd[0], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
         (void)setsockopt(c->fd[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     }
@@ -89,7 +123,7 @@ static void *pair_main(void *cookie)
 static void *proxy_main(void *cookie)
 {
     struct cut_proxy *p = cookie;
-    pthread_t threads[256];
+    pthread_t threads[1024];
     size_t n = 0;
 
     while (!atomic_load(&p->stop)) {
@@ -102,7 +136,9 @@ static void *proxy_main(void *cookie)
         c->p = p;
         c->cut = atomic_load(&p->cut);
         c->pause_us = atomic_load(&p->pause_us);
+        c->cut_records = atomic_load(&p->cut_records);
         atomic_store(&p->carried, 0);
+        atomic_store(&p->records, 0);
         to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         MUST((c->fd[0] = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0);
         MUST((c->fd[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
@@ -123,6 +159,7 @@ struct cut_proxy *cut_proxy_start(uint16_t port)
 
     p->to = port;
     atomic_store(&p->cut, UINT64_MAX);
+    atomic_store(&p->cut_records, UINT32_MAX);
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     MUST((p->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
     MUST(bind(p->listen_fd, (struct sockaddr *)&a, sizeof(a)) == 0);
@@ -151,6 +188,18 @@ void cut_proxy_set(struct cut_proxy *p, uint64_t bytes, unsigned pause_us)
 {
     atomic_store(&p->cut, bytes);
     atomic_store(&p->pause_us, pause_us);
+    atomic_store(&p->cut_records, UINT32_MAX);
+}
+
+void cut_proxy_set_records(struct cut_proxy *p, unsigned records)
+{
+    cut_proxy_set(p, UINT64_MAX, 0);
+    atomic_store(&p->cut_records, records);
+}
+
+unsigned cut_proxy_records(struct cut_proxy *p)
+{
+    return atomic_load(&p->records);
 }
 
 uint64_t cut_proxy_carried(struct cut_proxy *p)

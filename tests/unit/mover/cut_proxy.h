@@ -13,5 +13,11 @@ uint16_t cut_proxy_port(const struct cut_proxy *p);
 /* For connections from now on: after `bytes` in both directions together they are reset (UINT64_MAX
  * = never), and after every 16 KiB comes a pause. Returns at once. */
 void cut_proxy_set(struct cut_proxy *p, uint64_t bytes, unsigned pause_us);
+/* For connections from now on: after so many TLS records, in both directions together, they are
+ * reset, unless cut_proxy_set() is called again. A frame of the mover of less than 16 KiB is one
+ * record. */
+void cut_proxy_set_records(struct cut_proxy *p, unsigned records);
+/* TLS records that the last connection carried so far. */
+unsigned cut_proxy_records(struct cut_proxy *p);
 /* Bytes that the last connection carried so far. */
 uint64_t cut_proxy_carried(struct cut_proxy *p);
