@@ -767,7 +767,7 @@ static void test_resume(void **state)
 /* Cut after each record of TLS, and so after each frame, of either side; then once more anywhere. */
 static void test_cut_at_frames(void **state)
 {
-    struct uuid id = new_dataset(2, 300000); /* some frames */
+    struct uuid id = new_dataset(2, 150000); /* some frames */
     CLEANUP_FREE char *path = mount_path(&a, &id);
     uint64_t sum = digest(path), whole;
     unsigned cuts = 0, resumed = 0;
@@ -1403,6 +1403,6 @@ int main(int argc, char **argv)
     if (argc < 3)
         return run_outside(argv[0], backend);
     top = argv[2];
-    (void)alarm(100); /* nothing here takes that long */
+    (void)alarm(200); /* nothing here takes that long */
     return run_inside();
 }

@@ -97,8 +97,8 @@ static void test_offer(void **state)
         (void)snprintf(many[i].identity, sizeof(many[i].identity), "%0255zu", i);
         (void)snprintf(many[i].name, sizeof(many[i].name), "s%062zu", i);
     }
-    mover_offer_encode(&in, &s); /* the longest that there can be fits into a frame */
-    assert_true(s.len <= MOVER_PAYLOAD_MAX);
+    mover_offer_encode(&in, &s); /* the longest that there can be fits into a frame, also with a point */
+    assert_true(s.len + sizeof(struct mover_point) + 100 <= MOVER_PAYLOAD_MAX);
     assert_null(mover_offer_decode(s.data, s.len, &out));
     assert_int_equal(out.n_snapshots, MOVER_SNAPSHOTS_MAX);
     assert_string_equal(out.snapshots[0].name, many[3].name); /* the newest are kept */
@@ -124,6 +124,109 @@ static void test_offer(void **state)
     mover_offer_encode(&in, &s);
     assert_corrupt(mover_offer_decode(s.data, s.len, &out));
     str_done(&s);
+}
+
+static void test_point(void **state)
+{
+    struct mover_offer in = {.version = 2}, out;
+    struct mover_point *p = &in.point;
+    struct str s = {0};
+
+    mover_offer_encode(&in, &s); /* none */
+    assert_null(mover_offer_decode(s.data, s.len, &out));
+    assert_string_equal(out.point.snapshot, "");
+    mover_offer_done(&out);
+    str_done(&s);
+    SET(p->snapshot, "t7-2");
+    SET(p->identity, "id-2");
+    SET(p->base, "t7-1");
+    p->offset = 1ull << 50;
+    p->hash_low = 5;
+    p->hash_high = UINT64_MAX;
+    mover_offer_encode(&in, &s);
+    assert_null(mover_offer_decode(s.data, s.len, &out));
+    assert_string_equal(out.point.snapshot, "t7-2");
+    assert_string_equal(out.point.identity, "id-2");
+    assert_string_equal(out.point.base, "t7-1");
+    assert_true(out.point.offset == p->offset && out.point.hash_low == 5 && out.point.hash_high == UINT64_MAX);
+    assert_int_equal(mover_point_number(p), mover_point_number(&out.point));
+    mover_offer_done(&out);
+    for (size_t n = 0; n < s.len; n++)
+        assert_corrupt(mover_offer_decode(s.data, n, &out));
+    s.data[1] = 1; /* version 1 has no point */
+    assert_corrupt(mover_offer_decode(s.data, s.len, &out));
+    str_done(&s);
+
+    struct mover_point other = *p;
+    other.hash_low++;
+    assert_int_not_equal(mover_point_number(p), mover_point_number(&other));
+    other = *p;
+    SET(other.token, "x");
+    assert_int_not_equal(mover_point_number(p), mover_point_number(&other));
+
+    p->offset = 0; /* neither a place nor a token */
+    mover_offer_encode(&in, &s);
+    assert_corrupt(mover_offer_decode(s.data, s.len, &out));
+    str_done(&s);
+    memset(p->token, 't', MOVER_TOKEN_MAX);
+    mover_offer_encode(&in, &s);
+    assert_null(mover_offer_decode(s.data, s.len, &out));
+    assert_int_equal(strlen(out.point.token), MOVER_TOKEN_MAX);
+    mover_offer_done(&out);
+    str_done(&s);
+    SET(p->base, "../x");
+    mover_offer_encode(&in, &s);
+    assert_corrupt(mover_offer_decode(s.data, s.len, &out));
+    str_done(&s);
+    SET(p->base, "");
+    p->identity[0] = '\0';
+    mover_offer_encode(&in, &s);
+    assert_corrupt(mover_offer_decode(s.data, s.len, &out));
+    str_done(&s);
+}
+
+static void test_begin_2(void **state)
+{
+    struct mover_begin in = {.base = "s1", .identity = "id-1", .from = MOVER_FROM_OFFSET, .offset = 77}, out;
+    struct str s = {0};
+
+    mover_begin_encode(&in, 2, &s);
+    assert_null(mover_begin_decode(s.data, s.len, 2, &out));
+    assert_true(out.from == MOVER_FROM_OFFSET && out.offset == 77);
+    assert_corrupt(mover_begin_decode(s.data, s.len, 1, &out));
+    for (size_t n = 0; n < s.len; n++)
+        assert_corrupt(mover_begin_decode(s.data, n, 2, &out));
+    s.data[s.len - 9] = MOVER_FROM_MAX;
+    assert_corrupt(mover_begin_decode(s.data, s.len, 2, &out));
+    s.data[s.len - 9] = MOVER_FROM_TOKEN; /* has no offset */
+    assert_corrupt(mover_begin_decode(s.data, s.len, 2, &out));
+    str_done(&s);
+    in.offset = 0; /* that is the start */
+    mover_begin_encode(&in, 2, &s);
+    assert_corrupt(mover_begin_decode(s.data, s.len, 2, &out));
+    str_done(&s);
+}
+
+static void test_digest(void **state)
+{
+    static const char *const bad[] = {"", "0123456789abcdef0123456789abcde", "0123456789abcdef0123456789abcdefa",
+                                      "0123456789abcdef0123456789abcdeF", "0123456789abcdef0123456789abcde "};
+    char out[STORAGE_DIGEST_SIZE];
+    struct str s = {0};
+
+    mover_digest_encode("0123456789abcdef0123456789abcdef", &s);
+    assert_null(mover_digest_decode(s.data, s.len, out));
+    assert_string_equal(out, "0123456789abcdef0123456789abcdef");
+    for (size_t n = 0; n < s.len; n++)
+        assert_corrupt(mover_digest_decode(s.data, n, out));
+    str_append(&s, "x");
+    assert_corrupt(mover_digest_decode(s.data, s.len, out));
+    str_done(&s);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        mover_digest_encode(bad[i], &s);
+        assert_corrupt(mover_digest_decode(s.data, s.len, out));
+        str_done(&s);
+    }
 }
 
 static void test_begin_end(void **state)
@@ -216,6 +319,7 @@ static void test_random(void **state)
         struct mover_offer offer = {0};
         struct mover_begin begin;
         struct mover_end end;
+        char digest[STORAGE_DIGEST_SIZE];
 
         for (size_t k = 0; k < n; k++)
             bytes[k] = (uint8_t)(random_below(&r, 3) ? random_below(&r, 4) : random_next(&r));
@@ -226,6 +330,7 @@ static void test_random(void **state)
         mover_offer_done(&offer);
         (void)err_free(mover_begin_decode(bytes, n, 1 + n % 2, &begin));
         (void)err_free(mover_end_decode(bytes, n, &end));
+        (void)err_free(mover_digest_decode(bytes, n, digest));
         (void)err_free(mover_error_decode(bytes, n));
     }
 }
@@ -235,7 +340,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_header), cmocka_unit_test(test_hello),
         cmocka_unit_test(test_offer),  cmocka_unit_test(test_begin_end),
-        cmocka_unit_test(test_error),  cmocka_unit_test(test_random),
+        cmocka_unit_test(test_point),  cmocka_unit_test(test_begin_2),
+        cmocka_unit_test(test_digest), cmocka_unit_test(test_error),
+        cmocka_unit_test(test_random),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
