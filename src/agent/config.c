@@ -2,12 +2,14 @@
 
 #include "agent/yaml_json.h"
 #include "base/str.h"
+#include "drivers/driver.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <libgen.h>
 #include <stdio.h>
 
+#define BANDWIDTH_MIN 65536u /* less would keep streams silent for so long that they seem to be broken */
 #define MOVE_MS_MAX (24 * 3600 * 1000)
 
 static bool is_hostname(const char *s)
@@ -100,9 +102,40 @@ static struct err *parse_ms(const json_t *move, const char *key, uint64_t *ret_u
     return NULL;
 }
 
+static struct err *parse_bandwidth(const json_t *move, uint64_t *ret)
+{
+    const json_t *v = json_object_get(move, "bandwidth-limit");
+    uint64_t n = json_is_integer(v) && json_integer_value(v) > 0 ? (uint64_t)json_integer_value(v) : 0;
+
+    if (!v || (json_is_integer(v) && json_integer_value(v) == 0))
+        return NULL;
+    if (json_is_string(v) && !driver_size_parse(json_string_value(v), &n))
+        n = 0;
+    if (n < BANDWIDTH_MIN)
+        return err_new(ERR_INVALID,
+                       "move: 'bandwidth-limit' must be bytes a second, as a number or text like 100MiB, at least %u; "
+                       "or 0 for no limit",
+                       BANDWIDTH_MIN);
+    *ret = n;
+    return NULL;
+}
+
+static struct err *parse_verify(const json_t *move, bool *ret)
+{
+    const json_t *v = json_object_get(move, "verify");
+    const char *word = json_string_value(v);
+
+    if (!v)
+        return NULL;
+    if (!word || (!streq(word, "always") && !streq(word, "never")))
+        return err_new(ERR_INVALID, "move: 'verify' must be always or never");
+    *ret = streq(word, "always");
+    return NULL;
+}
+
 static struct err *parse_move(const json_t *root, struct agent_config *c)
 {
-    static const char *const known[] = {"rounds", "small-ms", "max-pause-ms", NULL};
+    static const char *const known[] = {"rounds", "small-ms", "max-pause-ms", "bandwidth-limit", "verify", NULL};
     const json_t *move = json_object_get(root, "move"), *rounds;
 
     c->copy = COPY_LIMITS_DEFAULT;
@@ -117,7 +150,9 @@ static struct err *parse_move(const json_t *root, struct agent_config *c)
     if (rounds)
         c->copy.rounds = (unsigned)json_integer_value(rounds);
     TRY(parse_ms(move, "small-ms", &c->copy.small_us));
-    return parse_ms(move, "max-pause-ms", &c->copy.pause_us);
+    TRY(parse_ms(move, "max-pause-ms", &c->copy.pause_us));
+    TRY(parse_bandwidth(move, &c->bandwidth_limit));
+    return parse_verify(move, &c->copy.verify);
 }
 
 static struct err *parse_root(const json_t *root, struct agent_config *c)

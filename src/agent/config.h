@@ -14,6 +14,7 @@ struct agent_config {
     char *docker_socket;   /* /var/run/docker.sock */
     uint32_t stop_timeout_s; /* how long a container may take to stop; 60 */
     struct copy_limits copy; /* `move` */
+    uint64_t bandwidth_limit; /* `move`: bytes a second that this node sends to others; 0 = as they come */
     json_t *dataset;       /* `backend` and its own keys */
 };
 

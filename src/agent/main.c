@@ -29,7 +29,7 @@
 #define IMAGE_THREADS 16    /* pulls */
 #define LIST_THREADS 2
 #define OWN_THREADS 2       /* the agent's own affairs must not wait for anything hung */
-#define PROGRESS_US (2 * USEC_PER_SEC)
+#define PROGRESS_US USEC_PER_SEC
 #define PERSIST_RETRY_US USEC_PER_SEC
 
 struct options {
@@ -214,6 +214,7 @@ static void start_mover(struct agent *a)
                                   .client = a->mover_client_tls,
                                   .node = a->context.node,
                                   .port = MOVER_PORT,
+                                  .bandwidth_limit = a->config.bandwidth_limit,
                                   .received = received,
                                   .cookie = a};
 
@@ -301,9 +302,12 @@ static void report_progress(void *cookie)
     struct agent *a = cookie;
 
     for (struct running *r = a->running; r; r = r->hh.next) {
+        const struct mover_progress *p = &r->job->progress;
         if (r->job->step.kind == STEP_SEND)
             node_progress(a->node, now_os(), r->id,
-                          __atomic_load_n(&r->job->progress.bytes, __ATOMIC_RELAXED), /* total= */ 0);
+                          __atomic_load_n(&p->skipped, __ATOMIC_RELAXED) +
+                              __atomic_load_n(&p->bytes, __ATOMIC_RELAXED),
+                          __atomic_load_n(&p->total, __ATOMIC_RELAXED));
     }
     if (a->sends)
         timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
@@ -313,6 +317,7 @@ static struct workers *workers_for(const struct agent *a, const struct step *s)
 {
     switch (s->kind) {
     case STEP_SEND:
+    case STEP_VERIFY:
         return s->final ? a->final_workers : a->transfer_workers;
     case STEP_LIST_VOLUMES:
     case STEP_LIST_CONTAINERS:

@@ -61,12 +61,9 @@ static struct err *list_volumes(struct step_job *j)
     return storage_list(s, &j->volumes, &j->n_volumes);
 }
 
-static struct err *send_snapshot(struct step_job *j)
+static struct err *with_peer(struct step_job *j)
 {
     const struct step *s = &j->step;
-
-    if (!j->context->mover)
-        return err_new(ERR_UNAVAILABLE, "the mover does not run yet");
     struct mover_send send = {.dataset = s->dataset,
                               .transfer = s->transfer,
                               .snapshot = s->snapshot,
@@ -74,6 +71,11 @@ static struct err *send_snapshot(struct step_job *j)
                               .peer_host = s->peer_host,
                               .peer_port = s->peer_port,
                               .final = s->final};
+
+    if (!j->context->mover)
+        return err_new(ERR_UNAVAILABLE, "the mover does not run yet");
+    if (s->kind == STEP_VERIFY)
+        return mover_verify_sync(j->context->mover, &send, &j->progress);
     return mover_send_sync(j->context->mover, &send, &j->progress);
 }
 
@@ -96,7 +98,8 @@ static struct err *dataset_step(struct step_job *j)
     case STEP_SNAPSHOT:
         return storage_snapshot(st, &s->dataset, s->snapshot);
     case STEP_SEND:
-        return send_snapshot(j);
+    case STEP_VERIFY:
+        return with_peer(j);
     case STEP_RELEASE:
         return storage_release(st, &s->dataset, s->epoch, s->transfer, s->snapshot);
     case STEP_PRUNE:

@@ -11,6 +11,7 @@ static const char *const step_names[STEP_MAX] = {
     [STEP_UNMOUNT] = "unmount",
     [STEP_SNAPSHOT] = "snapshot",
     [STEP_SEND] = "send",
+    [STEP_VERIFY] = "verify",
     [STEP_RELEASE] = "release",
     [STEP_PRUNE] = "prune",
     [STEP_GROW] = "grow",

@@ -21,6 +21,7 @@ enum step_kind {
     STEP_UNMOUNT,
     STEP_SNAPSHOT,
     STEP_SEND,
+    STEP_VERIFY, /* the peer has `snapshot`: compare its content with what is here */
     STEP_RELEASE,
     STEP_PRUNE,
     STEP_GROW, /* set the limit to maximum_size */
@@ -43,11 +44,11 @@ struct step {
     struct uuid dataset;
     uint64_t epoch;
     uint64_t transfer;
-    char snapshot[SNAPSHOT_NAME_SIZE]; /* PROMOTE, SNAPSHOT, SEND, RELEASE; PRUNE: keep this one ("" = none) */
+    char snapshot[SNAPSHOT_NAME_SIZE]; /* PROMOTE, SNAPSHOT, SEND, VERIFY, RELEASE; PRUNE: keep this one ("" = none) */
     uint64_t maximum_size;
     struct metadata metadata; /* CREATE; owned */
-    struct uuid peer;         /* SEND */
-    char *peer_host;          /* SEND; owned */
+    struct uuid peer;         /* SEND, VERIFY */
+    char *peer_host;          /* SEND, VERIFY; owned */
     uint16_t peer_port;
     struct container *container; /* IMAGE, START; owned */
     char *name;                  /* STOP; owned */
@@ -112,6 +113,7 @@ struct copy_limits {
     unsigned rounds;   /* after so many increments in a row the hand-off begins in any case but that of pause_us */
     uint64_t small_us; /* an increment that took no longer is small: the hand-off begins */
     uint64_t pause_us; /* while increments take longer and shrink no more there is no hand-off */
+    bool verify;       /* before it the copy is compared with the source, and increments follow once more */
 };
 
 #define COPY_LIMITS_DEFAULT                                                                        \

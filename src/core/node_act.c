@@ -75,7 +75,9 @@ static void cancel_if_pointless(struct node *n, struct node_dataset *d)
     bool wanted = d->has_order && d->order.transfer == d->step_transfer &&
                   (d->order.role == ROLE_SOURCE || d->order.role == ROLE_RELEASE);
 
-    if (d->step_kind != STEP_SEND || wanted || d->cancelling)
+    bool long_one = d->step_kind == STEP_SEND || d->step_kind == STEP_VERIFY;
+
+    if (!long_one || wanted || d->cancelling)
         return;
     d->cancelling = true;
     node_effect_push(n, NODE_CANCEL)->step_id = d->step;
@@ -104,6 +106,7 @@ static enum reason_code reason_of_step(enum step_kind kind)
         return REASON_MOUNTING;
     case STEP_SNAPSHOT:
     case STEP_SEND:
+    case STEP_VERIFY:
         return REASON_COPYING;
     case STEP_RELEASE:
         return REASON_RELEASING;
@@ -136,7 +139,8 @@ static void act_on(struct node *n, struct now now, struct node_dataset *d,
     }
     /* While it is tried again after a failure, the failure is still the news. */
     if (!d->backoff.failures && !d->copy.too_fast)
-        set_reason(n, now, d, reason_of_step(decision->step.kind), NULL);
+        set_reason(n, now, d, reason_of_step(decision->step.kind),
+                   decision->step.kind == STEP_VERIFY ? "the copy is being compared with the source" : NULL);
     start_dataset_step(n, now, d, &decision->step);
 }
 
@@ -227,7 +231,7 @@ static enum reason_code reason_of_error(enum step_kind kind, enum err_code code)
     if (code == ERR_BUSY && (kind == STEP_UNMOUNT || kind == STEP_RELEASE || kind == STEP_DROP ||
                              kind == STEP_DESTROY || kind == STEP_PROMOTE))
         return REASON_VOLUME_BUSY;
-    if (kind == STEP_SEND)
+    if (kind == STEP_SEND || kind == STEP_VERIFY)
         return code == ERR_UNAVAILABLE ? REASON_PEER_UNREACHABLE : REASON_TRANSFER_FAILED;
     return REASON_STORAGE_ERROR;
 }
@@ -240,6 +244,19 @@ static void take_volume(struct node_dataset *d, const struct volume_state *v)
     d->observed = true;
 }
 
+/* The comparison of a copy is done: well, or not. */
+static void verify_outcome(struct node_dataset *d, const struct err *e)
+{
+    if (!d->has_order || d->order.role != ROLE_SOURCE || d->copy.transfer != d->step_transfer)
+        return;
+    if (!e)
+        plan_copy_verified(&d->copy);
+    else if (e->code == ERR_CORRUPT)
+        plan_copy_differs(&d->copy, e->text);
+    else if (e->code == ERR_NOT_FOUND)
+        d->copy.verify = false; /* lost there, or here: copied once more */
+}
+
 static void dataset_outcome(struct node *n, struct now now, struct node_dataset *d,
                             const struct outcome *o)
 {
@@ -248,6 +265,8 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
     d->step = 0;
     if (o->observed)
         take_volume(d, &o->volume);
+    if (kind == STEP_VERIFY)
+        verify_outcome(d, o->error);
     if (o->error) {
         if (!o->observed)
             d->observed = false;

@@ -175,6 +175,13 @@ void plan_copy_sent(struct copy_progress *p, const struct copy_limits *limits, u
     if (!small && !stuck && p->in_a_row < limits->rounds)
         return;
     p->too_fast = !small && took_us > limits->pause_us;
+    if (!p->too_fast && limits->verify && !p->verified) {
+        /* It may take long, and must not fall into the pause: increments follow until they are small again. */
+        p->verify = true;
+        p->in_a_row = 0;
+        p->last_us = 0;
+        return;
+    }
     if (p->too_fast) {
         say_too_fast(p, limits);
     } else {
@@ -186,6 +193,20 @@ void plan_copy_sent(struct copy_progress *p, const struct copy_limits *limits, u
     wait_for_next(p, mono_us);
 }
 
+void plan_copy_verified(struct copy_progress *p)
+{
+    p->verify = false;
+    p->verified = true;
+}
+
+void plan_copy_differs(struct copy_progress *p, const char *text)
+{
+    p->verify = false;
+    p->mismatches++;
+    (void)snprintf(p->why, sizeof(p->why), "the copy was not the same as the source, twice; cancel the move, or look at: %s",
+                   text);
+}
+
 static struct decision plan_send(const struct dataset_view *v, const char *snapshot)
 {
     if (!v->order->peer_host)
@@ -194,6 +215,16 @@ static struct decision plan_send(const struct dataset_view *v, const char *snaps
     d.step.peer = v->order->peer;
     d.step.peer_host = v->order->peer_host; /* copied by the user of the decision */
     d.step.peer_port = v->order->peer_port;
+    return d;
+}
+
+/* Compares the copy of the last round. */
+static struct decision plan_verify(const struct dataset_view *v, const char *snapshot)
+{
+    struct decision d = plan_send(v, snapshot);
+
+    if (d.act)
+        d.step.kind = STEP_VERIFY;
     return d;
 }
 
@@ -216,6 +247,14 @@ static struct decision plan_copy(const struct dataset_view *v)
     if (v->storage == STORAGE_ATTACHABLE) {
         p->copied = p->transfer; /* nothing to copy */
         return nothing();
+    }
+    if (p->mismatches >= COPY_MISMATCHES_MAX)
+        return because(REASON_TRANSFER_FAILED, p->why);
+    if (p->verify) {
+        round_name(name, p->transfer, p->round - 1);
+        if (volume_state_has_snapshot(v->volume, name))
+            return plan_verify(v, name);
+        p->verify = false; /* gone: after the next round */
     }
     if ((p->copied == p->transfer || p->too_fast) && v->mono_us < p->again_us) {
         struct decision d = p->too_fast ? because(REASON_CHANGES_TOO_FAST, p->why) : nothing();

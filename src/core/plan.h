@@ -11,13 +11,17 @@ struct copy_progress {
     unsigned in_a_row;     /* increments since the last wait */
     uint64_t last_us;      /* how long the last of these took; 0 = none yet */
     bool too_fast;         /* it changes too fast for a hand-off; `why` says so */
-    char why[200];
+    bool verify;           /* the round before this one is to be compared with its copy */
+    bool verified;         /* that was done, and they were the same */
+    unsigned mismatches;   /* or not: after the second the move stays where it is; `why` says so */
+    char why[400];
     uint64_t copied;       /* = transfer once an increment was small */
     uint64_t again_us;     /* mono: next increment while waiting for the release order */
     uint64_t wait_us;      /* how long to wait between those */
     uint64_t final_sent;   /* = transfer once the peer has confirmed the final snapshot */
 };
 
+#define COPY_MISMATCHES_MAX 2
 #define COPY_AGAIN_US (30 * USEC_PER_SEC)        /* first refresh while waiting; doubles */
 #define COPY_AGAIN_MAX_US (600 * USEC_PER_SEC)
 
@@ -59,6 +63,11 @@ void plan_received(const struct volume_state *volume, uint64_t transfer,
 /* A confirmed increment took `took_us`: decides whether that was small enough. */
 void plan_copy_sent(struct copy_progress *p, const struct copy_limits *limits, uint64_t took_us,
                     uint64_t mono_us);
+
+/* The copy was compared with the source: it is the same. */
+void plan_copy_verified(struct copy_progress *p);
+/* It is not, and is gone at the destination: `text` says how. */
+void plan_copy_differs(struct copy_progress *p, const char *text);
 
 struct container_view {
     const struct container_order *order; /* NULL = none */

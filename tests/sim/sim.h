@@ -113,6 +113,7 @@ struct sim_volume {
     unsigned device;    /* attachable: slot it was mounted from */
     uint64_t announced; /* transfer that the mover takes */
     struct uuid announced_from;
+    uint64_t differed; /* the transfer whose copy was once found to be another; stays */
 };
 
 struct sim_container {

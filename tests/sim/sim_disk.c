@@ -343,6 +343,36 @@ void sim_begin_stream(struct sim *s, struct event *ev, unsigned d)
     ev->taken = is_announced(s, ev, peer_of(&ev->step), d);
 }
 
+static struct err *reach_peer(struct sim *s, struct event *ev, unsigned host, unsigned to)
+{
+    const struct sim_host *peer = &s->hosts[to], *h = &s->hosts[host];
+    bool cut = (peer->cut_up && peer->cut_down) || (h->cut_up && h->cut_down);
+
+    if (!peer->brain || cut || sim_suspended(s, to))
+        return err_new(ERR_UNAVAILABLE, "peer not reached");
+    return NULL;
+}
+
+/* Now and then bytes change on the way, or on a disk; once a transfer, for the second time ends it. */
+static struct err *verify(struct sim *s, struct event *ev, unsigned host, unsigned d)
+{
+    const struct step *st = &ev->step;
+    unsigned to = peer_of(st);
+    struct sim_volume *here = &s->hosts[host].volumes[d], *there = &s->hosts[to].volumes[d];
+
+    TRY(reach_peer(s, ev, host, to));
+    if (!is_announced(s, ev, to, d))
+        return err_new(ERR_DENIED, "transfer not announced");
+    if (!find_snapshot(here, st->snapshot) || !find_snapshot(there, st->snapshot))
+        return err_new(ERR_NOT_FOUND, "no such snapshot");
+    if (!sim_faults(s) || here->differed == st->transfer || !sim_chance(s, 30))
+        return NULL;
+    here->differed = st->transfer;
+    there->n_snapshots = 0;
+    sim_schedule_for_agent(s, sim_random(s, 3000), EV_VOLUME_CHANGED, to)->number = d;
+    return err_new(ERR_CORRUPT, "the copy is not the same");
+}
+
 static struct err *send_snapshot(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
     const struct step *st = &ev->step;
@@ -350,12 +380,10 @@ static struct err *send_snapshot(struct sim *s, struct event *ev, unsigned host,
     struct sim_host *peer = &s->hosts[to], *h = &s->hosts[host];
     struct sim_volume *there = &peer->volumes[d];
     struct sim_snapshot *snap = find_snapshot(&h->volumes[d], st->snapshot);
-    bool cut = (peer->cut_up && peer->cut_down) || (h->cut_up && h->cut_down);
 
     if (!snap)
         return err_new(ERR_NOT_FOUND, "no such snapshot");
-    if (!peer->brain || cut || sim_suspended(s, to))
-        return err_new(ERR_UNAVAILABLE, "peer not reached");
+    TRY(reach_peer(s, ev, host, to));
     bool announced = is_announced(s, ev, to, d);
     if (!announced && ev->taken && FAULT(RECEIVE_OVER)) {
         there->version =
@@ -397,6 +425,8 @@ struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, uns
         return NULL;
     case STEP_SEND:
         return send_snapshot(s, ev, host, d);
+    case STEP_VERIFY:
+        return verify(s, ev, host, d);
     case STEP_RELEASE:
         return release(s, ev, host, d);
     case STEP_PRUNE:

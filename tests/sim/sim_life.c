@@ -16,9 +16,11 @@ void sim_start_agent(struct sim *s, unsigned host)
         .era = h->era,
         .storage = s->storage,
         .random = random_seeded(&h->random_state),
+        .copy = COPY_LIMITS_DEFAULT,
         .memory = h->memory,
         /* What happens behind the agent's back is noticed only then. */
         .resync_us = s->options.seed % 2 || s->nuisances[N_VANISH] ? 3 * USEC_PER_SEC : 0};
+    config.copy.verify = s->options.seed % 3 == 0;
     h->incarnation++;
     h->tick_us = 0;
     h->brain = node_new(&config);
@@ -516,7 +518,7 @@ static struct sim_list *list_volumes(struct sim *s, unsigned host)
 void sim_begin_step(struct sim *s, unsigned host, struct step *step)
 {
     static const uint64_t longest[STEP_MAX] = {
-        [STEP_SEND] = 2000000,  [STEP_START] = 1000000,        [STEP_STOP] = 3000000,
+        [STEP_SEND] = 2000000,  [STEP_VERIFY] = 5000000,       [STEP_START] = 1000000,        [STEP_STOP] = 3000000,
         [STEP_IMAGE] = 5000000, [STEP_LIST_VOLUMES] = 1000000, [STEP_LIST_CONTAINERS] = 500000,
     };
     struct sim_host *h = &s->hosts[host];

@@ -22,7 +22,7 @@ static void test_good(void **state)
 {
     static const char text[] = "version: 1\ncontrol-service:\n  hostname: 192.0.2.1\n  port: 7000\ndataset:\n"
                                "  backend: btrfs\n  pool: /data\ndocker: {socket: /run/d.sock, stop-timeout: 7}\n"
-                               "move: {rounds: 3, small-ms: 50, max-pause-ms: 2000}\n";
+                               "move: {rounds: 3, small-ms: 50, max-pause-ms: 2000, bandwidth-limit: 20MiB, verify: always}\n";
     struct agent_config c;
 
     (void)state;
@@ -34,6 +34,8 @@ static void test_good(void **state)
     assert_int_equal(c.copy.rounds, 3);
     assert_int_equal(c.copy.small_us, 50000);
     assert_int_equal(c.copy.pause_us, 2 * USEC_PER_SEC);
+    assert_int_equal(c.bandwidth_limit, 20u << 20);
+    assert_true(c.copy.verify);
     assert_string_equal(json_string_value(json_object_get(c.dataset, "pool")), "/data");
     agent_config_done(&c);
     assert_null(agent_config_parse(GOOD DATASET, strlen(GOOD DATASET), &c));
@@ -41,7 +43,21 @@ static void test_good(void **state)
     assert_string_equal(c.docker_socket, "/var/run/docker.sock");
     assert_int_equal(c.stop_timeout_s, 60);
     assert_int_equal(c.copy.rounds, 8);
+    assert_int_equal(c.bandwidth_limit, 0);
+    assert_false(c.copy.verify);
     agent_config_done(&c);
+    static const struct {
+        const char *text;
+        uint64_t limit;
+    } limits[] = {{GOOD DATASET "move: {bandwidth-limit: 0}\n", 0},
+                  {GOOD DATASET "move: {bandwidth-limit: 65536, verify: never}\n", 65536},
+                  {GOOD DATASET "move: {bandwidth-limit: '1G'}\n", 1u << 30}};
+    for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+        assert_null(agent_config_parse(limits[i].text, strlen(limits[i].text), &c));
+        assert_int_equal(c.bandwidth_limit, limits[i].limit);
+        assert_false(c.copy.verify);
+        agent_config_done(&c);
+    }
 }
 
 static void test_mistakes_are_named(void **state)
@@ -80,6 +96,12 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "move: {small-ms: 0}\n", "'small-ms'"},
         {GOOD DATASET "move: {small-ms: '1'}\n", "'small-ms'"},
         {GOOD DATASET "move: {max-pause-ms: 86400001}\n", "'max-pause-ms'"},
+        {GOOD DATASET "move: {bandwidth-limit: 65535}\n", "'bandwidth-limit'"},
+        {GOOD DATASET "move: {bandwidth-limit: -1}\n", "'bandwidth-limit'"},
+        {GOOD DATASET "move: {bandwidth-limit: fast}\n", "'bandwidth-limit'"},
+        {GOOD DATASET "move: {bandwidth-limit: 1.5}\n", "'bandwidth-limit'"},
+        {GOOD DATASET "move: {verify: true}\n", "'verify'"},
+        {GOOD DATASET "move: {verify: sometimes}\n", "'verify'"},
         {GOOD DATASET "docker: {sock: /x}\n", "'sock'"},
         {GOOD DATASET DATASET, "line 4: the same key twice"},
         {GOOD "dataset: {backend: \"\xff\"}\n", "line"},

@@ -43,9 +43,13 @@ static void finish(struct node *n, uint64_t step)
     node_outcome(n, now, &(struct outcome){.step = step});
 }
 
+static bool make_verifying; /* `move: {verify: always}` */
+
 static struct node *make(void)
 {
-    struct node_config config = {.era = id(50), .random = random_seeded(&seed)};
+    struct node_config config = {.era = id(50), .random = random_seeded(&seed), .copy = COPY_LIMITS_DEFAULT};
+
+    config.copy.verify = make_verifying;
     struct node *n = node_new(&config);
 
     node_start(n, now);
@@ -338,6 +342,69 @@ static void test_progress(void **state)
     struct seen release = look(n, STEP_RELEASE);
     node_progress(n, now, release.step.id, 30, 200); /* does not send */
     assert_int_equal(look(n, STEP_MAX).reports, 0);
+    node_free(n);
+}
+
+/* A copy is compared; that fails in this way and that; then it is the same. */
+static void test_verify(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE];
+    struct volume_state v = owned(5);
+
+    (void)state;
+    make_verifying = true;
+    struct node *n = make_with(&v, NULL);
+    make_verifying = false;
+    well(n, begin_sending(n, &v, snapshot), &v);
+    struct seen s = look(n, STEP_VERIFY);
+    assert_string_equal(s.step.snapshot, "t9-1");
+    assert_int_equal(s.report.copied, 0);
+    assert_int_equal(s.report.reason.code, REASON_COPYING);
+    struct err *away = err_new(ERR_UNAVAILABLE, "away");
+    node_outcome(n, now, &(struct outcome){.step = s.step.id, .error = away, .observed = true, .volume = v});
+    (void)err_free(away);
+    assert_int_equal(look(n, STEP_MAX).report.reason.code, REASON_PEER_UNREACHABLE);
+    now.mono_us += 60 * USEC_PER_SEC;
+    node_tick(n, now);
+    s = look(n, STEP_VERIFY); /* again */
+    struct err *other = err_new(ERR_CORRUPT, "not the same");
+    node_outcome(n, now, &(struct outcome){.step = s.step.id, .error = other, .observed = true, .volume = v});
+    (void)err_free(other);
+    s = look(n, STEP_MAX);
+    assert_int_equal(s.report.reason.code, REASON_TRANSFER_FAILED);
+    assert_string_equal(s.reason, "not the same");
+    now.mono_us += 60 * USEC_PER_SEC;
+    node_tick(n, now);
+    s = look(n, STEP_SNAPSHOT); /* anew, under the next name */
+    assert_string_equal(s.step.snapshot, "t9-2");
+    (void)snprintf(snapshot[0], SNAPSHOT_NAME_SIZE, "t9-2");
+    well(n, s.step.id, &v);
+    well(n, look(n, STEP_SEND).step.id, &v);
+    s = look(n, STEP_VERIFY);
+    assert_string_equal(s.step.snapshot, "t9-2");
+    well(n, s.step.id, &v);
+    s = look(n, STEP_SNAPSHOT);
+    (void)snprintf(snapshot[0], SNAPSHOT_NAME_SIZE, "t9-3");
+    well(n, s.step.id, &v);
+    well(n, look(n, STEP_SEND).step.id, &v);
+    assert_int_equal(look(n, STEP_MAX).report.copied, 9);
+    node_free(n);
+}
+
+/* The move is taken back while the copy is compared. */
+static void test_a_verify_that_is_not_wanted(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE];
+    struct volume_state v = owned(5);
+
+    (void)state;
+    make_verifying = true;
+    struct node *n = make_with(&v, NULL);
+    make_verifying = false;
+    well(n, begin_sending(n, &v, snapshot), &v);
+    assert_int_not_equal(look(n, STEP_VERIFY).step.id, 0);
+    order(n, ROLE_OWNER, 0);
+    assert_int_equal(look(n, STEP_MAX).cancels, 1);
     node_free(n);
 }
 
@@ -685,6 +752,8 @@ int main(void)
         cmocka_unit_test(test_a_copy_without_a_generation),
         cmocka_unit_test(test_before_the_start),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_a_verify_that_is_not_wanted),
         cmocka_unit_test(test_a_send_that_is_not_wanted),
         cmocka_unit_test(test_a_send_of_an_earlier_order),
         cmocka_unit_test(test_why_a_send_failed),

@@ -379,6 +379,75 @@ static void test_changes_too_fast(void **state)
     assert_int_equal(p.again_us, v.mono_us + COPY_AGAIN_US);
 }
 
+/* With `verify` the copy is compared when it would be enough, and increments follow once more. */
+static void test_verify(void **state)
+{
+    const struct copy_limits l = {.rounds = 8, .small_us = 300000, .pause_us = 20 * USEC_PER_SEC, .verify = true};
+    struct copy_progress p = {.transfer = 9, .round = 1};
+    char names[][SNAPSHOT_NAME_SIZE] = {"t9-2"};
+    struct volume_state volume = {.present = true,
+                                  .mounted = true,
+                                  .mark = {.state = MARK_OWNED, .epoch = 4},
+                                  .snapshots = names,
+                                  .n_snapshots = 1};
+    struct order order = {.role = ROLE_SOURCE, .epoch = 4, .born = true, .transfer = 9, .peer_host = (char *)"h",
+                          .peer_port = 7};
+    struct dataset_view v = {.order = &order, .volume = &volume, .live = true, .copy = &p, .limits = &l, .mono_us = 7};
+
+    (void)state;
+    plan_copy_sent(&p, &l, 60 * USEC_PER_SEC, 1);
+    assert_false(p.verify);
+    plan_copy_sent(&p, &l, l.small_us, 2);
+    assert_int_equal(p.copied, 0); /* not before it is compared */
+    struct decision d = plan_dataset(&v);
+    assert_true(d.act);
+    assert_int_equal(d.step.kind, STEP_VERIFY);
+    assert_string_equal(d.step.snapshot, "t9-2");
+    assert_int_equal(d.step.peer_port, 7);
+    plan_copy_verified(&p);
+    d = plan_dataset(&v); /* much may have been written meanwhile */
+    assert_int_equal(d.step.kind, STEP_SNAPSHOT);
+    assert_string_equal(d.step.snapshot, "t9-3");
+    plan_copy_sent(&p, &l, 5 * USEC_PER_SEC, 3);
+    assert_int_equal(p.copied, 0);
+    plan_copy_sent(&p, &l, l.small_us, 4);
+    assert_int_equal(p.copied, 9);
+
+    /* The snapshot to compare is gone: another round first. */
+    struct copy_progress lost = {.transfer = 9, .round = 6, .verify = true};
+    v.copy = &lost;
+    assert_int_equal(plan_dataset(&v).step.kind, STEP_SNAPSHOT);
+    plan_copy_sent(&lost, &l, l.small_us, 5);
+    assert_true(lost.verify);
+}
+
+/* A copy that differs is made anew; the second time the move stays. */
+static void test_verify_differs(void **state)
+{
+    const struct copy_limits l = {.rounds = 8, .small_us = 300000, .pause_us = 20 * USEC_PER_SEC, .verify = true};
+    struct copy_progress p = {.transfer = 9, .round = 3, .verify = true};
+    struct volume_state volume = {.present = true, .mounted = true, .mark = {.state = MARK_OWNED, .epoch = 4}};
+    struct order order = {.role = ROLE_SOURCE, .epoch = 4, .born = true, .transfer = 9, .peer_host = (char *)"h"};
+    struct dataset_view v = {.order = &order, .volume = &volume, .live = true, .copy = &p, .limits = &l, .mono_us = 7};
+
+    (void)state;
+    plan_copy_differs(&p, "digest 1, here 2");
+    struct decision d = plan_dataset(&v);
+    assert_true(d.act);
+    assert_int_equal(d.step.kind, STEP_SNAPSHOT);
+    plan_copy_sent(&p, &l, l.small_us, 5);
+    assert_true(p.verify && p.copied == 0);
+    plan_copy_differs(&p, "digest 3, here 4");
+    d = plan_dataset(&v);
+    assert_false(d.act);
+    assert_int_equal(d.reason, REASON_TRANSFER_FAILED);
+    assert_non_null(strstr(d.text, "digest 3, here 4"));
+    order.transfer = 10; /* another move may try */
+    d = plan_dataset(&v);
+    assert_true(d.act);
+    assert_string_equal(d.step.snapshot, "t10-1");
+}
+
 static void test_newest_received(void **state)
 {
     char names[][SNAPSHOT_NAME_SIZE] = {"t9-10", "t9-9",  "t10-1", "t9-x", "other",        "t9-",
@@ -436,6 +505,8 @@ int main(void)
         cmocka_unit_test(test_containers),
         cmocka_unit_test(test_increments_end),
         cmocka_unit_test(test_changes_too_fast),
+        cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_verify_differs),
         cmocka_unit_test(test_newest_received),
         cmocka_unit_test(test_usable),
     };
