@@ -4,6 +4,7 @@
 
 #include "cli/api.h"
 #include "base/options.h"
+#include "cli/text.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -88,6 +89,9 @@ char *ctl_quota(const json_t *dataset);
 char *ctl_server(const json_t *nodes, const char *id, bool full_id);
 /* The same for sentences: "3f0c9c1e (not connected)"; "no node" for an empty id. */
 char *ctl_node_text(const json_t *nodes, const char *id);
+
+/* What an answer about a dataset says of its transfer. */
+struct text_progress ctl_transfer_progress(const json_t *transfer);
 
 /* ---- waiting ---- */
 

@@ -134,3 +134,15 @@ char *ctl_node_text(const json_t *nodes, const char *id)
         return xasprintf("%.*s (not connected)", SHORT_ID, id);
     return ctl_server(nodes, id, /* full_id= */ false);
 }
+
+struct text_progress ctl_transfer_progress(const json_t *transfer)
+{
+    const json_t *progress = json_object_get(transfer, "progress");
+    const json_t *left = json_object_get(progress, "seconds_left");
+
+    return (struct text_progress){
+        .sent = (uint64_t)json_integer_value(json_object_get(transfer, "bytes_sent")),
+        .total = (uint64_t)json_integer_value(json_object_get(transfer, "bytes_total")),
+        .rate = (uint64_t)json_integer_value(json_object_get(progress, "bytes_per_second")),
+        .left = json_is_integer(left) ? (long)json_integer_value(left) : -1};
+}

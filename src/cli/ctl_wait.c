@@ -2,7 +2,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
-#include "cli/ctl.h"
+#include "cli/ctl_progress.h"
 
 #include <time.h>
 
@@ -178,12 +178,41 @@ static void say(const char *reason, char **last)
     *last = xstrdup(reason);
 }
 
+/* The transfer on which it depends, or NULL. What cannot be had now is shown another time. */
+static json_t *find_transfer(struct ctl *c, const struct watch *w, const struct sight *s)
+{
+    const json_t *volume = json_array_get(json_object_get(s->detail, "volumes"), 0);
+    const char *dataset = ctl_text(volume, "dataset_id");
+    json_t *detail = NULL;
+
+    if (w->goal == GOAL_DATASET_AT)
+        return json_incref(json_object_get(s->detail, "transfer"));
+    if (w->goal != GOAL_CONTAINER_AT || !*dataset)
+        return NULL;
+    CLEANUP_FREE char *path = api_path("/v1/state/datasets/", dataset);
+    err_free(api_get(c->api, path, &detail));
+    json_t *transfer = json_incref(json_object_get(detail, "transfer"));
+    json_decref(detail);
+    return transfer;
+}
+
+static void show_progress(struct ctl *c, const struct watch *w, const struct sight *s,
+                          struct ctl_progress *p)
+{
+    if (!ctl_progress_is_due(p))
+        return;
+    CLEANUP_JSON json_t *transfer = find_transfer(c, w, s);
+    ctl_progress_show(p, transfer);
+}
+
 static struct err *wait_loop(struct ctl *c, const struct watch *w)
 {
     CLEANUP_FREE char *said = NULL;
+    CLEANUP(ctl_progress_done) struct ctl_progress progress;
     uint64_t start = now_os().mono_us;
     uint64_t limit = (uint64_t)c->args->wait_seconds * USEC_PER_SEC;
 
+    ctl_progress_init(&progress);
     for (;;) {
         CLEANUP(sight_done) struct sight s = {0};
         bool reached = false;
@@ -197,8 +226,12 @@ static struct err *wait_loop(struct ctl *c, const struct watch *w)
         if (waited >= limit)
             return err_new(ERR_TIMEOUT, "not %s after %ld seconds: %s", goal_text(w->goal),
                            c->args->wait_seconds, s.reason ? s.reason : "no reason is known");
-        if (waited >= QUIET_US)
+        if (waited >= QUIET_US) {
+            if (s.reason && !str_equal_null(s.reason, said))
+                ctl_progress_clear(&progress);
             say(s.reason, &said);
+            show_progress(c, w, &s, &progress);
+        }
         uint64_t pause = waited < EAGER_US ? EAGER_POLL_US : POLL_US;
         if (pause > limit - waited)
             pause = limit - waited;

@@ -48,20 +48,13 @@ static void print_reason(const json_t *reason)
 
 static void print_transfer(const json_t *transfer, const json_t *nodes)
 {
-    uint64_t sent = (uint64_t)json_integer_value(json_object_get(transfer, "bytes_sent"));
-    uint64_t total = (uint64_t)json_integer_value(json_object_get(transfer, "bytes_total"));
+    struct text_progress p = ctl_transfer_progress(transfer);
     CLEANUP_FREE char *source = ctl_node_text(nodes, ctl_text(transfer, "source"));
     CLEANUP_FREE char *destination = ctl_node_text(nodes, ctl_text(transfer, "destination"));
-    CLEANUP_FREE char *sent_text = text_format_bytes(sent);
-    CLEANUP_FREE char *total_text = text_format_bytes(total);
+    CLEANUP_FREE char *numbers = text_format_progress(&p, /* columns= */ 0);
     CLEANUP_STR struct str text = {0};
 
-    str_appendf(&text, "%s, %s -> %s, %s", ctl_text(transfer, "phase"), source, destination,
-                sent_text);
-    if (total) /* an estimate; the file system may send more */
-        str_appendf(&text, " of about %s (%.0f %%)", total_text,
-                    sent < total ? 100.0 * (double)sent / (double)total : 100.0);
-    str_append(&text, " sent");
+    str_appendf(&text, "%s, %s -> %s, %s", ctl_text(transfer, "phase"), source, destination, numbers);
     line("transfer", text.data);
 }
 

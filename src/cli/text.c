@@ -168,6 +168,56 @@ char *text_format_duration(double seconds)
     return xasprintf("%ldd", s / 86400);
 }
 
+#define BAR_MIN 10u
+#define BAR_MAX 50u
+
+static double fraction(const struct text_progress *p)
+{
+    return p->sent < p->total ? (double)p->sent / (double)p->total : 1.0;
+}
+
+static char *progress_numbers(const struct text_progress *p)
+{
+    CLEANUP_FREE char *sent = text_format_bytes(p->sent);
+    CLEANUP_FREE char *total = text_format_bytes(p->total);
+    CLEANUP_FREE char *rate = text_format_bytes(p->rate);
+    CLEANUP_FREE char *left = text_format_duration((double)p->left);
+    struct str s = {0};
+
+    str_append(&s, sent);
+    if (p->total) /* an estimate; the file system may send more */
+        str_appendf(&s, " of about %s (%.0f %%)", total, 100 * fraction(p));
+    str_append(&s, " sent");
+    if (p->rate)
+        str_appendf(&s, ", %s/s", rate);
+    if (p->left >= 0)
+        str_appendf(&s, ", %s left", left);
+    return str_steal(&s);
+}
+
+/* Of `n` columns with its brackets and the space after them. */
+static void append_bar(struct str *s, const struct text_progress *p, size_t n)
+{
+    size_t room = n - 3, done = (size_t)(fraction(p) * (double)room);
+
+    str_append(s, "[");
+    for (size_t i = 0; i < room; i++)
+        str_append(s, i < done ? "=" : i == done ? ">" : " ");
+    str_append(s, "] ");
+}
+
+char *text_format_progress(const struct text_progress *p, size_t columns)
+{
+    CLEANUP_FREE char *numbers = progress_numbers(p);
+    size_t n = strlen(numbers), bar = columns > n ? columns - n : 0;
+    struct str s = {0};
+
+    if (p->total && bar >= BAR_MIN)
+        append_bar(&s, p, bar < BAR_MAX ? bar : BAR_MAX);
+    str_append_bytes(&s, numbers, columns && columns < n ? columns : n);
+    return str_steal(&s);
+}
+
 /* Takes one character off *p; 0xfffd for a broken sequence. */
 static uint32_t next_character(const char **p)
 {

@@ -25,6 +25,16 @@ char *text_format_time(double unix_seconds);
 /* "12s", "3m", "5h", "2d": how long, rounded down. */
 char *text_format_duration(double seconds);
 
+/* How far something came; what is not known is 0, and `left` -1. */
+struct text_progress {
+    uint64_t sent, total, rate; /* bytes, bytes, bytes a second */
+    long left;                  /* seconds */
+};
+
+/* "[=====>    ] 1.2G of about 2.9G (41 %) sent, 35.0M/s, 48s left" in at most `columns`; without the
+ * bar when they are few. 0: as long as it is, without a bar. */
+char *text_format_progress(const struct text_progress *p, size_t columns);
+
 /* Columns that the UTF-8 text takes on a terminal (combining marks 0, wide characters 2). */
 size_t text_width(const char *utf8);
 /* Appends `text` with control characters (which could command the terminal) and broken UTF-8 as

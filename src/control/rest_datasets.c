@@ -274,6 +274,7 @@ struct view {
     struct uuid mounted_on; /* nil = nowhere */
     const char *device;     /* there; NULL = a folder, or not told */
     uint64_t bytes_sent, bytes_total;
+    uint64_t rate; /* bytes a second; 0 = not known */
 };
 
 static void place(struct view *v, const struct uuid *node, const struct volume_state *volume)
@@ -317,16 +318,29 @@ static const char *status_of(const struct view *v)
     return d->born ? "detached" : "pending";
 }
 
+/* Of the stream that is being sent now. What is not known is null: an increment's length before its end, for one. */
+static json_t *progress_value(const struct view *v)
+{
+    bool total = v->bytes_total && v->bytes_total >= v->bytes_sent;
+    uint64_t left = total ? v->bytes_total - v->bytes_sent : 0;
+
+    return json_pack("{s:o, s:o, s:o}", "fraction",
+                     total ? json_real((double)v->bytes_sent / (double)v->bytes_total) : json_null(),
+                     "bytes_per_second", v->rate ? json_integer((json_int_t)v->rate) : json_null(), "seconds_left",
+                     total && v->rate ? json_integer((json_int_t)(left / v->rate)) : json_null());
+}
+
 static json_t *transfer_value(const struct view *v)
 {
     const struct transfer *t = &v->dataset->transfer;
 
     if (!t->id)
         return json_null();
-    return json_pack("{s:I, s:o, s:o, s:s, s:I, s:I}", "id", (json_int_t)t->id, "source",
+    return json_pack("{s:I, s:o, s:o, s:s, s:I, s:I, s:o}", "id", (json_int_t)t->id, "source",
                      json_uuid(&t->source), "destination", json_uuid(&t->destination), "phase",
                      t->phase == TRANSFER_COPY ? "copy" : "release", "bytes_sent",
-                     (json_int_t)v->bytes_sent, "bytes_total", (json_int_t)v->bytes_total);
+                     (json_int_t)v->bytes_sent, "bytes_total", (json_int_t)v->bytes_total, "progress",
+                     progress_value(v));
 }
 
 static json_t *holders_value(const struct dataset *d)
@@ -403,6 +417,7 @@ void datasets_state(struct rest *rest, struct http_request *r, const char *param
         return;
     }
     v.nodes = json_array();
+    v.rate = engine_transfer_rate(e, now, &id);
     engine_each_report(e, now, &id, view_report, &v);
     engine_dataset_reason(e, now, &id, &reason);
     respond_read(r, view_value(rest, &v, &reason));

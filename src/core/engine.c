@@ -91,6 +91,7 @@ static void dataset_entry_free(struct dataset_entry *entry)
     free(entry->users);
     free(entry->sent);
     free(entry->reports);
+    free(entry->flow);
     free(entry);
 }
 

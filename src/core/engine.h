@@ -248,6 +248,8 @@ bool engine_node_by_era(const struct engine *e, const struct uuid *era, struct u
 /* What listed nodes last said about the dataset (any order). */
 void engine_each_report(const struct engine *e, struct now now, const struct uuid *dataset,
                         void (*fn)(void *, const struct uuid *node, const struct report *), void *cookie);
+/* How fast the source of the dataset's transfer sends, in bytes a second; 0 = not known, or it does not at present. */
+uint64_t engine_transfer_rate(const struct engine *e, struct now now, const struct uuid *dataset);
 void engine_each_container_report(const struct engine *e, struct now now, const char *name,
                                   void (*fn)(void *, const struct uuid *node, const struct container_report *),
                                   void *cookie);

@@ -32,6 +32,15 @@ struct node_near {
     UT_hash_handle hh;
 };
 
+/* How fast the source of a transfer sends: bytes_sent over some reports. */
+#define FLOW_MIN_US (USEC_PER_SEC / 2) /* reports nearer to each other say too little */
+#define FLOW_OLD_US (10 * USEC_PER_SEC) /* without news it does not flow */
+struct flow {
+    uint64_t transfer;
+    uint64_t bytes, at_us; /* of the last report with news; at_us 0 = none */
+    uint64_t rate;         /* bytes a second, a moving average; 0 = not known yet */
+};
+
 struct dataset_report {
     struct uuid node;
     bool stale; /* from the node's earlier session; goes unless the new one repeats it */
@@ -58,6 +67,7 @@ struct dataset_entry {
     /* There may be a million entries, and these are mostly one or none: they are as long as they must be. */
     struct dataset_sent *sent;
     struct dataset_report *reports;
+    struct flow *flow; /* of its transfer; NULL = nothing was heard of one */
     struct container_entry **users; /* their committed or newest value has it as volume */
     uint32_t n_sent, n_reports, n_users;
     UT_hash_handle hh;

@@ -192,6 +192,32 @@ static void learn_numbers(struct engine *e, const struct volume_state *v)
     }
 }
 
+/* Another stream of the transfer begins at a lower number. */
+static void note_flow(struct dataset_entry *entry, const struct uuid *node, uint64_t bytes, uint64_t now_us)
+{
+    const struct transfer *t = entry->committed ? &entry->committed->transfer : NULL;
+
+    if (!t || !t->id) {
+        free(steal(&entry->flow));
+        return;
+    }
+    if (!uuid_eq(node, &t->source))
+        return;
+    if (!entry->flow)
+        entry->flow = xcalloc(1, sizeof(*entry->flow));
+    struct flow *f = entry->flow;
+    if (f->transfer != t->id || bytes < f->bytes) {
+        *f = (struct flow){.transfer = t->id, .bytes = bytes, .at_us = now_us};
+        return;
+    }
+    if (bytes == f->bytes || now_us < f->at_us + FLOW_MIN_US)
+        return; /* the report was about something else */
+    uint64_t rate = (uint64_t)((double)(bytes - f->bytes) * USEC_PER_SEC / (double)(now_us - f->at_us));
+    f->rate = f->rate ? (f->rate * 3 + rate) / 4 : rate;
+    f->bytes = bytes;
+    f->at_us = now_us;
+}
+
 void engine_report(struct engine *e, struct now now, uint64_t session, const struct report *report)
 {
     struct node_entry *n = node_of_session(e, session);
@@ -210,6 +236,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
         *mine = (struct dataset_report){.node = n->id};
         index_dataset(e, entry);
     }
+    note_flow(entry, &n->id, report->bytes_sent, now.mono_us);
     copy_report(&mine->report, report);
     mine->stale = false;
     learn_numbers(e, &report->volume);

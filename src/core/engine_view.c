@@ -223,6 +223,16 @@ void engine_each_report(const struct engine *e, struct now now, const struct uui
     }
 }
 
+uint64_t engine_transfer_rate(const struct engine *e, struct now now, const struct uuid *dataset)
+{
+    const struct dataset_entry *d = dataset_entry_find(e, dataset);
+    const struct flow *f = d ? d->flow : NULL;
+
+    if (!f || !d->committed || f->transfer != d->committed->transfer.id)
+        return 0;
+    return now.mono_us < f->at_us + FLOW_OLD_US ? f->rate : 0;
+}
+
 void engine_each_container_report(const struct engine *e, struct now now, const char *name,
                                   void (*fn)(void *, const struct uuid *node,
                                              const struct container_report *),

@@ -1,17 +1,23 @@
 """flockerctl against a control service that gives prepared answers, over real mutual TLS on loopback."""
 
+import fcntl
 import http.server
 import json
+import os
+import pty
 import re
 import shutil
 import socket
 import ssl
+import struct
+import subprocess
+import termios
 import threading
 import time
 
 import pytest
 
-from cli_programs import ok, run
+from cli_programs import bin_dir, ok, run
 
 A = "3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f"
 B = "8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11"
@@ -534,6 +540,8 @@ def test_why_with_transfer_next_try_and_nodes(ctl, control):
         "  transfer   copy, 3f0c9c1e (10.20.0.11) -> 8d2f6a70 (10.20.0.12), 768.0M of about 1.0G (75 %) sent\n" in out
     )
     assert re.search(r"\n  next try   in (29|30)s\n", out)
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = copying(2**28, 2**20, 768)
+    assert " 256.0M of about 1.0G (25 %) sent, 1.0M/s, 12m left\n" in output(ctl("show", D1))
     assert "\n  on node    8d2f6a70 (10.20.0.12): no-space: the pool is full\n" in out
 
 
@@ -669,6 +677,59 @@ def test_wait_says_what_it_waits_for(ctl, control):
     assert done.returncode == 0
     assert done.stderr == "waiting: lease-held: node 3f0c9c1e holds a lease without end Release the lease.\n"
     assert json.loads(done.stdout)["primary"] == B
+
+
+def copying(sent, rate=None, left=None):
+    progress = {"fraction": sent / 2**30, "bytes_per_second": rate, "seconds_left": left}
+    transfer = {"id": 3, "source": A, "destination": B, "phase": "copy", "bytes_sent": sent, "bytes_total": 2**30}
+    return 200, detail(status="moving", reason=None, transfer=dict(transfer, progress=progress))
+
+
+def test_wait_says_now_and_then_how_far_it_is(ctl, control):
+    moved(control, *[copying(2**28)] * 25, (200, detail(node=B)))
+    done = ctl("move", "-d", "orders", "-t", "8d", "--wait=30")
+    assert done.returncode == 0
+    assert done.stderr == "copying: 256.0M of about 1.0G (25 %) sent\n"
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_wait_draws_a_bar_on_a_terminal(control, certs, tmp_path, container):
+    here = [copying(2**28, 2**25, 24)] * 25 + [copying(2**29, 2**25, 16)] * 10
+    if container:
+        running = {"name": "db", "host": "", "node_uuid": B, "on": A, "state": "moving", "reason": None,
+                   "volumes": [{"dataset_id": D1, "mountpoint": "/data"}]}  # fmt: skip
+        control.answers["POST", "/v1/configuration/containers/db"] = (200, {"name": "db", "node_uuid": B})
+        control.answers["GET", "/v1/configuration/containers"] = (200, [{"name": "db", "node_uuid": A}])
+        control.answers["GET", f"/v1/state/datasets/{D1}"] = [here[0], here[0], here[-1]]
+        control.answers["GET", "/v1/state/containers/db"] = [(200, running)] * 45 + [
+            (200, dict(running, on=B, state="running"))
+        ]
+        what = ["move-container", "db", "-t", "8d"]
+    else:
+        moved(control, *here, (200, detail(node=B)))
+        what = ["move", "-d", "orders", "-t", "8d"]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    done = subprocess.Popen(
+        [bin_dir() / "flockerctl", "--control-service=127.0.0.1", f"--control-port={control.port}",
+         f"--certs-path={certs}", *what, "--wait=30"],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while True:
+            shown += os.read(ours, 65536)
+    except OSError:  # the other side is closed
+        pass
+    os.close(ours)
+    assert done.wait(10) == 0
+    bars = [line for line in shown.decode().split("\r") if line.startswith("[")]
+    numbers = "{} of about 1.0G ({} %) sent, 32.0M/s, {}s left"
+    assert bars[0] == f"[{'=' * 8}>{' ' * 26}] {numbers.format('256.0M', 25, 24)}\x1b[K"
+    assert f"[{'=' * 17}>{' ' * 17}] {numbers.format('512.0M', 50, 16)}\x1b[K" in bars
+    assert all(len(bar.split("\x1b")[0]) < 90 for bar in bars)
+    assert "[=" not in shown.decode().split("\r\x1b[K")[-1]  # the bar is taken away in the end
 
 
 def test_wait_ends_when_somebody_wants_something_else(ctl, control):

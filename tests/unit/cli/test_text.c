@@ -80,6 +80,26 @@ static void assert_owned(char *text, const char *expected)
     free(text);
 }
 
+static void test_progress(void **state)
+{
+    const uint64_t mib = 1u << 20;
+    struct text_progress p = {.sent = 768 * mib, .total = 1024 * mib, .rate = 35 * mib, .left = 7}, unknown = {.sent = 5, .left = -1},
+                         over = {.sent = 3 * mib, .total = 2 * mib, .left = -1};
+    const char *numbers = "768.0M of about 1.0G (75 %) sent, 35.0M/s, 7s left"; /* 50 columns */
+
+    assert_owned(text_format_progress(&p, 0), numbers);
+    assert_owned(text_format_progress(&p, 59), numbers);
+    assert_owned(text_format_progress(&p, 61), "[======> ] 768.0M of about 1.0G (75 %) sent, 35.0M/s, 7s left");
+    assert_owned(text_format_progress(&p, 20), "768.0M of about 1.0G");
+    assert_owned(text_format_progress(&unknown, 200), "5 sent");
+    assert_owned(text_format_progress(&over, 0), "3.0M of about 2.0M (100 %) sent");
+    for (size_t columns = 1; columns < 300; columns++) {
+        CLEANUP_FREE char *text = text_format_progress(&p, columns);
+        assert_true(strlen(text) <= columns);
+        assert_true(strlen(text) <= 100); /* a bar has an end */
+    }
+}
+
 static void test_format_sizes(void **state)
 {
     assert_owned(text_format_quota(0), "<no quota>");
@@ -246,6 +266,7 @@ static void test_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_progress),
         cmocka_unit_test(test_sizes),    cmocka_unit_test(test_format_sizes),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_times),
         cmocka_unit_test(test_widths),   cmocka_unit_test(test_safe),

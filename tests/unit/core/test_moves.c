@@ -117,6 +117,41 @@ static void test_an_outdated_release(void **state)
     assert_true(uuid_eq(&f->stored->owner, &t.destination)); /* what it received is known */
 }
 
+static uint64_t rate_after(struct fake *f, uint64_t us, uint64_t bytes)
+{
+    f->now.mono_us += us;
+    f->reports[1].bytes_sent = bytes;
+    tell(f, 1);
+    settle(f);
+    return engine_transfer_rate(f->e, f->now, &D);
+}
+
+static void test_how_fast_it_goes(void **state)
+{
+    struct fake *f = *state;
+
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    assert_int_equal(rate_after(f, USEC_PER_SEC, 5000), 0); /* no transfer */
+    f->deaf[1] = true;
+    assert_int_equal(move(f, 2), RESULT_OK);
+    assert_int_equal(rate_after(f, USEC_PER_SEC, 6000), 0); /* of one report nothing is known */
+    assert_int_equal(rate_after(f, 2 * USEC_PER_SEC, 8000), 1000);
+    assert_int_equal(rate_after(f, USEC_PER_SEC / 10, 8900), 1000); /* too near */
+    assert_int_equal(rate_after(f, 9 * USEC_PER_SEC / 10, 13000), 2000); /* (3 * 1000 + 5000) / 4 */
+    assert_int_equal(rate_after(f, USEC_PER_SEC, 13000), 2000); /* about something else */
+    f->reports[2].bytes_sent = 1000000; /* of an earlier time, when it was the source */
+    tell(f, 2);
+    assert_int_equal(engine_transfer_rate(f->e, f->now, &D), 2000);
+    assert_int_equal(rate_after(f, 9 * USEC_PER_SEC, 13000), 0); /* stands still */
+    assert_int_equal(rate_after(f, USEC_PER_SEC, 24000), (3 * 2000 + 1000) / 4);
+    assert_int_equal(rate_after(f, USEC_PER_SEC, 10), 0); /* an increment begins */
+    assert_int_equal(rate_after(f, USEC_PER_SEC, 510), 500);
+    assert_int_equal(move(f, 1), RESULT_OK);
+    assert_int_equal(engine_transfer_rate(f->e, f->now, &D), 0);
+    struct uuid nobody = id(78);
+    assert_int_equal(engine_transfer_rate(f->e, f->now, &nobody), 0);
+}
+
 static void test_a_release_that_is_taken_back(void **state)
 {
     struct fake *f = *state;
@@ -355,6 +390,7 @@ int main(void)
         TEST(test_shared_storage),
         TEST(test_who_is_away),
         TEST(test_an_outdated_release),
+        TEST(test_how_fast_it_goes),
         TEST(test_a_release_that_is_taken_back),
         TEST(test_a_lease_holds_until_its_release_is_durable),
         TEST(test_the_image_first),
