@@ -61,6 +61,14 @@ static struct err *list_volumes(struct step_job *j)
     return storage_list(s, &j->volumes, &j->n_volumes);
 }
 
+/* What became of the compression, and of what was there already. */
+static void log_sent(const struct step *s, const struct mover_progress *p)
+{
+    log_debug("sent %s of %s: %llu bytes as %llu, after %llu that were there", s->snapshot,
+              UUID_STR(&s->dataset), (unsigned long long)p->bytes, (unsigned long long)p->wire,
+              (unsigned long long)p->skipped);
+}
+
 static struct err *with_peer(struct step_job *j)
 {
     const struct step *s = &j->step;
@@ -76,7 +84,9 @@ static struct err *with_peer(struct step_job *j)
         return err_new(ERR_UNAVAILABLE, "the mover does not run yet");
     if (s->kind == STEP_VERIFY)
         return mover_verify_sync(j->context->mover, &send, &j->progress);
-    return mover_send_sync(j->context->mover, &send, &j->progress);
+    TRY(mover_send_sync(j->context->mover, &send, &j->progress));
+    log_sent(s, &j->progress);
+    return NULL;
 }
 
 static struct err *dataset_step(struct step_job *j)
