@@ -764,10 +764,10 @@ static void test_resume(void **state)
     drop_dataset(&id);
 }
 
-/* Cut after each record of TLS, and so after each frame, of either side; then once more anywhere. */
+/* Cut after each record of TLS, and so after each frame, of either side. */
 static void test_cut_at_frames(void **state)
 {
-    struct uuid id = new_dataset(2, 150000); /* some frames */
+    struct uuid id = new_dataset(3, 150000); /* some frames */
     CLEANUP_FREE char *path = mount_path(&a, &id);
     uint64_t sum = digest(path), whole;
     unsigned cuts = 0, resumed = 0;
@@ -786,9 +786,11 @@ static void test_cut_at_frames(void **state)
         cut_proxy_set_records(proxy, n);
         e = send_via(cut_proxy_port(proxy), &id, 5, "s1", NULL);
         settle(&id);
-        cut_proxy_set(proxy, random_below(&rnd, whole), 0);
-        again = send_via(cut_proxy_port(proxy), &id, 5, "s1", NULL);
-        settle(&id);
+        if (n % 4 == 0) { /* and once more anywhere */
+            cut_proxy_set(proxy, random_below(&rnd, whole), 0);
+            again = send_via(cut_proxy_port(proxy), &id, 5, "s1", NULL);
+            settle(&id);
+        }
         if ((e && e->code != ERR_UNAVAILABLE) || (again && again->code != ERR_UNAVAILABLE))
             fail_msg("cut after %u records: %s; %s", n, e ? e->text : "", again ? again->text : "");
         cut_proxy_set(proxy, UINT64_MAX, 0);
@@ -800,23 +802,21 @@ static void test_cut_at_frames(void **state)
     }
     assert_true(cuts >= records - 2);
     if (streq(backend, "fake"))
-        assert_true(resumed >= records / 3);
+        assert_true(resumed >= 5);
     drop_dataset(&id);
 }
 
 /* What is there is no beginning of what would be sent: all of it anew. */
 static void test_point_differs(void **state)
 {
+    if (!streq(backend, "fake"))
+        skip(); /* how others keep it is their own affair */
     struct uuid id = new_dataset(4, MIB);
     CLEANUP_FREE char *path = mount_path(&a, &id);
     CLEANUP_FREE char *tar = xasprintf("%s/main-pool/%s/work/tar", b.dir, UUID_STR(&id));
     struct mover_progress p = {0};
     uint64_t sum = digest(path);
 
-    if (!streq(backend, "fake")) {
-        drop_dataset(&id);
-        skip(); /* how others keep it is their own affair */
-    }
     assert_ok(storage_snapshot(a.storage, &id, "s1"));
     mover_announce(b.mover, &id, 5, &a.node);
     assert_true(send_cut_in_the_middle(&id, 2 * MIB) > MIB);
@@ -884,15 +884,13 @@ static struct err *token_send(void *cookie, const struct uuid *dataset,
 
 static void test_token(void **state)
 {
+    if (!streq(backend, "fake"))
+        skip(); /* the backend of the test is made of the fake one */
     struct uuid id = new_dataset(4, MIB);
     CLEANUP_FREE char *path = mount_path(&a, &id);
     const struct driver *before = b.storage->driver;
     uint64_t sum = digest(path);
 
-    if (!streq(backend, "fake")) {
-        drop_dataset(&id);
-        skip(); /* the backend of the test is made of the fake one */
-    }
     token_driver = driver_fake;
     token_driver.send = token_send;
     token_driver.stream_point = token_point;
