@@ -144,7 +144,12 @@ static void test_dataset_state(void **state)
     assert_string_equal(text(t, "source"), A);
     assert_string_equal(text(t, "destination"), B);
     assert_string_equal(text(t, "phase"), "copy");
-    assert_true(json_object_size(t) == 6);
+    assert_true(json_object_size(t) == 7);
+    json_t *progress = json_object_get(t, "progress"); /* nothing is known of it yet */
+    assert_true(json_is_null(json_object_get(progress, "fraction")));
+    assert_true(json_is_null(json_object_get(progress, "bytes_per_second")));
+    assert_true(json_is_null(json_object_get(progress, "seconds_left")));
+    assert_true(json_object_size(progress) == 3);
     json_decref(v);
     expect(b, "DELETE", CD "/" D2, "", "", 200, NULL);
     v = get_json(b, SD "/" D2);
