@@ -1141,7 +1141,7 @@ static void hostile_begin_as(struct mover_conn *c, const struct uuid *id, uint16
 
     hostile_hello(c, id, 5, version);
     assert_ok(mover_conn_expect(c, MOVER_OFFER, &h));
-    (void)snprintf(begin.identity, sizeof(begin.identity), "no such identity");
+    (void)snprintf(begin.identity, sizeof(begin.identity), "aaaaaaaa-0000-4000-8000-00000000dead");
     mover_begin_encode(&begin, version, &payload);
     assert_ok(mover_conn_write(c, MOVER_BEGIN, payload.data, payload.len));
     str_done(&payload);
