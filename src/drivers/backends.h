@@ -6,3 +6,4 @@
 extern const struct driver driver_btrfs;
 extern const struct driver driver_fake;
 extern const struct driver driver_loopback;
+extern const struct driver driver_zfs;

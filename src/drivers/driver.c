@@ -7,6 +7,7 @@ static const struct driver *const backends[] = {
     &driver_btrfs,
     &driver_fake,
     &driver_loopback,
+    &driver_zfs,
 };
 
 struct err *driver_find(const char *backend, const struct driver **ret_driver)

@@ -50,6 +50,19 @@ static void what_done(struct what *w)
 }
 #define CLEANUP_WHAT CLEANUP(what_done)
 
+/* A driver may have mounted the volume just now, for us: then `t` does not have it yet. */
+static struct err *spot_of(int fd, const struct mount_table *t, struct mount_spot *ret_spot)
+{
+    CLEANUP_MOUNTS struct mount_table now = {0};
+    struct err *e = mount_spot_of(fd, t, ret_spot);
+
+    if (!err_is(e, ERR_NOT_FOUND))
+        return e;
+    err_free(e);
+    TRY(mount_table_read(&now));
+    return mount_spot_of(fd, &now, ret_spot);
+}
+
 static struct err *what_local(struct storage *s, const struct uuid *dataset,
                               const struct mount_table *t, struct what *w)
 {
@@ -58,7 +71,7 @@ static struct err *what_local(struct storage *s, const struct uuid *dataset,
     struct stat st;
 
     TRY(s->driver->root(s->cookie, dataset, &fd));
-    TRY(mount_spot_of(fd, t, &w->spot));
+    TRY(spot_of(fd, t, &w->spot));
     if (fstat(fd, &st) < 0)
         return err_errno(errno, "cannot look at the volume");
     w->files = st.st_dev;

@@ -94,9 +94,34 @@ static json_t *options(int i)
 
         return json_pack("{s:s, s:s}", "backend", "fake", "root_path", root);
     }
+    if (streq(node_backend, "zfs"))
+        return json_pack("{s:s, s:s+}", "backend", "zfs", "pool", "flocker-", i ? "b" : "a");
     CLEANUP_FREE char *pool = xasprintf("%s/%d/pool.img", node_dir, i);
 
     return json_pack("{s:s, s:s, s:s}", "backend", "btrfs", "pool", pool, "pool_size", "2GiB");
+}
+
+static pid_t zfs_daemon;
+
+/* One daemon for both pools, in this mount namespace alone; it ends with this process. */
+static void zfs_start(void)
+{
+    CLEANUP_FREE char *log = xasprintf("%s/zfs-fuse.log", node_dir);
+    pid_t parent = getpid();
+
+    shell("mount -t tmpfs none /run && mkdir /run/zfs /run/lock && mount -t tmpfs none /var/lib/zfs");
+    zfs_daemon = fork();
+    assert_true(zfs_daemon >= 0);
+    if (!zfs_daemon) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == parent && freopen(log, "w", stdout) && dup2(1, 2) == 2)
+            (void)execlp("zfs-fuse", "zfs-fuse", "--no-daemon", "--no-kstat-mount", "--pidfile", "/run/zfs/pid", NULL);
+        _exit(127);
+    }
+    shell("for i in $(seq 200); do zpool list >/dev/null 2>&1 && break; sleep 0.05; done; zpool list");
+    for (int i = 0; i < NODES; i++)
+        shell("mkdir -p %s/%d && truncate -s 2G %s/%d/pool.img && zpool create -m none flocker-%c %s/%d/pool.img",
+              node_dir, i, node_dir, i, i ? 'b' : 'a', node_dir, i);
 }
 
 static void node_setup(int i)
@@ -271,6 +296,8 @@ static void child_main(int (*run)(void))
         perror("private mount namespace");
         _exit(2);
     }
+    if (streq(node_backend, "zfs"))
+        zfs_start();
     for (int i = 0; i < NODES; i++)
         node_setup(i);
     int rc = run();
@@ -278,6 +305,8 @@ static void child_main(int (*run)(void))
     for (int i = 0; i < NODES; i++)
         node_close(&nodes[i]);
     sweep(node_dir);
+    if (zfs_daemon)
+        helper_stop(zfs_daemon);
     exit(rc); /* with the sanitizers' last words */
 }
 
@@ -299,6 +328,10 @@ int node_main(int argc, char **argv, int (*run)(void))
         return 77;
     }
     node_backend = argc > 1 ? argv[1] : "fake";
+    if (streq(node_backend, "zfs") && system("command -v zfs-fuse zfs zpool >/dev/null && test -c /dev/fuse")) {
+        (void)puts("skipped: needs zfs-fuse (scripts/install-deps installs it where Debian has it) and /dev/fuse");
+        return 77;
+    }
     node_dir = mkdtemp(template);
     if (!node_dir)
         return 2;
