@@ -153,6 +153,16 @@ static struct err *accept_whole(const struct zfs_pool *p, const struct uuid *dat
 
 /* ---- leftovers ---- */
 
+/* The snapshot that did not count is the state of the replica: back to the newest that does. */
+static struct err *back(const struct zfs_pool *p, const struct uuid *dataset, const struct zfs_fs *f)
+{
+    size_t i = f->n_snapshots;
+
+    while (i > 0 && !f->snapshots[i - 1].held)
+        i--;
+    return i ? zfs_rollback(p, dataset, f, f->snapshots[i - 1].name) : NULL;
+}
+
 /* A whole stream of which only the new name is missing is finished, if nothing else is here: it may be the only copy. */
 static struct err *tidy_locked(const struct zfs_pool *p, const struct uuid *dataset, int dir)
 {
@@ -172,8 +182,8 @@ static struct err *tidy_locked(const struct zfs_pool *p, const struct uuid *data
         TRY(destroy_incoming(p, &l, incoming));
     if (f && f->token)
         TRY(zfs_run(p, ZFS("receive", "-A", fs), NULL));
-    if (s && !s->held)
-        TRY(zfs_destroy_snapshot(p, fs, note.snapshot));
+    if (s && !s->held && f->role == ZFS_ROLE_REPLICA)
+        TRY(back(p, dataset, f));
     return zfs_forget_receive(dir);
 }
 
@@ -286,9 +296,6 @@ static void clean_up(const struct receive *r)
         return;
     /* What is left goes now or at the next look: it is not part of the answer. */
     err_free(tidy_locked(r->p, r->dataset, r->dir));
-    /* What did not match is the state of the replica now: back to the base. */
-    if (f && r->stream->base && f->role == ZFS_ROLE_REPLICA && zfs_fs_snapshot(f, r->stream->snapshot))
-        err_free(zfs_rollback(r->p, r->dataset, f, r->stream->base));
 }
 
 static struct err *run_receive(const struct receive *r, const char *target, int fd)

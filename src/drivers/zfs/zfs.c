@@ -344,6 +344,12 @@ struct err *zfs_rollback(const struct zfs_pool *p, const struct uuid *dataset, c
     return zfs_run(p, ZFS("rollback", full), NULL);
 }
 
+/* A replica is not mounted and cannot be written: its state is that of its newest snapshot. */
+static bool is_at(const struct zfs_fs *f, const char *snapshot)
+{
+    return f->role == ZFS_ROLE_REPLICA && !f->token && streq(f->snapshots[f->n_snapshots - 1].name, snapshot);
+}
+
 static struct err *zfs_promote(void *cookie, const struct uuid *dataset, const char *snapshot, uint64_t size)
 {
     struct zfs_pool *p = cookie;
@@ -356,10 +362,10 @@ static struct err *zfs_promote(void *cookie, const struct uuid *dataset, const c
 
     if (!s || !s->held)
         return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
-    TRY(zfs_rollback(p, dataset, f, snapshot));
+    if (!is_at(f, snapshot))
+        TRY(zfs_rollback(p, dataset, f, snapshot));
     /* In this order where they cannot be set together: the limit is in force before anybody can write. */
-    return zfs_set(p, fs,
-                   (const char *const[]){limit, "canmount=noauto", "readonly=off", ZFS_ROLE "=volume", NULL});
+    return zfs_set(p, fs, (const char *const[]){limit, "readonly=off", ZFS_ROLE "=volume", NULL});
 }
 
 const struct driver driver_zfs = {
