@@ -4,8 +4,9 @@ A module says what it needs with a global, and its tests take `cluster`:
 
     CLUSTER = {"nodes": 3, "backend": "btrfs", "docker": True, "images": ["busybox"]}
 
-`images` are loaded into every host's Docker. `backend` may be a list: then every test runs once for each. The cluster is
-made once a module (and backend), so tests leave it healthy and use datasets of their own. A test that ruins its cluster
+`images` are loaded into every host's Docker. `backend` may be a list: then every test runs once for each; with a global
+ONLY = {"zfs": ["test_x"]} only the tests named there run for that backend. The cluster is made once a module (and backend),
+so tests leave it healthy and use datasets of their own. A test that ruins its cluster
 makes one with `make_cluster(...)`.
 Every test has a deadline (default 180 s; @pytest.mark.deadline(seconds) sets another).
 """
@@ -50,6 +51,8 @@ def pytest_generate_tests(metafunc):
         backends = metafunc.module.CLUSTER.get("backend", "btrfs")
         if isinstance(backends, str):
             backends = [backends]
+        only = getattr(metafunc.module, "ONLY", {})
+        backends = [b for b in backends if metafunc.function.__name__ in only.get(b, [metafunc.function.__name__])]
         # pytest makes a fixture anew when its parameter is another object: these are the same for all tests of a module.
         metafunc.parametrize("cluster", backends, indirect=True, scope="module")
 
@@ -57,6 +60,8 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="module")
 def cluster(request):
     """The module's cluster."""
+    if request.param == "zfs" and not (shutil.which("zfs-fuse") and os.path.exists("/dev/fuse")):
+        pytest.skip("needs zfs-fuse and /dev/fuse: scripts/install-deps installs it where Debian has it (12; 13 has none)")
     made = lab.Cluster(**{**request.module.CLUSTER, "backend": request.param})
     yield made
     made.down()

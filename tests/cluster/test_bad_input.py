@@ -361,7 +361,7 @@ def agent_fails(place):
     (agent_yml(**{"control-service": {"hostname": "a", "port": 65536}}), "'port'"),
     (agent_yml(**{"control-service": {"hostname": "a", "pport": 1}}), "'pport'"),
     (agent_yml(dataset={}), "'backend'"), (agent_yml(dataset=7), "'dataset'"),
-    (agent_yml(dataset={"backend": "zfs"}), "'zfs'"), (agent_yml(dataset={"backend": "btrfs", "pol": "/a"}), "pol"),
+    (agent_yml(dataset={"backend": "tape"}), "'tape'"), (agent_yml(dataset={"backend": "btrfs", "pol": "/a"}), "pol"),
     (agent_yml(dataset={"backend": "btrfs", "pool": ""}), "pool"),
     (agent_yml(dataset={"backend": "btrfs", "pool": 7}), "pool"),
     (agent_yml(dataset={"backend": "btrfs", "pool_size": "big"}), "pool_size"),

@@ -10,7 +10,7 @@ from lab import ApiError
 from volumes import Guard, create, delete, digest, fill, has_place, is_mounted, state, volume, wait_reason, wait_settled
 
 HOSTS = ["h1", "h2", "h3"]
-CLUSTER = {"nodes": 3, "backend": ["btrfs", "loopback", "fake"]}
+CLUSTER = {"nodes": 3, "backend": ["btrfs", "zfs", "loopback", "fake"]}
 SIZE = 67108864
 REFUSED = re.compile("quota exceeded|no space left", re.I)
 

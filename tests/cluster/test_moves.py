@@ -8,7 +8,9 @@ from test_crashes import go_on, start_pausing, wait_paused
 from volumes import (Guard, container_state, create, delete, digest, fill, is_mounted, state, volume,
                      wait_reason, wait_settled)
 
-CLUSTER = {"nodes": 2, "docker": True, "images": ["busybox"]}
+CLUSTER = {"nodes": 2, "backend": ["btrfs", "zfs"], "docker": True, "images": ["busybox"]}
+# Not the one in which a host dies: zfs-fuse then loses large files that were synced a moment before (it replays its log in part).
+ONLY = {"zfs": ["test_container_moves_with_its_data", "test_kill_while_moving"]}
 HOSTS = ["h1", "h2"]
 IMAGE = "flocker-lab/busybox:1"
 # Counts on from where the file ends; each number is synced before the next. Ends at once when told to.

@@ -1,6 +1,6 @@
 """What the tests of datasets and moves look at: the hosts' mounts and pools as they are, and who writes what.
 
-Everything here is read through /proc/<PID 1 of the host>, without a program on the host: fast enough to be done all the time
+Everything but what a ZFS pool holds is read through /proc/<PID 1 of the host>, without a program on the host: fast enough to be done all the time
 while something else goes on.
 """
 
@@ -13,6 +13,8 @@ import time
 from lab import WaitTimeout, wait_until
 
 POOL = "var/lib/flocker/btrfs-pool/flocker"
+ZFS_TOP = "flocker/flocker"
+ZFS_MARKS = "var/lib/flocker/zfs/marks"
 
 
 def host_pid(cluster, host):
@@ -42,8 +44,24 @@ def is_mounted(cluster, host, dataset):
     return f"/flocker/{dataset}" in mount_points(cluster, host)
 
 
+def zfs_pool(cluster, host, dataset):
+    """The same for ZFS: the marks, and file systems and snapshots by the names that btrfs has for them."""
+    found = set()
+    try:
+        found.update(os.listdir(inside(cluster, host, ZFS_MARKS, dataset)))
+    except FileNotFoundError:
+        pass
+    for line in cluster.run(host, "zfs", "list", "-H", "-r", "-t", "all", "-o", "name", ZFS_TOP).splitlines():
+        name, _, snapshot = line.removeprefix(f"{ZFS_TOP}/").partition("@")
+        if name.startswith(dataset):
+            found.add(f"snap/{snapshot}" if snapshot else {dataset: "vol"}.get(name, name))
+    return found
+
+
 def pool(cluster, host, dataset):
     """What the host's pool holds of a dataset: names of files and subvolumes, those in folders as folder/name."""
+    if cluster.backend == "zfs":
+        return zfs_pool(cluster, host, dataset)
     found = set()
     top = inside(cluster, host, POOL, dataset)
     try:
@@ -95,7 +113,7 @@ def wait_settled(cluster, dataset, host, others, timeout=30):
         left = {h: pool(cluster, h, dataset) for h in others}
         places = {h: has_place(cluster, h, dataset) or is_mounted(cluster, h, dataset) for h in others}
         return (is_mounted(cluster, host, dataset) and not any(left.values()) and not any(places.values()) and
-                (cluster.backend != "btrfs" or pool(cluster, host, dataset) == {"vol", "mark"}))
+                (cluster.backend not in ("btrfs", "zfs") or pool(cluster, host, dataset) == {"vol", "mark"}))
     try:
         wait_until(settled, f"dataset {dataset} settled on {host}", timeout, 0.05)
     except WaitTimeout as e:
