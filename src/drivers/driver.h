@@ -78,7 +78,9 @@ struct driver {
     void (*close)(void *cookie); /* frees the cookie; changes nothing on disk */
 
     /* Every dataset of which the backend has anything at all, marks included. Fills everything but
-     * `mounted` and `mark`. Must be cheap: no program is started for it. One damaged volume must
+     * `mounted` and `mark`. Must be cheap: it is called when the agent starts, inspect once after
+     * each step of a dataset and in most verbs of storage.h. No program is started for it; where
+     * only a program can tell (ZFS), one, however many datasets there are. One damaged volume must
      * not hide the others. */
     struct err *(*list)(void *cookie, struct volume_state **ret_states, size_t *ret_n)MUST_USE;
     /* The same for one dataset; an unknown one is an empty state, not an error. */
