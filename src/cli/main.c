@@ -73,6 +73,7 @@ static const struct program {
     {"flocker-control", control_main, "The control service"},
     {"flocker-agent", agent_main, "The agent of a node"},
     {"flocker-dataset-agent", agent_main, NULL},
+    {"flocker-volume", volume_main, "Take over volumes of Flocker 1"},
     {"flocker-container-agent", container_agent_main, "Nothing: flocker-agent includes it"},
     {"flocker-docker-plugin", docker_plugin_main, "Nothing: flocker-agent serves its socket"},
     {"flocker-ca", ca_main, "Create the cluster's certificates"},

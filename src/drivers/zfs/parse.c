@@ -13,6 +13,7 @@
 static const char *const role_names[ZFS_ROLE_MAX] = {
     [ZFS_ROLE_NONE] = "-",          [ZFS_ROLE_MAKING] = "making",     [ZFS_ROLE_VOLUME] = "volume",
     [ZFS_ROLE_REPLICA] = "replica", [ZFS_ROLE_ADOPTING] = "adopting",
+    [ZFS_ROLE_MOVING] = "moving",
 };
 
 const char *zfs_role_name(enum zfs_role r)

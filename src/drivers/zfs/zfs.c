@@ -181,13 +181,19 @@ static struct err *zfs_limit(void *cookie, const struct uuid *dataset, uint64_t 
     return zfs_run(p, ZFS("set", limit, fs), NULL);
 }
 
+/* Its data are of Flocker 1, and nobody has ordered anything about them yet. */
+static struct err *need_not_adopting(const struct zfs_fs *f)
+{
+    if (f->role != ZFS_ROLE_ADOPTING && f->role != ZFS_ROLE_MOVING)
+        return NULL;
+    return err_new(ERR_CONFLICT, "%s is being adopted, and that is not finished: run 'flocker-volume adopt' again", f->name);
+}
+
 static struct err *need_no_other(const struct zfs_fs *f)
 {
     if (!f || f->role == ZFS_ROLE_MAKING || (f->role == ZFS_ROLE_NONE && !f->n_snapshots))
         return NULL;
-    if (f->role == ZFS_ROLE_ADOPTING)
-        return err_new(ERR_CONFLICT, "%s is being adopted, and that is not finished: run 'flocker-volume adopt' again",
-                       f->name);
+    TRY(need_not_adopting(f));
     return err_new(ERR_CONFLICT, "%s is a replica of its data: it is not replaced by an empty volume", f->name);
 }
 
@@ -246,8 +252,8 @@ static struct err *zfs_destroy(void *cookie, const struct uuid *dataset)
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         const struct zfs_fs *f = zfs_listing_find(&l, names[i]);
 
-        if (f && f->role == ZFS_ROLE_ADOPTING)
-            return need_no_other(f);
+        if (f)
+            TRY(need_not_adopting(f));
         if (f && i == 0)
             TRY(zfs_unmount(p, dataset));
         if (f)

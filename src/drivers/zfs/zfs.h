@@ -33,6 +33,7 @@ enum zfs_role {
     ZFS_ROLE_VOLUME,   /* writable; whether it may be mounted is in the mark */
     ZFS_ROLE_REPLICA,  /* received, nobody may write */
     ZFS_ROLE_ADOPTING, /* a volume of Flocker 1 that is being taken over */
+    ZFS_ROLE_MOVING,   /* the same, its files are being moved */
     ZFS_ROLE_MAX,
 };
 
