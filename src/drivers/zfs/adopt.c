@@ -161,7 +161,7 @@ static struct err *move_files(int root)
         return NULL; /* it is `data` already */
     TRY(move_all(root, stage));
     TRY(copy_owner(root, stage));
-    if (renameat2(root, STAGE, root, ZFS_DATA, RENAME_NOREPLACE) < 0)
+    if (renameat(root, STAGE, root, ZFS_DATA) < 0) /* the root is empty but for it */
         return err_errno(errno, "cannot put the volume's folder in its place");
     return dir_sync(root);
 }
