@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DEADLINE_S 120
+#define DEADLINE_S 300 /* every step of ZFS starts a program */
 
 const char *node_backend;
 char *node_dir;
