@@ -116,8 +116,8 @@ static struct err *look(struct ctl *c, const struct watch *w, struct sight *ret_
     const json_t *reason = json_object_get(s.detail, "reason");
 
     if (json_is_object(reason)) {
-        s.reason = xasprintf("%s: %s %s", ctl_text(reason, "code"), ctl_text(reason, "text"),
-                             ctl_text(reason, "advice"));
+        s.reason = xasprintf("%s: %s%s%s", ctl_text(reason, "code"), ctl_text(reason, "text"),
+                             ctl_text(reason, "text")[0] ? ". " : "", ctl_text(reason, "advice"));
     } else if (err_is(e, ERR_UNAVAILABLE)) {
         s.away = true;
         s.reason = xstrdup(e->text);

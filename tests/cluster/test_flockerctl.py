@@ -667,7 +667,7 @@ def test_wait_gives_up_with_the_reason(ctl, control):
     assert done.returncode == 1
     assert done.stderr == (
         f"Error: dataset {D1}: not attached after 1 seconds: "
-        "lease-held: node 3f0c9c1e holds a lease without end Release the lease.\n"
+        "lease-held: node 3f0c9c1e holds a lease without end. Release the lease.\n"
     )
 
 
@@ -675,7 +675,7 @@ def test_wait_says_what_it_waits_for(ctl, control):
     moved(control, *[(200, detail())] * 25, (200, detail(node=B)))
     done = ctl("move", "-d", "orders", "-t", "8d", "--wait=30", "-o", "json")
     assert done.returncode == 0
-    assert done.stderr == "waiting: lease-held: node 3f0c9c1e holds a lease without end Release the lease.\n"
+    assert done.stderr == "waiting: lease-held: node 3f0c9c1e holds a lease without end. Release the lease.\n"
     assert json.loads(done.stdout)["primary"] == B
 
 
