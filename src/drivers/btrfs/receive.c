@@ -96,14 +96,16 @@ static void checkpoint_if_due(struct intake *in)
 
 /* ---- the stream ---- */
 
-static struct err *set_identity(const struct intake *in)
+/* What it is, is known: the commands of the content may come. */
+static struct err *begin_content(struct intake *in)
 {
     struct btrfs_ioctl_received_subvol_args a = {.stransid = in->point.ctransid};
 
     memcpy(a.uuid, in->point.identity.b, sizeof(a.uuid));
-    return ioctl(in->work, BTRFS_IOC_SET_RECEIVED_SUBVOL, &a) < 0
-               ? btrfs_error(errno, "cannot set the identity of a snapshot")
-               : NULL;
+    if (ioctl(in->work, BTRFS_IOC_SET_RECEIVED_SUBVOL, &a) < 0)
+        return btrfs_error(errno, "cannot set the identity of a snapshot");
+    in->applier = applier_new(&(struct apply_target){in->work, in->base, in->point.identity, in->point.base_identity});
+    return NULL;
 }
 
 static struct err *take_subvolume(struct intake *in, const struct send_command *c)
@@ -111,14 +113,15 @@ static struct err *take_subvolume(struct intake *in, const struct send_command *
     if ((c->type == SEND_SNAPSHOT) != (in->base >= 0))
         return err_new(ERR_CORRUPT, "the stream is %s, which was not agreed",
                        in->base >= 0 ? "whole, not an increment" : "an increment, not whole");
-    if (!uuid_eq(&c->uuid, &in->point.identity))
+    if (!streq(UUID_STR(&c->uuid), in->spec->identity))
         return err_new(ERR_CORRUPT, "what arrived is snapshot %s, not %s: send it again", UUID_STR(&c->uuid),
-                       UUID_STR(&in->point.identity));
+                       in->spec->identity);
     if (in->base >= 0 && !uuid_eq(&c->clone_uuid, &in->point.base_identity))
         return err_new(ERR_CORRUPT, "what arrived is an increment from snapshot %s, not from %s: send it again",
                        UUID_STR(&c->clone_uuid), UUID_STR(&in->point.base_identity));
+    in->point.identity = c->uuid;
     in->point.ctransid = c->ctransid;
-    return set_identity(in);
+    return begin_content(in);
 }
 
 static struct err *take_command(struct intake *in, const struct send_command *c)
@@ -145,9 +148,9 @@ static struct err *take_bytes(struct intake *in)
         TRY(send_stream_next(&in->stream, in->buf + at, in->have - at, &used, &c));
         if (used)
             TRY(take_command(in, &c));
+        stream_hash_update(in->hash, in->buf + at, used); /* while the cache has it */
         at += used;
     }
-    stream_hash_update(in->hash, in->buf, at);
     in->have -= at;
     memmove(in->buf, in->buf + at, in->have);
     return NULL;
@@ -176,16 +179,12 @@ static struct err *take_stream(struct intake *in, int fd, bool *ret_broke)
 
 /* ---- before and after ---- */
 
-static struct err *name_it(struct intake *in)
+static void name_it(struct intake *in)
 {
     struct point *p = &in->point;
 
-    if (!in->spec->identity || !uuid_parse(in->spec->identity, &p->identity))
-        return err_new(ERR_INVALID, "'%s' is not the identity of a btrfs snapshot",
-                       in->spec->identity ? in->spec->identity : "");
     (void)snprintf(p->snapshot, sizeof(p->snapshot), "%s", in->spec->snapshot);
     (void)snprintf(p->base, sizeof(p->base), "%s", in->spec->base ? in->spec->base : "");
-    return NULL;
 }
 
 /* The working subvolume: from the checkpoint, from the base, or empty. */
@@ -220,16 +219,15 @@ static struct err *begin(struct intake *in, int dataset)
     in->work = openat(in->try.fd, WORK, FOLDER);
     if (in->work < 0)
         return btrfs_error(errno, "cannot open a new subvolume");
-    in->applier = applier_new(&(struct apply_target){in->work, in->base, in->point.identity, in->point.base_identity});
     in->point_us = now_os().mono_us;
-    return in->spec->from ? set_identity(in) : NULL;
+    return in->spec->from ? begin_content(in) : NULL;
 }
 
 static struct err *receive(struct intake *in, int dataset, int fd, bool *ret_broke)
 {
     CLEANUP_CLOSE int snap = -1;
 
-    TRY(name_it(in));
+    name_it(in);
     if (in->spec->base) {
         struct subvolume_facts base;
 

@@ -29,7 +29,7 @@ struct err *btrfs_error(int errnum, const char *fmt, ...)
                        "the kernel log",
                        what);
     case ENOSPC:
-        return err_new(ERR_NO_SPACE, "%s: the btrfs pool is full", what);
+        return err_new(ERR_NO_SPACE, "%s: there is no space left in the btrfs pool", what);
     case EDQUOT:
         return err_new(ERR_NO_SPACE, "%s: the dataset is at its maximum size", what);
     default:

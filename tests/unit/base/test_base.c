@@ -103,14 +103,14 @@ static void test_str_appendf(void **state)
 
 static void test_crc32c(void **state)
 {
-    uint8_t bytes[300];
+    uint8_t bytes[20000];
 
     /* the published check value inverts before and after */
     assert_int_equal(~crc32c(~0u, "123456789", 9), 0xe3069283u);
     for (size_t i = 0; i < sizeof(bytes); i++)
         bytes[i] = (uint8_t)(i * i + 1);
     for (size_t i = 0; i < 20; i++) {
-        for (size_t n = 0; n + i <= sizeof(bytes); n++) {
+        for (size_t n = 0; n + i <= sizeof(bytes); n += n < 200 ? 1 : 977) {
             uint32_t whole = crc32c(7, bytes + i, n);
 
             assert_int_equal(whole, crc32c_tables(7, bytes + i, n));
