@@ -58,6 +58,7 @@ struct call {
     }
 static const struct call calls[] = {
     CALL(openat, PATH_AT),
+    CALL(openat2, PATH_AT),
     CALL(write, FD),
     CALL(pwrite64, FD),
     CALL(writev, FD),
@@ -90,6 +91,9 @@ static const struct call calls[] = {
     CALL(fchownat, PATH_AT),
     CALL(utimensat, PATH_AT),
     CALL(fsetxattr, FD),
+    CALL(lsetxattr, PATH),
+    CALL(fremovexattr, FD),
+    CALL(lremovexattr, PATH),
     CALL(mount, PATH),
     CALL(umount2, PATH),
     CALL(open_tree, PATH_AT),
@@ -231,7 +235,11 @@ static bool starts_thread(pid_t tid, long number, const uint64_t args[6])
 
 static bool counts(pid_t tid, const struct call *c, const uint64_t args[6], const char *what)
 {
+    uint64_t flags = 0;
+
     switch (c->number) {
+    case SYS_openat2: /* the first number of its third argument */
+        return read_memory(tid, args[2], &flags, sizeof(flags)) && flags & (O_CREAT | O_TRUNC);
     case SYS_openat:
         return args[2] & (O_CREAT | O_TRUNC);
 #ifdef SYS_open
