@@ -271,6 +271,7 @@ enum err_code zfs_error_code(const char *text)
         {"has dependent clones", ERR_BUSY},
         {"does not exist", ERR_NOT_FOUND},
         {"no such pool", ERR_NOT_FOUND},
+        {"could not find any snapshots", ERR_NOT_FOUND},
         {"zfs-fuse daemon is running", ERR_UNAVAILABLE},
         {"modules are not loaded", ERR_UNAVAILABLE},
         {"modules cannot be auto-loaded", ERR_UNAVAILABLE},

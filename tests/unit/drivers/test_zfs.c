@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -374,12 +375,13 @@ static void *send_main(void *cookie)
     return NULL;
 }
 
+/* Through a socket, as the mover does. */
 static struct err *receive_as(const struct uuid *id, const char *base, const char *snapshot, const char *identity)
 {
     pthread_t t;
     int p[2];
 
-    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p), 0);
     struct sender s = {id, base, snapshot, p[1]};
 
     assert_int_equal(pthread_create(&t, NULL, send_main, &s), 0);
@@ -405,9 +407,147 @@ static void test_other_snapshot_than_named(void **state)
     fails(receive_as(&id, "one", "two", "12345"), ERR_CORRUPT, "not 12345");
     check(B, &id, false, false, 1);
     fails(copy(A, B, &id, "none", "two"), ERR_NOT_FOUND, "none");
-    ok(copy(A, B, &id, "one", "two"));
+    CLEANUP_FREE char *two = guid(TOP_A, &id, "two");
+
+    ok(receive_as(&id, "one", "two", two));
     check(B, &id, false, false, 2);
     destroy(&id);
+}
+
+/* ---- streams that broke ---- */
+
+/* The stream, from the beginning or from a point, as a file in node_dir; its length. */
+static size_t stream_to_file(const struct uuid *id, const struct stream_spec *stream)
+{
+    CLEANUP_FREE char *file = xasprintf("%s/stream", node_dir);
+    CLEANUP_CLOSE int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    struct stat st;
+
+    ok(storage_send(A->storage, id, stream, fd, NULL));
+    assert_int_equal(fstat(fd, &st), 0);
+    return (size_t)st.st_size;
+}
+
+static struct err *receive_file(const struct uuid *id, const struct stream_spec *stream)
+{
+    CLEANUP_FREE char *file = xasprintf("%s/stream", node_dir);
+    CLEANUP_CLOSE int fd = open(file, O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    return storage_receive(B->storage, id, stream, fd);
+}
+
+/* Breaks the stream in the middle. false: nothing is kept of it, as this ZFS cannot continue. */
+static bool break_stream(const struct uuid *id, struct stream_spec *stream, struct stream_point *ret_point)
+{
+    CLEANUP_FREE char *file = xasprintf("%s/stream", node_dir);
+    size_t n = stream_to_file(id, stream);
+
+    assert_int_equal(truncate(file, (off_t)(n / 2)), 0);
+    struct err *e = receive_file(id, stream);
+
+    assert_non_null(e);
+    err_free(e);
+    ok(storage_stream_point(B->storage, id, ret_point));
+    if (!ret_point->snapshot) {
+        CLEANUP_FREE char *left =
+            shell_out("zfs list -H -r -o name " TOP_B " | grep %s.incoming || true", UUID_STR(id));
+
+        assert_string_equal(left, "");
+        return false;
+    }
+    assert_string_equal(ret_point->snapshot, stream->snapshot);
+    assert_string_equal(ret_point->identity, stream->identity);
+    assert_string_equal(ret_point->base, stream->base ? stream->base : "");
+    assert_non_null(ret_point->token);
+    return true;
+}
+
+static void go_on(const struct uuid *id, struct stream_spec *stream, struct stream_point *point)
+{
+    CLEANUP_FREE char *file = xasprintf("%s/stream", node_dir);
+    struct stat whole;
+
+    (void)stream_to_file(id, stream);
+    assert_int_equal(stat(file, &whole), 0);
+    stream->from = point;
+    size_t rest = stream_to_file(id, stream);
+
+    assert_true(rest < (size_t)whole.st_size * 3 / 4);
+    ok(receive_file(id, stream));
+    stream_point_done(point);
+    ok(storage_stream_point(B->storage, id, point));
+    assert_null(point->snapshot);
+}
+
+static void test_broken_streams_go_on(void **state)
+{
+    struct uuid id = new_mounted(A);
+    CLEANUP_FREE char *place = node_place(A, &id), *there = node_place(B, &id);
+    struct stream_point point = {0};
+
+    shell("head -c 16000000 /dev/urandom >%s/a", place);
+    ok(storage_snapshot(A->storage, &id, "one"));
+    CLEANUP_FREE char *one = guid(TOP_A, &id, "one");
+    struct stream_spec whole = {.snapshot = "one", .identity = one};
+
+    if (!break_stream(&id, &whole, &point)) {
+        print_message("skipped: this ZFS cannot continue a receive\n");
+        destroy(&id);
+        return;
+    }
+    check(B, &id, false, true, 0);
+    go_on(&id, &whole, &point);
+    check(B, &id, false, false, 1);
+    shell("head -c 16000000 /dev/urandom >%s/b", place);
+    CLEANUP_FREE char *want = digest(place);
+
+    ok(storage_release(A->storage, &id, 1, 5, "two"));
+    CLEANUP_FREE char *two = guid(TOP_A, &id, "two");
+    struct stream_spec more = {.base = "one", .snapshot = "two", .identity = two};
+
+    assert_true(break_stream(&id, &more, &point));
+    check(B, &id, false, true, 1);
+    stream_point_done(&point);
+    node_close(B); /* the agent began anew meanwhile */
+    node_open(B);
+    ok(storage_stream_point(B->storage, &id, &point));
+    go_on(&id, &more, &point);
+    ok(storage_promote(B->storage, &id, "two", 64u << 20, 2));
+    ok(storage_mount(B->storage, &id, 2));
+    CLEANUP_FREE char *got = digest(there);
+
+    assert_string_equal(got, want);
+    destroy(&id);
+}
+
+/* A token names a snapshot by itself: a peer must not get another dataset's data with it. */
+static void test_token_of_another_dataset(void **state)
+{
+    struct uuid id = new_mounted(A), other = new_mounted(A);
+    CLEANUP_FREE char *place = node_place(A, &id);
+    struct stream_point point = {0}, bad = {.snapshot = (char[]){"one"}, .token = (char[]){"--help"}};
+    CLEANUP_CLOSE int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    shell("head -c 8000000 /dev/urandom >%s/a", place);
+    ok(storage_snapshot(A->storage, &id, "one"));
+    ok(storage_snapshot(A->storage, &other, "one"));
+    CLEANUP_FREE char *one = guid(TOP_A, &id, "one");
+    struct stream_spec stream = {.snapshot = "one", .identity = one};
+
+    if (break_stream(&id, &stream, &point)) {
+        stream.from = &point;
+        fails(storage_send(A->storage, &other, &stream, null, NULL), ERR_CONFLICT, "another stream");
+        ok(storage_prune(B->storage, &id, NULL)); /* and what is not wanted any more goes */
+        check(B, &id, false, true, 0);
+        stream_point_done(&point);
+        ok(storage_stream_point(B->storage, &id, &point));
+        assert_null(point.snapshot);
+    }
+    stream.from = &bad;
+    fails(storage_send(A->storage, &id, &stream, null, NULL), ERR_INVALID, "no resume token");
+    destroy(&id);
+    destroy(&other);
 }
 
 /* The replica's older snapshots are no base any more: the whole takes its place, when it is complete. */
@@ -617,6 +757,8 @@ static int run(void)
         cmocka_unit_test(test_accepted_but_not_renamed),
         cmocka_unit_test(test_leftovers_go),
         cmocka_unit_test(test_other_snapshot_than_named),
+        cmocka_unit_test(test_broken_streams_go_on),
+        cmocka_unit_test(test_token_of_another_dataset),
         cmocka_unit_test(test_whole_replaces_a_replica),
         cmocka_unit_test(test_busy_says_who),
         cmocka_unit_test(test_own_mount_is_taken_away),

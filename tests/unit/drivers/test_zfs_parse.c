@@ -177,6 +177,7 @@ static void test_error_codes(void **state)
     assert_int_equal(zfs_error_code("cannot destroy 'a@b': dataset is busy\n"), ERR_BUSY);
     assert_int_equal(zfs_error_code("cannot open 'a/b': dataset does not exist\n"), ERR_NOT_FOUND);
     assert_int_equal(zfs_error_code("cannot open 'nope': no such pool\n"), ERR_NOT_FOUND);
+    assert_int_equal(zfs_error_code("could not find any snapshots to destroy; check snapshot names.\n"), ERR_NOT_FOUND);
     assert_int_equal(zfs_error_code("The ZFS modules are not loaded.\nTry running ..."), ERR_UNAVAILABLE);
     assert_int_equal(
         zfs_error_code("connect: No such file or directory\nPlease make sure that the zfs-fuse daemon is running.\n"),
