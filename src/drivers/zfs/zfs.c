@@ -242,7 +242,8 @@ static struct err *zfs_destroy(void *cookie, const struct uuid *dataset)
 {
     struct zfs_pool *p = cookie;
     CLEANUP_LISTING struct zfs_listing l = {0};
-    CLEANUP_FREE char *names[] = {zfs_name(p, dataset), zfs_incoming(p, dataset)};
+    CLEANUP_FREE char *fs = zfs_name(p, dataset), *incoming = zfs_incoming(p, dataset);
+    const char *const names[] = {fs, incoming};
     CLEANUP_CLOSE int dir = -1;
 
     TRY(zfs_mark_dir(p, dataset, /* create= */ false, &dir));
