@@ -3,8 +3,7 @@
 #include "base/now.h"
 
 #include <inttypes.h>
-
-#define REAL_DIGITS 15 /* what every decimal number keeps in a double: 0.1 is written as such */
+#include <stdio.h>
 
 /* Depth is counted before jansson recurses into the text. Brackets inside strings do not count. */
 static bool too_deep(const char *text, size_t n)
@@ -123,6 +122,19 @@ static void append_array(struct str *s, const json_t *v)
     str_append_bytes(s, "]", 1);
 }
 
+/* As few as tell the number from its neighbours: 0.991027 is written as people would, not with 17 digits. */
+static size_t digits_of(double v)
+{
+    char text[32];
+
+    for (int digits = 15; digits < 17; digits++) {
+        (void)snprintf(text, sizeof(text), "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            return (size_t)digits;
+    }
+    return 17;
+}
+
 /* jansson's own writer takes three times as long: it calls back for each piece of a text, and looks for loops, which our
  * values do not have. The numbers with a fraction are left to it. */
 void json_append(struct str *s, const json_t *v)
@@ -150,7 +162,7 @@ void json_append(struct str *s, const json_t *v)
         str_append(s, "null");
         break;
     case JSON_REAL:
-        if (json_dump_callback(v, append_part, s, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(REAL_DIGITS)) != 0)
+        if (json_dump_callback(v, append_part, s, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_of(json_real_value(v)))) != 0)
             mem_exhausted();
         break;
     }
