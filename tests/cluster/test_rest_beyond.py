@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 import uuid
 
 import pytest
@@ -244,7 +245,9 @@ def test_heartbeat(service):
     """A stream on which nothing happens shows every 30 seconds that it is alive."""
     reader = Reader(service)
     reader.connection.sock.settimeout(35)
-    assert "".join(reader.until("still here")).count("\n\n") == 1
+    began = time.monotonic()
+    reader.until("still here")
+    assert time.monotonic() - began < 35
     reader.close()
 
 
