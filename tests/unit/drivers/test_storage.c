@@ -550,7 +550,7 @@ static void make_content(const char *place)
     shell("cd %s && mkdir -p d/e && seq 1 200000 >d/seq && ln -s d/seq link && ln d/seq d/hard && "
           "head -c 3000000 /dev/urandom >random && truncate -s 5M sparse && chown 12:34 random && "
           "chmod 2751 d/e && for i in $(seq 300); do echo $i >d/e/$i; done && "
-          "mkfifo fifo && setfattr -n user.k -v v random 2>/dev/null || true",
+          "mkfifo fifo && { setfattr -n user.k -v v random 2>/dev/null || true; }", /* tmpfs has none */
           place);
 }
 
