@@ -145,8 +145,8 @@ static struct err *parse_move(const json_t *root, struct agent_config *c)
         return err_new(ERR_INVALID, "'move' must be a mapping");
     TRY(need_known_keys(move, "move: ", known));
     rounds = json_object_get(move, "rounds");
-    if (rounds && (!json_is_integer(rounds) || json_integer_value(rounds) < 1 || json_integer_value(rounds) > 100))
-        return err_new(ERR_INVALID, "move: 'rounds' must be an integer from 1 to 100");
+    if (rounds && (!json_is_integer(rounds) || json_integer_value(rounds) < 2 || json_integer_value(rounds) > 100))
+        return err_new(ERR_INVALID, "move: 'rounds' must be an integer from 2 to 100");
     if (rounds)
         c->copy.rounds = (unsigned)json_integer_value(rounds);
     TRY(parse_ms(move, "small-ms", &c->copy.small_us));

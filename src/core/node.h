@@ -110,7 +110,9 @@ struct node_effect *node_effect_free(struct node_effect *f);
 
 /* When a move has copied enough while the source writes (agent.yml `move`). */
 struct copy_limits {
-    unsigned rounds;   /* after so many increments in a row the hand-off begins in any case but that of pause_us */
+    /* After so many streams in a row the hand-off begins in any case but that of pause_us. At least 2: the first copy says
+     * nothing about how fast the volume changes. */
+    unsigned rounds;
     uint64_t small_us; /* an increment that took no longer is small: the hand-off begins */
     uint64_t pause_us; /* while increments take longer and shrink no more there is no hand-off */
     bool verify;       /* before it the copy is compared with the source, and increments follow once more */

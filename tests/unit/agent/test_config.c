@@ -92,6 +92,7 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "move: 3\n", "'move'"},
         {GOOD DATASET "move: {round: 3}\n", "'round'"},
         {GOOD DATASET "move: {rounds: 0}\n", "'rounds'"},
+        {GOOD DATASET "move: {rounds: 1}\n", "'rounds'"},
         {GOOD DATASET "move: {rounds: 2.5}\n", "'rounds'"},
         {GOOD DATASET "move: {small-ms: 0}\n", "'small-ms'"},
         {GOOD DATASET "move: {small-ms: '1'}\n", "'small-ms'"},
