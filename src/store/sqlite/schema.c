@@ -104,7 +104,11 @@ struct err *sqlite_read_meta(struct sqlite_store *s)
 struct err *sqlite_add_checksum(struct sqlite_store *s)
 {
     uint64_t sum, generations;
+    int64_t there;
 
+    TRY(sqlite_query_number(s, "SELECT count(*) FROM meta WHERE name = 'checksum'", &there));
+    if (there)
+        return sqlite_damaged(s, "it says that its schema version is 1, but it has a checksum, which that version had not");
     TRY(sqlite_run(s, "BEGIN IMMEDIATE", "upgrade"));
     TRY(sqlite_add_up(s, &sum));
     TRY(sqlite_run(s,

@@ -348,6 +348,24 @@ static void client_begin(struct client *c, const char *line, const char *body)
     exhaust_resume();
 }
 
+static void on_heard(void *cookie)
+{
+    (void)cookie;
+    loop_stop(w.loop);
+}
+
+/* It was the client's TLS that ended it, because the server's, short of memory, said something odd: the server learns that
+ * from the client, and logs it. */
+static void let_server_hear(void)
+{
+    struct timer soon;
+
+    timer_init(&soon, w.loop, on_heard, NULL);
+    timer_set(&soon, now_os().mono_us + GAP_US);
+    run_loop();
+    timer_cancel(&soon);
+}
+
 /* Until that has come, or the answer; an error when the connection is closed before, or the answer is 50x. */
 static struct err *client_wait(struct client *c, const char *until)
 {
@@ -361,6 +379,8 @@ static struct err *client_wait(struct client *c, const char *until)
     if (until ? has_come(c, until) : is_whole(c))
         return NULL;
     bool late = now_os().mono_us - c->begun_us >= SERVER_US;
+    if (c->ssl && !c->got.len)
+        let_server_hear();
     return err_new(late ? ERR_TIMEOUT : ERR_UNAVAILABLE, "closed after %zu bytes", c->got.len);
 }
 

@@ -167,6 +167,19 @@ static void spoil_sectors(struct damage *d, size_t file, size_t times)
     }
 }
 
+/* The version of the tables, in the file's header (user_version): with it an upgrade may seem to be due. */
+static void spoil_version(struct damage *d, size_t file)
+{
+    for (size_t bit = 0; bit < 32; bit++) {
+        struct disk copy = copy_of(&d->disk);
+        CLEANUP_FREE char *what = xasprintf("bit %zu of the version flipped", bit);
+
+        copy.files[file].bytes[60 + bit / 8] ^= (unsigned char)(1u << bit % 8);
+        check_damaged(d, &copy, what);
+        disk_done(&copy);
+    }
+}
+
 static void take_away(struct damage *d, size_t file)
 {
     struct disk copy = copy_of(&d->disk);
@@ -190,6 +203,8 @@ static void test_damage(void **state)
             if (streq(d.disk.files[i].name, "lock"))
                 continue;
             flip_bits(&d, i, few_or_many(500, 4000));
+            if (streq(d.disk.files[i].name, "store.sqlite") && d.disk.files[i].n > 64)
+                spoil_version(&d, i);
             spoil_sectors(&d, i, few_or_many(60, 1000));
             take_away(&d, i);
         }
