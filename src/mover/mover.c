@@ -116,6 +116,7 @@ static struct err *claim_locked(struct mover *m, struct stream *s, const struct 
                        UUID_STR(&a->source), UUID_STR(peer));
     s->dataset = hello->dataset;
     s->transfer = hello->transfer;
+    s->serial = ++m->last_serial; /* a kept connection that is used again is newer than what came between */
     s->claimed = true;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += MOVER_TAKEOVER_S;
@@ -154,6 +155,14 @@ void mover_unclaim(struct mover *m, struct stream *s)
     (void)pthread_mutex_unlock(&m->lock);
 }
 
+bool mover_may_wait(struct mover *m)
+{
+    (void)pthread_mutex_lock(&m->lock);
+    bool room = m->n_streams <= MOVER_STREAMS_MAX / 2;
+    (void)pthread_mutex_unlock(&m->lock);
+    return room;
+}
+
 struct err *mover_stream_check(void *cookie)
 {
     return end_reason(cookie);
@@ -184,6 +193,11 @@ void mover_point_failed(struct mover *m, const struct mover_hello *hello,
         a->point_failures += broken ? MOVER_POINT_BROKEN : MOVER_POINT_ERROR;
     }
     (void)pthread_mutex_unlock(&m->lock);
+}
+
+void mover_wake(struct mover *m)
+{
+    (void)eventfd_write(m->wake_fd, 1);
 }
 
 uint16_t mover_version(const struct mover *m)
@@ -239,6 +253,9 @@ struct err *mover_list_snapshots(struct mover *m, const struct uuid *dataset,
 }
 
 /* ---- listening ---- */
+
+#define REST_MS 500   /* when no connection can be accepted */
+#define SWEEP_MS 5000 /* while connections are kept */
 
 /* Takes the finished streams out of the list, joins and frees them. */
 static void reap(struct mover *m, bool all)
@@ -300,18 +317,19 @@ static void take_connection(struct mover *m, int fd)
 static void *accept_main(void *cookie)
 {
     struct mover *m = cookie;
-    int timeout_ms = -1;
+    bool rest = false, kept = false;
 
     (void)pthread_setname_np(pthread_self(), "mover-accept");
     while (!atomic_load(&m->stopping)) {
         struct pollfd p[2] = {{.fd = m->wake_fd, .events = POLLIN},
-                              {.fd = timeout_ms < 0 ? m->listen_fd : -1, .events = POLLIN}};
+                              {.fd = rest ? -1 : m->listen_fd, .events = POLLIN}};
         uint64_t count;
 
-        (void)poll(p, 2, timeout_ms);
+        (void)poll(p, 2, rest ? REST_MS : kept ? SWEEP_MS : -1);
         (void)!read(m->wake_fd, &count, sizeof(count));
         reap(m, false);
-        timeout_ms = -1;
+        kept = mover_kept_sweep(m, /* all= */ false);
+        rest = false;
         if (!(p[1].revents & POLLIN))
             continue;
         int fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -319,7 +337,7 @@ static void *accept_main(void *cookie)
             take_connection(m, fd);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             log_debug("mover: cannot accept a connection: %m");
-            timeout_ms = 500; /* it stays in the queue: do not spin */
+            rest = true; /* it stays in the queue: do not spin */
         }
     }
     return NULL;
@@ -374,6 +392,8 @@ static struct err *open_listener(struct mover *m, const char *address)
 
 static struct mover *mover_free(struct mover *m)
 {
+    (void)mover_kept_sweep(m, /* all= */ true);
+    free(m->kept);
     mem_closep(&m->listen_fd);
     mem_closep(&m->wake_fd);
     (void)pthread_cond_destroy(&m->changed);
@@ -425,7 +445,7 @@ struct mover *mover_stop(struct mover *m)
     if (!m)
         return NULL;
     atomic_store(&m->stopping, true);
-    (void)eventfd_write(m->wake_fd, 1);
+    mover_wake(m);
     (void)pthread_join(m->acceptor, NULL); /* no new streams from here on */
     (void)pthread_mutex_lock(&m->lock);
     for (struct stream *s = m->streams; s; s = s->next)

@@ -1,5 +1,5 @@
 /* Snapshot streams between nodes: agent to agent, port 4525, mutual TLS with node certificates, one
- * connection a stream. The receiver takes only transfers that were announced to it, and only from
+ * stream at a time on a connection. The receiver takes only transfers that were announced to it, and only from
  * the announced node. */
 #pragma once
 

@@ -24,6 +24,7 @@ struct mover_conn {
      * looked for. */
     struct err *(*on_input)(void *cookie, struct mover_conn *c);
     void *cookie;
+    uint16_t version; /* agreed in the last OFFER; 0 = none yet */
     bool in_input;
     uint64_t idle_ms;  /* MOVER_IDLE_S, until the farewell */
     uint64_t blocked_us; /* how long frames waited to be written, in all */

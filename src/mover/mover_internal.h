@@ -12,6 +12,12 @@
 #define MOVER_TAKEOVER_S                                                                           \
     30 /* a new stream waits this long for the older one of the dataset to end */
 
+#define MOVER_KEPT_MAX 8u /* connections that wait for the next stream of their transfer, at the sender ... */
+#ifndef MOVER_KEPT_US     /* a test makes it short */
+#define MOVER_KEPT_US 15000000u /* ... and for how long; the receiver waits a little longer */
+#endif
+#define MOVER_KEPT_SLACK_US 5000000u
+
 struct announcement {
     struct uuid dataset;
     uint64_t transfer;
@@ -60,6 +66,8 @@ struct mover {
     size_t n_streams;
     uint64_t last_serial;
     size_t n_sends;
+    struct kept *kept; /* mover_kept.c */
+    size_t n_kept, cap_kept;
     struct mover_limit limit;
 };
 
@@ -75,6 +83,8 @@ struct mover {
 struct err *mover_claim(struct mover *m, struct stream *s, const struct mover_hello *hello,
                         const struct uuid *peer) MUST_USE;
 void mover_unclaim(struct mover *m, struct stream *s);
+/* Is there room for connections on which nothing happens? */
+bool mover_may_wait(struct mover *m);
 /* Why the stream must end, or NULL; for struct mover_conn. `cookie` is the struct stream. */
 struct err *mover_stream_check(void *cookie) MUST_USE;
 /* May receiving go on from this point, or did that fail too often? */
@@ -82,6 +92,8 @@ bool mover_point_is_usable(struct mover *m, const struct mover_hello *hello,
                            const struct mover_point *point);
 void mover_point_failed(struct mover *m, const struct mover_hello *hello,
                         const struct mover_point *point, bool broken);
+/* Lets the accepting thread look at `stopping`, finished threads and kept connections. */
+void mover_wake(struct mover *m);
 /* The highest version that this mover speaks. */
 uint16_t mover_version(const struct mover *m);
 /* Thread of an accepted connection; `cookie` is the struct stream. */
@@ -90,6 +102,15 @@ void *mover_receive_main(void *cookie);
  * left out. */
 struct err *mover_list_snapshots(struct mover *m, const struct uuid *dataset,
                                  struct mover_offer *ret_offer) MUST_USE;
+
+/* ---- connections between two streams (mover_kept.c) ---- */
+
+/* One that waits for a stream of this transfer to this peer, now the caller's; NULL: there is none. */
+struct mover_conn *mover_kept_take(struct mover *m, const struct mover_send *what);
+/* Keeps it for the next one, or closes it when there are too many; takes it. */
+void mover_kept_put(struct mover *m, const struct mover_send *what, struct mover_conn *conn);
+/* Closes those that nobody came for, or all. true: some are left, look again in a while. */
+bool mover_kept_sweep(struct mover *m, bool all);
 
 /* ---- the sender's connection (mover_send.c), for mover_verify.c ---- */
 

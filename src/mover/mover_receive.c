@@ -407,7 +407,7 @@ static struct err *serve_claimed(struct stream *stream, struct mover_conn *c,
     uint16_t own = mover_version(s.m);
 
     TRY(mover_list_snapshots(s.m, &hello->dataset, &s.offer));
-    s.offer.version = own < hello->version_max ? own : hello->version_max;
+    s.offer.version = c->version = own < hello->version_max ? own : hello->version_max;
     if (s.offer.version >= 2)
         offer_point(s.m, hello, &s.point, &s.offer);
     mover_offer_encode(&s.offer, &payload);
@@ -415,26 +415,54 @@ static struct err *serve_claimed(struct stream *stream, struct mover_conn *c,
     return serve_choice(&s);
 }
 
-static struct err *serve(struct stream *s, struct mover_conn *c)
+/* One stream, or one comparison: from its HELLO, which is in the input, to its end. */
+static struct err *serve_hello(struct stream *s, struct mover_conn *c, const struct uuid *peer, size_t n)
 {
-    struct tls_identity peer;
-    struct mover_header h;
     struct mover_hello hello;
 
-    TRY(mover_conn_handshake(c));
-    TRY(tls_peer_identity(c->ssl, &peer));
-    if (peer.kind != TLS_KIND_NODE)
-        return err_new(ERR_DENIED, "only nodes may speak here");
-    TRY(mover_conn_expect(c, MOVER_HELLO, &h));
-    TRY(mover_hello_decode(c->input, h.length, &hello));
+    TRY(mover_hello_decode(c->input, n, &hello));
     if (hello.version_min > mover_version(s->m) || hello.version_max < MOVER_VERSION_MIN)
         return err_new(
             ERR_UNSUPPORTED,
             "the agents cannot talk: the source's mover speaks versions %u to %u, this one "
             "%u to %u; bring both to the same release",
             hello.version_min, hello.version_max, MOVER_VERSION_MIN, mover_version(s->m));
-    TRY(mover_claim(s->m, s, &hello, &peer.node));
-    return err_wrap(serve_claimed(s, c, &hello), "node %s", UUID_STR(&s->m->config.node));
+    TRY(mover_claim(s->m, s, &hello, peer));
+    TRY(err_wrap(serve_claimed(s, c, &hello), "node %s", UUID_STR(&s->m->config.node)));
+    mover_unclaim(s->m, s);
+    return NULL;
+}
+
+/* The next stream of the transfer may come on the same connection. *ret_come false: it did not, and the peer is gone. */
+static struct err *await_next(struct mover_conn *c, struct mover_header *h, bool *ret_come)
+{
+    uint64_t idle_ms = c->idle_ms;
+
+    c->idle_ms = (MOVER_KEPT_US + MOVER_KEPT_SLACK_US) / 1000;
+    struct err *e = mover_conn_expect(c, MOVER_HELLO, h);
+    c->idle_ms = idle_ms;
+    *ret_come = !e;
+    return err_is(e, ERR_UNAVAILABLE) ? err_free(e) : e;
+}
+
+static struct err *serve(struct stream *s, struct mover_conn *c)
+{
+    struct tls_identity peer;
+    struct mover_header h;
+    bool more = true;
+
+    TRY(mover_conn_handshake(c));
+    TRY(tls_peer_identity(c->ssl, &peer));
+    if (peer.kind != TLS_KIND_NODE)
+        return err_new(ERR_DENIED, "only nodes may speak here");
+    TRY(mover_conn_expect(c, MOVER_HELLO, &h));
+    while (more) {
+        TRY(serve_hello(s, c, &peer.node, h.length));
+        if (c->version < 3 || !mover_may_wait(s->m))
+            return NULL;
+        TRY(await_next(c, &h, &more));
+    }
+    return NULL;
 }
 
 void *mover_receive_main(void *cookie)

@@ -186,7 +186,7 @@ struct err *mover_greet(struct mover_sending *s, struct mover_offer *ret_ours,
     if (theirs.version < MOVER_VERSION_MIN || theirs.version > hello.version_max)
         return err_new(ERR_CORRUPT, "the mover's peer chose version %u, which it was not offered",
                        theirs.version);
-    s->version = theirs.version;
+    s->version = s->conn->version = theirs.version;
     *ret_ours = ours;
     *ret_theirs = theirs;
     ours = theirs = (struct mover_offer){0};
@@ -596,8 +596,8 @@ static struct err *transfer(struct mover_sending *base)
 
 /* ---- calls ---- */
 
-static struct err *run(struct mover_sending *s, struct err *(*fn)(struct mover_sending *s),
-                       const char *doing)
+/* A new connection, or an error for people. */
+static struct err *open_connection(struct mover_sending *s)
 {
     const struct mover_send *w = s->what;
     SSL *ssl = NULL;
@@ -615,10 +615,55 @@ static struct err *run(struct mover_sending *s, struct err *(*fn)(struct mover_s
     s->conn = mover_conn_new(fd, ssl);
     s->conn->check = check;
     s->conn->cookie = s;
-    e = mover_conn_handshake(s->conn);
-    if (!e)
-        e = fn(s);
+    return NULL;
+}
+
+/* On the connection of the stream before, if it is still there. *ret_tried false: it is not, as shows before the peer
+ * has said anything; nothing is lost by a new one. */
+static struct err *run_on_kept(struct mover_sending *s, struct err *(*fn)(struct mover_sending *s), bool *ret_tried)
+{
+    *ret_tried = false;
+    s->conn = mover_kept_take(s->m, s->what);
+    if (!s->conn)
+        return NULL;
+    s->version = 0;
+    s->conn->check = check;
+    s->conn->cookie = s;
+    struct err *e = fn(s);
+    *ret_tried = !e || s->version || is_cancelled(s) || atomic_load(&s->m->stopping);
+    if (*ret_tried)
+        return e;
+    log_debug("mover: the connection that was kept is gone: %s", e->text);
+    (void)err_free(e);
     s->conn = mover_conn_free(s->conn);
+    return NULL;
+}
+
+/* After the last stream of a transfer there is no next one. */
+static void end_connection(struct mover_sending *s, bool well)
+{
+    struct mover_conn *c = steal(&s->conn);
+
+    if (c && well && c->version >= 3 && !s->what->final)
+        mover_kept_put(s->m, s->what, c);
+    else
+        (void)mover_conn_free(c);
+}
+
+static struct err *run(struct mover_sending *s, struct err *(*fn)(struct mover_sending *s),
+                       const char *doing)
+{
+    const struct mover_send *w = s->what;
+    bool tried;
+    struct err *e = run_on_kept(s, fn, &tried);
+
+    if (!tried) {
+        TRY(open_connection(s));
+        e = mover_conn_handshake(s->conn);
+        if (!e)
+            e = fn(s);
+    }
+    end_connection(s, e == NULL);
     /* The peer's own cancelling is not our caller's. */
     if (err_is(e, ERR_CANCELLED) && !is_cancelled(s) && !atomic_load(&s->m->stopping))
         e->code = ERR_UNAVAILABLE;

@@ -18,7 +18,9 @@
  *   BYE, or DIFFERS                       ->           (delete your snapshots of the dataset)
  *                                         <- ACK       of DIFFERS: done
  *
- * What is marked (2) is there from version 2 on. Either side may say ERROR instead and is not
+ *   (3) HELLO, and so on                  ->           (the next stream, on the same connection)
+ *
+ * What is marked (2) is there from version 2 on, (3) from version 3. Either side may say ERROR instead and is not
  * listened to after it. A frame is a header of 16 bytes (type, 3 zero bytes, 32 bits of payload
  * length, 64 bits of checksum) and the payload. */
 #pragma once
@@ -33,7 +35,7 @@
 #include <stdint.h>
 
 #define MOVER_VERSION_MIN 1u
-#define MOVER_VERSION_MAX 2u
+#define MOVER_VERSION_MAX 3u
 
 #define MOVER_HEADER_SIZE 16u
 #define MOVER_PAYLOAD_MAX (256u * 1024)

@@ -15,7 +15,7 @@ struct cut_proxy {
     int listen_fd;
     uint16_t to, port;
     atomic_ullong cut, carried;
-    atomic_uint pause_us, cut_records, records;
+    atomic_uint pause_us, cut_records, records, connections, drops;
     atomic_bool stop;
     pthread_t thread;
 };
@@ -26,6 +26,7 @@ struct pair {
     uint64_t cut, carried;
     unsigned pause_us;
     unsigned cut_records, records; /* complete ones */
+    unsigned drops;                /* of the proxy, when it began */
     /* The record that is being carried in each direction: bytes of its header so far, and of its
      * body to come. */
     struct {
@@ -106,7 +107,7 @@ static void *pair_main(void *cookie)
         (void)poll(p, 2, 50);
         for (int i = 0; i < 2 && !over; i++)
             over = p[i].revents && !forward(c, i);
-        over |= c->carried >= c->cut || c->records >= c->cut_records;
+        over |= c->carried >= c->cut || c->records >= c->cut_records || c->drops != atomic_load(&c->p->drops);
     }
     if (c->records >= c->cut_records) /* a reset takes away what was not read yet */
         (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
@@ -134,9 +135,11 @@ static void *proxy_main(void *cookie)
             continue;
         struct pair *c = xcalloc(1, sizeof(*c));
         c->p = p;
+        c->drops = atomic_load(&p->drops);
         c->cut = atomic_load(&p->cut);
         c->pause_us = atomic_load(&p->pause_us);
         c->cut_records = atomic_load(&p->cut_records);
+        atomic_fetch_add(&p->connections, 1);
         atomic_store(&p->carried, 0);
         atomic_store(&p->records, 0);
         to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -205,4 +208,14 @@ unsigned cut_proxy_records(struct cut_proxy *p)
 uint64_t cut_proxy_carried(struct cut_proxy *p)
 {
     return atomic_load(&p->carried);
+}
+
+unsigned cut_proxy_connections(struct cut_proxy *p)
+{
+    return atomic_load(&p->connections);
+}
+
+void cut_proxy_drop(struct cut_proxy *p)
+{
+    atomic_fetch_add(&p->drops, 1);
 }

@@ -21,3 +21,7 @@ void cut_proxy_set_records(struct cut_proxy *p, unsigned records);
 unsigned cut_proxy_records(struct cut_proxy *p);
 /* Bytes that the last connection carried so far. */
 uint64_t cut_proxy_carried(struct cut_proxy *p);
+/* Connections taken so far. */
+unsigned cut_proxy_connections(struct cut_proxy *p);
+/* Closes those that are there, within 50 ms. */
+void cut_proxy_drop(struct cut_proxy *p);

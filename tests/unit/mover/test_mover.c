@@ -301,6 +301,9 @@ static bool has_snapshot(struct side *s, const struct uuid *id, const char *name
     return has;
 }
 
+/* Should the connection of a send be kept for the next one? Most tests mean one of their own. */
+static bool keep_connections;
+
 static struct err *send_via(uint16_t port, const struct uuid *id, uint64_t transfer,
                             const char *snapshot, struct mover_progress *progress)
 {
@@ -309,7 +312,8 @@ static struct err *send_via(uint16_t port, const struct uuid *id, uint64_t trans
                               .snapshot = snapshot,
                               .peer = b.node,
                               .peer_host = "127.0.0.1",
-                              .peer_port = port};
+                              .peer_port = port,
+                              .final = !keep_connections};
 
     return mover_send_sync(a.mover, &send, progress);
 }
@@ -413,6 +417,65 @@ static void test_full_and_increments(void **state)
     assert_int_equal(promoted_digest(&id, "s2", 9), sum2);
     mover_forbid_sync(b.mover, &id, 5);
     assert_err(send_direct(&id, 5, "s2", NULL), ERR_DENIED, "not expected");
+    drop_dataset(&id);
+}
+
+/* The streams of a transfer follow each other on one connection; one that is gone is missed by nobody. */
+static void test_kept_connection(void **state)
+{
+    struct uuid id = new_dataset(1, 1000);
+    CLEANUP_FREE char *path = mount_path(&a, &id);
+    uint16_t port = cut_proxy_port(proxy);
+    unsigned before = cut_proxy_connections(proxy);
+    char name[8];
+
+    keep_connections = true;
+    mover_announce(b.mover, &id, 5, &a.node);
+    for (int i = 1; i <= 3; i++) {
+        (void)snprintf(name, sizeof(name), "s%d", i);
+        write_files(path, name, 1, 1000);
+        assert_ok(storage_snapshot(a.storage, &id, name));
+        assert_ok(send_via(port, &id, 5, name, NULL));
+        assert_true(has_snapshot(&b, &id, name));
+    }
+    assert_ok(send_via(port, &id, 5, "s3", NULL)); /* there already */
+    assert_int_equal(cut_proxy_connections(proxy), before + 1);
+
+    cut_proxy_drop(proxy);
+    sleep_ms(200);
+    assert_ok(storage_snapshot(a.storage, &id, "s4"));
+    assert_ok(send_via(port, &id, 5, "s4", NULL));
+    assert_int_equal(cut_proxy_connections(proxy), before + 2);
+
+    mover_forbid_sync(b.mover, &id, 5); /* waits for no connection without a stream */
+    assert_err(send_via(port, &id, 5, "s4", NULL), ERR_DENIED, "not expected");
+    mover_announce(b.mover, &id, 6, &a.node);
+    unsigned now = cut_proxy_connections(proxy);
+    assert_ok(send_via(port, &id, 6, "s4", NULL)); /* another transfer */
+    assert_int_equal(cut_proxy_connections(proxy), now + 1);
+
+    restart_mover(&b, 2, 0); /* knows of one stream a connection only */
+    mover_announce(b.mover, &id, 6, &a.node);
+    before = cut_proxy_connections(proxy);
+    assert_ok(send_via(cut_proxy_port(proxy), &id, 6, "s4", NULL));
+    assert_ok(send_via(cut_proxy_port(proxy), &id, 6, "s4", NULL));
+    assert_int_equal(cut_proxy_connections(proxy), before + 2);
+    restart_mover(&b, 0, 0);
+    drop_dataset(&id);
+    keep_connections = false;
+}
+
+/* After the last one nothing is kept. */
+static void test_final_is_not_kept(void **state)
+{
+    struct uuid id = new_dataset(1, 1000);
+    unsigned before = cut_proxy_connections(proxy);
+
+    mover_announce(b.mover, &id, 5, &a.node);
+    assert_ok(storage_snapshot(a.storage, &id, "s1"));
+    assert_ok(send_via(cut_proxy_port(proxy), &id, 5, "s1", NULL));
+    assert_ok(send_via(cut_proxy_port(proxy), &id, 5, "s1", NULL));
+    assert_int_equal(cut_proxy_connections(proxy), before + 2);
     drop_dataset(&id);
 }
 
@@ -1026,6 +1089,7 @@ static void test_limit(void **state)
     mover_announce(b.mover, &one, 5, &a.node);
     mover_announce(b.mover, &two, 5, &a.node);
     s.port = mover_port(b.mover);
+    keep_connections = true; /* for final ones the limit does not hold */
     uint64_t began = now_os().mono_us;
     assert_int_equal(pthread_create(&s.thread, NULL, sender_main, &s), 0);
     assert_ok(send_direct(&two, 5, "s1", NULL));
@@ -1033,6 +1097,7 @@ static void test_limit(void **state)
     assert_ok(s.err);
     uint64_t took = now_os().mono_us - began; /* 6 MiB at 2 MiB a second, together */
     assert_true(took > 2600 * USEC_PER_MSEC);
+    keep_connections = false;
     /* A container waits for the last one: it is not slowed down. */
     assert_ok(storage_destroy(b.storage, &one));
     restart_mover(&a, 0, MIB / 4);
@@ -1338,6 +1403,8 @@ static int run_inside(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_and_increments),
+        cmocka_unit_test(test_kept_connection),
+        cmocka_unit_test(test_final_is_not_kept),
         cmocka_unit_test(test_way_back),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_other_snapshot),
