@@ -89,6 +89,12 @@ static bool is_path_only(int task, const char *fd)
     return text && (proc_fdinfo_flags(text) & O_PATH);
 }
 
+/* A file of a file system that has died (the server of a FUSE or network one): nobody writes through it. */
+static bool dead(int errnum)
+{
+    return errnum == ENOTCONN || errnum == ECONNABORTED || errnum == ESTALE;
+}
+
 static int check_link(struct scan *s, int task, int dir, const char *name, pid_t pid,
                       const char *how)
 {
@@ -96,7 +102,7 @@ static int check_link(struct scan *s, int task, int dir, const char *name, pid_t
     char path[PATH_MAX];
 
     if (fstatat(dir, name, &st, 0) < 0)
-        return gone(errno) || errno == ENXIO || errno == ELOOP ? 0 : -errno;
+        return gone(errno) || dead(errno) || errno == ENXIO || errno == ELOOP ? 0 : -errno;
     if (st.st_dev != s->t->files && !S_ISBLK(st.st_mode))
         return 0;
     ssize_t n = readlinkat(dir, name, path, sizeof(path) - 1);

@@ -486,16 +486,33 @@ static void test_busy_nested_mount(void **state)
     destroy_everywhere(&id);
 }
 
-/* Other peoples' use of other volumes does not count. */
+/* Keeps a folder of a file system open whose server has died. */
+static void use_dead_fuse(const char *place)
+{
+    char options[64];
+    int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+    (void)snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+    if (fuse < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+        mount("dead", place, "fuse", 0, options) < 0 || open(place, O_PATH | O_DIRECTORY) < 0)
+        _exit(1);
+    close(fuse);
+}
+
+/* Other peoples' use of other volumes does not count, and what is dead least of all. */
 static void test_others_are_no_reason(void **state)
 {
     struct uuid id = new_mounted(A, 3), other = new_mounted(A, 3);
     CLEANUP_FREE char *place = node_place(A, &other);
     pid_t pid = helper_start(use_open, place), pid2 = helper_start(use_map, place);
+    bool fuse = access("/dev/fuse", W_OK) == 0;
+    pid_t pid3 = fuse ? helper_start(use_dead_fuse, node_dir) : 0;
 
     ok(storage_unmount(A->storage, &id));
     helper_stop(pid);
     helper_stop(pid2);
+    if (fuse)
+        helper_stop(pid3);
     destroy_everywhere(&id);
     destroy_everywhere(&other);
 }
