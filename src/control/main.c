@@ -45,6 +45,12 @@ struct commits {
     uint64_t failed_us; /* when */
 };
 
+/* Of the one commit that is under way: written by the store's thread, then posted. */
+struct commit_answer {
+    uint64_t batch;
+    struct store_result result;
+};
+
 struct control {
     struct loop *loop;
     struct store *store;
@@ -60,17 +66,12 @@ struct control {
     struct timer timer;
     struct audit *audit;
     struct commits commits;
+    struct commit_answer answer;
     bool stopping;
     int status;
 };
 
 /* ---- effects ---- */
-
-struct commit_answer {
-    struct control *control;
-    uint64_t batch;
-    struct store_result result;
-};
 
 static void note_commit(struct commits *n, const struct err *e)
 {
@@ -87,33 +88,31 @@ static void note_commit(struct commits *n, const struct err *e)
 
 static void take_commit_answer(void *cookie)
 {
-    struct commit_answer *a = cookie;
-    struct control *c = a->control;
+    struct control *c = cookie;
+    struct commit_answer *a = &c->answer;
 
     note_commit(&c->commits, a->result.err);
-    if (!a->result.err) {
+    CLEANUP_ERR struct err *e = steal(&a->result.err);
+    if (!e) {
         engine_committed(c->engine, now_os(), a->batch);
     } else if (a->result.uncertain) {
         log_error("%s; it is not known whether the change is durable: ending, start again from the store",
-                  a->result.err->text);
+                  e->text);
         c->status = EXIT_STORE_UNCERTAIN;
         loop_stop(c->loop);
     } else {
-        log_error("a change was not recorded: %s", a->result.err->text);
-        engine_commit_failed(c->engine, now_os(), a->batch, a->result.err->text);
+        log_error("a change was not recorded: %s", e->text);
+        engine_commit_failed(c->engine, now_os(), a->batch, e->text);
     }
-    err_free(a->result.err);
-    free(a);
 }
 
 /* On the writer thread. */
 static void committed(void *cookie, void *batch_cookie, struct store_result result)
 {
     struct control *c = cookie;
-    struct commit_answer *a = xcalloc(1, sizeof(*a));
 
-    *a = (struct commit_answer){c, (uint64_t)(uintptr_t)batch_cookie, result};
-    loop_post(c->loop, take_commit_answer, a);
+    c->answer = (struct commit_answer){(uint64_t)(uintptr_t)batch_cookie, result};
+    loop_post(c->loop, take_commit_answer, c);
 }
 
 static char *encode(const struct change *change)
@@ -373,7 +372,7 @@ static struct err *start(struct control *c, const struct options *o)
     return NULL;
 }
 
-/* A commit that is under way is finished; its answers go out before the sockets close. */
+/* A commit that is under way is finished; who asked for it may not hear that any more. */
 static void finish(struct control *c)
 {
     c->sessions = sessions_free(c->sessions);
@@ -393,6 +392,7 @@ static void finish(struct control *c)
     tls_free(c->tls);
     timer_cancel(&c->timer);
     free(c->commits.failure);
+    err_free(c->answer.result.err);
     loop_free(c->loop);
 }
 
