@@ -128,6 +128,9 @@ struct driver {
      * again. */
     struct err *(*promote)(void *cookie, const struct uuid *dataset, const char *snapshot,
                            uint64_t size)MUST_USE;
+    /* true when the volume appears whole at once, and a snapshot is not changed by being promoted: where there was
+     * no volume, that it has begun need not be written down first. */
+    bool promotes_at_once;
     /* send, receive, stream_point, identity: exactly as in storage.h. */
     struct err *(*send)(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
                         int fd, const atomic_bool *cancel)MUST_USE;

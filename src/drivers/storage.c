@@ -323,7 +323,8 @@ static struct err *promote(struct storage *s, const struct uuid *dataset, const 
         return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
     TRY(round_size(s, &size));
     memcpy(m.snapshot, snapshot, strlen(snapshot) + 1);
-    TRY(write_mark(s, dataset, &m));
+    if (v->present || !s->driver->promotes_at_once)
+        TRY(write_mark(s, dataset, &m));
     TRY(s->driver->promote(s->cookie, dataset, snapshot, size));
     return write_owned(s, dataset, epoch);
 }

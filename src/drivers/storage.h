@@ -46,8 +46,8 @@ struct err *storage_create(struct storage *s, const struct uuid *dataset, uint64
                            const struct metadata *metadata, uint64_t epoch) MUST_USE;
 /* Marks the existing volume owned at `epoch` (which must be above the mark's). ERR_NOT_FOUND: no volume. */
 struct err *storage_claim(struct storage *s, const struct uuid *dataset, uint64_t epoch) MUST_USE;
-/* Local: makes the read-only `snapshot` the writable volume of `epoch` (mark PROMOTING, replace the volume, size
- * limit, mark OWNED); no effect when the mark says owned at `epoch` already. ERR_NOT_FOUND: no such snapshot. */
+/* Local: makes the read-only `snapshot` the writable volume of `epoch` (mark PROMOTING, unless it appears at once and
+ * there was none; the volume, with its size limit; mark OWNED); no effect when the mark says owned at `epoch` already. ERR_NOT_FOUND: no such snapshot. */
 struct err *storage_promote(struct storage *s, const struct uuid *dataset, const char *snapshot,
                             uint64_t maximum_size, uint64_t epoch) MUST_USE;
 /* Sets the limit of the volume, whose mark must say owned at `epoch`, to this size. ERR_UNSUPPORTED: the backend

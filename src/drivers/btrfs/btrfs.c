@@ -376,6 +376,7 @@ const struct driver driver_btrfs = {
     .snapshot_delete = btrfs_snapshot_delete,
     .tidy = btrfs_tidy,
     .promote = btrfs_promote,
+    .promotes_at_once = true,
     .send = btrfs_send,
     .receive = btrfs_receive,
     .stream_point = btrfs_stream_point,
