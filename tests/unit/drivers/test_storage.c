@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -347,13 +348,15 @@ static void use_map(const char *place)
     close(fd);
 }
 
+static char bind_top[PATH_MAX], bind_place[PATH_MAX + 2]; /* of a helper process, seen by it alone */
+
 static void into_private_bind(const char *place)
 {
+    (void)snprintf(bind_top, sizeof(bind_top), "%s/bind", node_dir);
+    (void)snprintf(bind_place, sizeof(bind_place), "%s/b", bind_top);
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        (mkdir("/tmp/flocker-test-bind", 0700) < 0 && errno != EEXIST) ||
-        mount("none", "/tmp/flocker-test-bind", "tmpfs", 0, NULL) < 0 ||
-        mkdir("/tmp/flocker-test-bind/b", 0700) < 0 ||
-        mount(place, "/tmp/flocker-test-bind/b", NULL, MS_BIND, NULL) < 0 ||
+        (mkdir(bind_top, 0700) < 0 && errno != EEXIST) || mount("none", bind_top, "tmpfs", 0, NULL) < 0 ||
+        mkdir(bind_place, 0700) < 0 || mount(place, bind_place, NULL, MS_BIND, NULL) < 0 ||
         umount2(place, MNT_DETACH) < 0)
         _exit(1);
 }
@@ -367,16 +370,16 @@ static void use_private_bind(const char *place)
 static void use_old_descriptor(const char *place)
 {
     into_private_bind(place);
-    use_open("/tmp/flocker-test-bind/b");
-    if (umount2("/tmp/flocker-test-bind/b", MNT_DETACH) < 0)
+    use_open(bind_place);
+    if (umount2(bind_place, MNT_DETACH) < 0)
         _exit(1);
 }
 
 static void use_old_map(const char *place)
 {
     into_private_bind(place);
-    use_map("/tmp/flocker-test-bind/b");
-    if (umount2("/tmp/flocker-test-bind/b", MNT_DETACH) < 0)
+    use_map(bind_place);
+    if (umount2(bind_place, MNT_DETACH) < 0)
         _exit(1);
 }
 
@@ -384,7 +387,7 @@ static void *hold_in_thread(void *arg)
 {
     if (unshare(CLONE_FILES) < 0)
         _exit(1);
-    use_open("/tmp/flocker-test-bind/b");
+    use_open(bind_place);
     sem_post(arg);
     for (;;)
         pause();
@@ -402,7 +405,7 @@ static void use_thread_files(const char *place)
         _exit(1);
     while (sem_wait(&held) < 0)
         ;
-    if (umount2("/tmp/flocker-test-bind/b", MNT_DETACH) < 0)
+    if (umount2(bind_place, MNT_DETACH) < 0)
         _exit(1);
 }
 
