@@ -72,6 +72,7 @@ static void look(const struct pool *p, int dataset, struct volume_state *v)
     v->partial = tries_left(dataset);
     v->size = quota_get_limit(p, quota_group(p, &v->dataset));
     look_at_snapshots(dataset, v);
+    v->partial = v->partial || (!v->n_snapshots && subvolume_is(dataset, NEXT));
 }
 
 static struct err *btrfs_inspect(void *cookie, const struct uuid *dataset, struct volume_state *v)
@@ -200,6 +201,7 @@ static struct err *btrfs_destroy(void *cookie, const struct uuid *dataset)
         return NULL;
     TRY(tries_remove(dir, NULL, /* all= */ true));
     TRY(subvolume_delete(dir, "vol"));
+    TRY(subvolume_delete(dir, NEXT));
     TRY(delete_all(dir, "snap"));
     return pool_commit(dir);
 }
@@ -246,7 +248,10 @@ static struct err *btrfs_tidy(void *cookie, const struct uuid *dataset)
     CLEANUP_CLOSE int dir = -1;
 
     TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
-    return dir < 0 ? NULL : tries_remove(dir, NULL, /* all= */ false);
+    if (dir < 0)
+        return NULL;
+    TRY(subvolume_delete(dir, NEXT));
+    return tries_remove(dir, NULL, /* all= */ false);
 }
 
 static struct err *btrfs_promote(void *cookie, const struct uuid *dataset, const char *snapshot,

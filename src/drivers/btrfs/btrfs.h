@@ -68,6 +68,8 @@ struct err *stream_send(const struct pool *p, int base, int snapshot, int fd,
                         const atomic_bool *cancel) MUST_USE;
 
 /* receive.c */
+/* In the dataset's folder: writable, the same as the snapshot that was received last. Goes with the snapshots. */
+#define NEXT "next"
 /* Reads the stream to its end of file and makes the snapshot of it, as storage_receive(). `base` is open, -1 = none. */
 struct err *receive_stream(const struct pool *p, int dataset, uint64_t group, int base,
                            const struct stream_spec *stream, int fd) MUST_USE;

@@ -3,7 +3,7 @@
  * The commands are applied to a working subvolume, which is in the dataset's quota group from its first moment and has the
  * sender's identity before the first byte of content. The one read-only snapshot that is taken of it at the end inherits the
  * identity, flushes, commits, and appears in `snap/` all in one: before it there is nothing that is listed, after it
- * everything is on disk. Checkpoints are writable snapshots of the working subvolume between two commands; the kernel takes
+ * everything is on disk. The working subvolume is kept for the next increment (NEXT). Checkpoints are writable snapshots of the working subvolume between two commands; the kernel takes
  * the identity away from those, so a half-applied subvolume is never taken for the whole. */
 #include "drivers/btrfs/btrfs.h"
 
@@ -187,7 +187,29 @@ static void name_it(struct intake *in)
     (void)snprintf(p->base, sizeof(p->base), "%s", in->spec->base ? in->spec->base : "");
 }
 
-/* The working subvolume: from the checkpoint, from the base, or empty. */
+/* What the last receive worked on is the same as the snapshot it ended with: if that is the base now, the stream can be
+ * applied to it at once. A writer may be standing still for this one. */
+static bool take_next(const struct intake *in, int dataset)
+{
+    CLEANUP_CLOSE int next = openat(dataset, NEXT, FOLDER);
+    struct subvolume_facts facts;
+    struct err *e = next < 0 ? NULL : subvolume_look(next, &facts);
+    bool same = next >= 0 && !e && !facts.read_only && uuid_eq(&facts.identity, &in->point.base_identity);
+
+    err_free(e);
+    return same && renameat(dataset, NEXT, in->try.fd, WORK) == 0;
+}
+
+/* From the checkpoint, from the base, or empty. */
+static struct err *make_work(const struct intake *in, int dataset, int from)
+{
+    TRY(subvolume_delete(dataset, NEXT));
+    if (from < 0 && in->base < 0)
+        return subvolume_create(in->try.fd, WORK, in->group);
+    return subvolume_snapshot(from >= 0 ? from : in->base, in->try.fd, WORK, /* read_only= */ false, in->group);
+}
+
+/* The working subvolume. */
 static struct err *begin(struct intake *in, int dataset)
 {
     CLEANUP_CLOSE int from = -1;
@@ -212,10 +234,8 @@ static struct err *begin(struct intake *in, int dataset)
         if (from < 0)
             return btrfs_error(errno, "cannot open what was received before");
     }
-    if (from >= 0 || in->base >= 0)
-        TRY(subvolume_snapshot(from >= 0 ? from : in->base, in->try.fd, WORK, /* read_only= */ false, in->group));
-    else
-        TRY(subvolume_create(in->try.fd, WORK, in->group));
+    if (from >= 0 || in->base < 0 || !take_next(in, dataset))
+        TRY(make_work(in, dataset, from));
     in->work = openat(in->try.fd, WORK, FOLDER);
     if (in->work < 0)
         return btrfs_error(errno, "cannot open a new subvolume");
@@ -241,7 +261,11 @@ static struct err *receive(struct intake *in, int dataset, int fd, bool *ret_bro
     if (*ret_broke && has_new(in))
         checkpoint(in);
     in->applier = applier_free(in->applier); /* closes its files */
-    return e ? e : subvolume_snapshot(in->work, snap, in->spec->snapshot, /* read_only= */ true, in->group);
+    if (!e)
+        e = subvolume_snapshot(in->work, snap, in->spec->snapshot, /* read_only= */ true, in->group);
+    if (!e)
+        (void)renameat(in->try.fd, WORK, dataset, NEXT);
+    return e;
 }
 
 struct err *receive_stream(const struct pool *p, int dataset, uint64_t group, int base, const struct stream_spec *stream,

@@ -102,6 +102,71 @@ static void test_twenty_laps(void **state)
     destroy_everywhere(&id);
 }
 
+/* ---- what was worked on is kept for the next increment ---- */
+
+static char *next_path(const struct uuid *id)
+{
+    CLEANUP_FREE char *pool = pool_of(B);
+
+    return xasprintf("%s/flocker/%s/next", pool, UUID_STR(id));
+}
+
+static void test_increments_in_a_row(void **state)
+{
+    struct uuid id = new_volume();
+    CLEANUP_FREE char *place = node_place(A, &id), *next = next_path(&id), *first = NULL;
+    char base[8] = "", name[8];
+
+    content_make(place);
+    for (int i = 1; i <= 4; i++) {
+        (void)snprintf(name, sizeof(name), "s%d", i);
+        content_change(place, i);
+        ok(storage_snapshot(A->storage, &id, name));
+        ok(copy(A, B, &id, *base ? base : NULL, name));
+        assert_same(&id, name, name);
+        CLEANUP_FREE char *number = shell_out("btrfs inspect-internal rootid %s", next);
+        if (!first)
+            first = steal(&number);
+        else
+            assert_string_equal(number, first); /* the same one all the time */
+        memcpy(base, name, sizeof(base));
+    }
+    /* It is of the newest snapshot only: an increment from an older one does not get it, and it goes. */
+    content_change(place, 5);
+    ok(storage_snapshot(A->storage, &id, "s5"));
+    ok(copy(A, B, &id, "s2", "s5"));
+    assert_same(&id, "s5", "s5");
+    CLEANUP_FREE char *other = shell_out("btrfs inspect-internal rootid %s", next);
+    assert_string_not_equal(other, first);
+    ok(storage_prune(B->storage, &id, "s5"));
+    shell("! test -e %s", next);
+    ok(storage_snapshot(A->storage, &id, "s6"));
+    ok(copy(A, B, &id, "s5", "s6")); /* without it as well */
+    assert_same(&id, "s6", "s6");
+    destroy_everywhere(&id);
+}
+
+/* It alone is something that is left. */
+static void test_next_is_not_forgotten(void **state)
+{
+    struct uuid id = new_volume();
+    struct volume_state v;
+
+    ok(storage_snapshot(A->storage, &id, "s1"));
+    ok(copy(A, B, &id, NULL, "s1"));
+    ok(storage_observe(B->storage, &id, &v));
+    assert_false(v.partial);
+    volume_state_done(&v);
+    ok(storage_snapshot_delete(B->storage, &id, "s1"));
+    ok(storage_observe(B->storage, &id, &v));
+    assert_true(v.partial);
+    volume_state_done(&v);
+    ok(storage_drop(B->storage, &id));
+    CLEANUP_FREE char *pool = pool_of(B);
+    shell("! test -e %s/flocker/%s", pool, UUID_STR(&id));
+    destroy_everywhere(&id);
+}
+
 /* ---- a base is only what it was ---- */
 
 static void test_base_written_and_made_read_only_again(void **state)
@@ -233,6 +298,8 @@ static int run(void)
         cmocka_unit_test(test_everything_compressed),
         cmocka_unit_test(test_takes_no_more_room),
         cmocka_unit_test(test_twenty_laps),
+        cmocka_unit_test(test_increments_in_a_row),
+        cmocka_unit_test(test_next_is_not_forgotten),
         cmocka_unit_test(test_base_written_and_made_read_only_again),
         cmocka_unit_test(test_base_with_a_deleted_open_file),
         cmocka_unit_test(test_base_with_immutable_files),
