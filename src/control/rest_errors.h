@@ -24,7 +24,7 @@
     X(DATASET_DELETED, "DatasetDeleted", 405, "The dataset has been deleted.")                     \
     X(DATASET_OF_CONTAINER, "DatasetOfContainer", 409,                                             \
       "The dataset is used by the container %s; move the container instead.")                      \
-    X(DATASET_SHRINKS, "DatasetShrinks", 400,                                                      \
+    X(DATASET_SHRINKS, "DatasetShrinks", 409,                                                      \
       "The maximum_size of a dataset can only grow, and only when it had one.")                    \
     X(DATASET_FIXED, "DatasetFixed", 409,                                                          \
       "The storage backend of the dataset's node cannot make a volume larger.")                    \

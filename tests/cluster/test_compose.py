@@ -91,7 +91,7 @@ def test_refused_whole(cluster):
     refused(compose(cluster, {"aa": application(D1), "bb": application(D1)}, h1=["aa", "bb"]), 409,
             f"The provided dataset_id is already in use. ({D1})")
     large = cluster.api.create_dataset(cluster.node("h1"), maximum_size=2 << 30)
-    refused(compose(cluster, {"aa": application(large)}, h1=["aa"]), 400,
+    refused(compose(cluster, {"aa": application(large)}, h1=["aa"]), 409,
             f"The maximum_size of a dataset can only grow, and only when it had one. ({large})")
     cluster.api.delete_dataset(large)
     answer = cluster.api.call("POST", "/v1/configuration/_compose", {"applications": []})

@@ -85,9 +85,9 @@ def test_update(service):
         assert update(service, one, same) == {**was, "metadata": {}, "primary": B, "maximum_size": 2 * MIB64}
         assert get(service, DATASETS).headers["X-Configuration-Tag"] == tag
     # All or nothing.
-    assert update(service, one, {"maximum_size": MIB64, "primary": A, "metadata": {"x": "y"}}) == (400, SHRINKS)
+    assert update(service, one, {"maximum_size": MIB64, "primary": A, "metadata": {"x": "y"}}) == (409, SHRINKS)
     assert update(service, one, {})["primary"] == B
-    assert update(service, create(service), {"maximum_size": MIB64}) == (400, SHRINKS)
+    assert update(service, create(service), {"maximum_size": MIB64}) == (409, SHRINKS)
     service.stop()
     service.start()
     assert update(service, one, {}) == {**was, "metadata": {}, "primary": B, "maximum_size": 2 * MIB64}
