@@ -146,7 +146,7 @@ static void send_hello(struct agent *a)
 static void take_order(struct agent *a, const struct order *o)
 {
     struct agent_message m = {.kind = AGENT_MESSAGE_REPORT,
-                              .report = {.dataset = o->dataset, .volume = {.dataset = o->dataset}}};
+                              .report = {.volume = {.dataset = o->dataset}}};
     struct volume_state *v = &m.report.volume;
 
     a->all->orders++;

@@ -402,7 +402,7 @@ static void send_report(struct agent *a, struct node_effect *f)
     case NODE_REPORT:
         m.kind = AGENT_MESSAGE_REPORT;
         m.report = f->report;
-        key = xasprintf("dataset %s", UUID_STR(&f->report.dataset));
+        key = xasprintf("dataset %s", UUID_STR(&f->report.volume.dataset));
         break;
     case NODE_REPORT_GONE:
         m.kind = AGENT_MESSAGE_REPORT_GONE;

@@ -158,7 +158,7 @@ static void seen_done(struct seen_list *list)
 /* All nodes see a volume on shared storage, but the one that destroys it is the only one to look again. */
 static bool is_destroyed(const struct engine *e, const struct report *report)
 {
-    const struct dataset *d = engine_dataset(e, &report->dataset);
+    const struct dataset *d = engine_dataset(e, &report->volume.dataset);
 
     return d && d->tombstone && !d->n_holders && !report->volume.attached;
 }
@@ -171,7 +171,7 @@ static void note_report(void *cookie, const struct uuid *node, const struct repo
     if ((!v->present && !v->mounted) || is_destroyed(list->engine, report))
         return;
     list->items = mem_grow(list->items, list->n, &list->cap, sizeof(*list->items));
-    list->items[list->n++] = (struct seen){report->dataset, *node, v->mounted, v->size};
+    list->items[list->n++] = (struct seen){v->dataset, *node, v->mounted, v->size};
 }
 
 /* By dataset; within one, first where it is mounted, then the largest. */

@@ -18,7 +18,7 @@ struct near_link {
 
 struct near_set {
     struct near_link *links;
-    size_t n, cap;
+    uint32_t n, cap;
 };
 
 struct near_list {
@@ -60,8 +60,7 @@ struct dataset_entry {
     struct dataset *head;      /* newest value; the same pointer as committed while pending == 0 */
     unsigned pending;          /* changes handed out or collected, not yet committed */
     bool queued;
-    bool named;         /* listed by its name */
-    uint32_t name_hash; /* under this */
+    bool named;         /* listed by its name, under name_hash */
     struct dataset_entry *next_queued;
     struct reason reason; /* what reconciling last found; the node's own reason may be more exact */
     /* There may be a million entries, and these are mostly one or none: they are as long as they must be. */
@@ -70,6 +69,7 @@ struct dataset_entry {
     struct flow *flow; /* of its transfer; NULL = nothing was heard of one */
     struct container_entry **users; /* their committed or newest value has it as volume */
     uint32_t n_sent, n_reports, n_users;
+    uint32_t name_hash; /* of `named` */
     UT_hash_handle hh;
 };
 

@@ -508,6 +508,7 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
     /* On attachable storage nothing is shipped: released means detached, as the backend says. */
     const struct node_entry *from = node_entry_find(e, &t->source);
     bool shipped = destination && destination->received == t->id && released &&
+                   destination->received_snapshot &&
                    streq(destination->received_snapshot, source->volume.mark.snapshot);
     bool received = released && (shipped || FAULT(SKIP_RECEIVED) || FAULT(SKIP_RELEASED) || (from && from->hello.storage == STORAGE_ATTACHABLE));
     if (received) {

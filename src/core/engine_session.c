@@ -166,14 +166,6 @@ void engine_session_closed(struct engine *e, struct now now, uint64_t session)
     run_queue(e, now);
 }
 
-static void copy_report(struct report *to, const struct report *from)
-{
-    report_done(to);
-    *to = *from;
-    volume_state_copy(&to->volume, &from->volume);
-    reason_copy(&to->reason, &from->reason);
-}
-
 /* A store that was restored from an older copy does not know which numbers it gave out since. No number that a node
  * has seen may be given out again. */
 static void learn_numbers(struct engine *e, const struct volume_state *v)
@@ -224,7 +216,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
 
     if (!n)
         return;
-    struct dataset_entry *entry = dataset_entry_get(e, &report->dataset);
+    struct dataset_entry *entry = dataset_entry_get(e, &report->volume.dataset);
     struct dataset_report *mine = NULL;
     for (size_t i = 0; i < entry->n_reports && !mine; i++) {
         if (uuid_eq(&entry->reports[i].node, &n->id))
@@ -237,7 +229,8 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
         index_dataset(e, entry);
     }
     note_flow(entry, &n->id, report->bytes_sent, now.mono_us);
-    copy_report(&mine->report, report);
+    report_done(&mine->report);
+    report_copy(&mine->report, report);
     mine->stale = false;
     learn_numbers(e, &report->volume);
     queue_dataset(e, entry);

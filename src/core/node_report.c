@@ -3,7 +3,7 @@
 
 static void make_report(const struct node *n, const struct node_dataset *d, struct report *ret)
 {
-    struct report r = {.dataset = d->id, .gone = d->gone};
+    struct report r = {.gone = d->gone};
 
     volume_state_copy(&r.volume, &d->volume);
     r.volume.dataset = d->id;
@@ -14,8 +14,9 @@ static void make_report(const struct node *n, const struct node_dataset *d, stru
         r.bytes_total = d->bytes_total;
     }
     if (d->has_order && d->order.role == ROLE_RECEIVE) {
-        plan_received(&d->volume, d->order.transfer, r.received_snapshot);
-        r.received = r.received_snapshot[0] ? d->order.transfer : 0;
+        const char *received = plan_received(&d->volume, d->order.transfer);
+        r.received_snapshot = xstrdup_null(received);
+        r.received = received ? d->order.transfer : 0;
     }
     if (n->refused) {
         reason_set(
@@ -56,7 +57,7 @@ static bool reason_same(const struct reason *a, const struct reason *b)
 static bool report_same(const struct report *a, const struct report *b)
 {
     return node_volume_same(&a->volume, &b->volume) && a->gone == b->gone && a->copied == b->copied &&
-           a->received == b->received && streq(a->received_snapshot, b->received_snapshot) &&
+           a->received == b->received && str_equal_null(a->received_snapshot, b->received_snapshot) &&
            a->bytes_sent == b->bytes_sent && a->bytes_total == b->bytes_total &&
            reason_same(&a->reason, &b->reason);
 }
@@ -80,10 +81,7 @@ static void report_dataset(struct node *n, struct node_dataset *d)
         report_done(&r);
         return;
     }
-    struct report *out = &node_effect_push(n, NODE_REPORT)->report;
-    *out = r;
-    volume_state_copy(&out->volume, &r.volume);
-    reason_copy(&out->reason, &r.reason);
+    report_copy(&node_effect_push(n, NODE_REPORT)->report, &r);
     report_done(&d->last);
     d->last = r;
     d->reported = true;

@@ -79,12 +79,11 @@ uint64_t plan_newest_transfer(const struct volume_state *volume)
     return newest;
 }
 
-void plan_received(const struct volume_state *volume, uint64_t transfer,
-                   char ret_snapshot[SNAPSHOT_NAME_SIZE])
+const char *plan_received(const struct volume_state *volume, uint64_t transfer)
 {
+    const char *newest = NULL;
     unsigned best = 0;
 
-    ret_snapshot[0] = '\0';
     for (size_t i = 0; i < volume->n_snapshots; i++) {
         uint64_t t;
         unsigned round;
@@ -92,8 +91,9 @@ void plan_received(const struct volume_state *volume, uint64_t transfer,
             (t != transfer && !FAULT(STALE_TRANSFER)) || round < best)
             continue;
         best = round;
-        memcpy(ret_snapshot, volume->snapshots[i], SNAPSHOT_NAME_SIZE);
+        newest = volume->snapshots[i];
     }
+    return newest;
 }
 
 bool plan_dataset_is_usable(const struct order *order, const struct volume_state *volume)
@@ -266,9 +266,8 @@ static struct decision plan_copy(const struct dataset_view *v)
         return plan_send(v, name);
     /* The newest one that both sides have is enough as a base. */
     if (v->volume->n_snapshots > 1) {
-        char base[SNAPSHOT_NAME_SIZE];
-        plan_received(v->volume, p->transfer, base);
-        if (base[0])
+        const char *base = plan_received(v->volume, p->transfer);
+        if (base)
             return with_snapshot(act(v, STEP_PRUNE), base);
     }
     return with_snapshot(act(v, STEP_SNAPSHOT), name);

@@ -57,9 +57,8 @@ bool plan_is_gone(const struct order *order, const struct volume_state *volume,
                   enum storage_kind storage);
 /* Highest transfer whose bytes are here as snapshots; 0 = none. */
 uint64_t plan_newest_transfer(const struct volume_state *volume);
-/* The newest complete snapshot of the transfer; "" when none. */
-void plan_received(const struct volume_state *volume, uint64_t transfer,
-                   char ret_snapshot[SNAPSHOT_NAME_SIZE]);
+/* The newest complete snapshot of the transfer, one of the volume's; NULL when none. */
+const char *plan_received(const struct volume_state *volume, uint64_t transfer);
 /* A confirmed increment took `took_us`: decides whether that was small enough. */
 void plan_copy_sent(struct copy_progress *p, const struct copy_limits *limits, uint64_t took_us,
                     uint64_t mono_us);

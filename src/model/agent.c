@@ -67,8 +67,17 @@ void container_order_done(struct container_order *o)
 void report_done(struct report *r)
 {
     volume_state_done(&r->volume);
+    free(r->received_snapshot);
     reason_done(&r->reason);
     *r = (struct report){0};
+}
+
+void report_copy(struct report *to, const struct report *from)
+{
+    *to = *from;
+    volume_state_copy(&to->volume, &from->volume);
+    to->received_snapshot = xstrdup_null(from->received_snapshot);
+    reason_copy(&to->reason, &from->reason);
 }
 
 void container_report_done(struct container_report *r)

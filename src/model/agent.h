@@ -64,20 +64,20 @@ struct container_order {
 
 void container_order_done(struct container_order *o);
 
-/* What a node says about one dataset; sent when it changes. */
+/* What a node says about one dataset; sent when it changes. The control service keeps a million of these. */
 struct report {
-    struct uuid dataset;
-    struct volume_state volume;
+    struct volume_state volume; /* also says of which dataset */
     uint64_t gone;       /* DROP or DESTROY of this number (and all below) is done; 0 = none */
     uint64_t copied;     /* this transfer's last increment was small: ready for the release; 0 = none */
     uint64_t received;   /* this node has, durably and checked, of this transfer ... */
-    char received_snapshot[SNAPSHOT_NAME_SIZE]; /* ... this snapshot (the newest) */
+    char *received_snapshot; /* ... this snapshot (the newest); NULL = none */
     uint64_t bytes_sent; /* of the present transfer */
     uint64_t bytes_total; /* estimate; 0 = unknown */
     struct reason reason;
 };
 
 void report_done(struct report *r);
+void report_copy(struct report *to, const struct report *from); /* `to` is overwritten, not freed */
 
 /* What a node says about one container; sent when it changes. */
 struct container_report {

@@ -45,18 +45,19 @@ struct dataset {
 
     /* Wanted by the user. */
     struct uuid primary;
+    /* There may be a million of these: flags lie together. */
     bool deleted;
-    uint64_t deleted_us; /* wall clock: when that was asked for; 0 = not, or not known */
     bool purge;   /* deleted, and to be forgotten once nothing of it is left */
     bool dropped; /* not configured any more, but not deleted: hidden, unmounted, its data stay until it is created again */
+    bool born;     /* data exist; never create it again */
+    bool recalled; /* the owner was told to release and then not to; it has not confirmed that yet */
+    uint64_t deleted_us; /* wall clock: when the deletion was asked for; 0 = not, or not known */
     uint64_t maximum_size; /* bytes; 0 = not limited */
     struct metadata metadata;
 
     /* Who may write. */
     struct uuid owner; /* nil = nobody */
     uint64_t epoch;    /* fencing token: from the cluster-wide counter, never used again */
-    bool born;         /* data exist; never create it again */
-    bool recalled;     /* the owner was told to release and then not to; it has not confirmed that yet */
     char *base;        /* snapshot that the owner must start from, or NULL */
     uint64_t tombstone; /* number of the delete order; 0 = not ordered yet */
     uint64_t number;    /* highest number given out for this dataset: epoch, transfer or tombstone */

@@ -47,8 +47,7 @@ struct agent_message {
     enum agent_message_kind kind;
     union {
         struct hello hello;
-        struct report
-            report; /* report.volume.dataset always equals report.dataset after decoding */
+        struct report report;
         struct uuid dataset;
         struct container_report container;
         char *name;

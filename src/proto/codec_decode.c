@@ -234,12 +234,13 @@ static struct err *take_volume(const Wire__Volume *w, struct volume_state *v)
 
 static struct err *take_report(const Wire__Report *w, struct report *r)
 {
-    TRY(take_uuid(w->dataset, REQUIRED, "report: dataset", &r->dataset));
+    char received[SNAPSHOT_NAME_SIZE];
+
+    TRY(take_uuid(w->dataset, REQUIRED, "report: dataset", &r->volume.dataset));
     TRY(take_volume(w->volume, &r->volume));
-    TRY(take_snapshot(w->received_snapshot, OPTIONAL, "report: received_snapshot",
-                      r->received_snapshot));
+    TRY(take_snapshot(w->received_snapshot, OPTIONAL, "report: received_snapshot", received));
     TRY(take_reason(w->reason, &r->reason));
-    r->volume.dataset = r->dataset;
+    r->received_snapshot = received[0] ? xstrdup(received) : NULL;
     r->gone = w->gone;
     r->copied = w->copied;
     r->received = w->received;

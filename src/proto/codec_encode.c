@@ -120,7 +120,7 @@ static void encode_report(const struct report *r, Wire__AgentMessage *m, struct 
     volume.snapshots = snapshots;
     volume.n_snapshots = n;
 
-    w.dataset = uuid_out(&r->dataset);
+    w.dataset = uuid_out(&v->dataset);
     w.volume = &volume;
     w.gone = r->gone;
     w.copied = r->copied;

@@ -607,8 +607,7 @@ static struct agent_message report_of(size_t dataset, enum mark_state mark, bool
     static char snapshots[1][SNAPSHOT_NAME_SIZE] = {"t6-final"};
     struct agent_message m = {
         .kind = AGENT_MESSAGE_REPORT,
-        .report = {.dataset = datasets[dataset],
-                   .volume = {.dataset = datasets[dataset],
+        .report = {.volume = {.dataset = datasets[dataset],
                               .present = true,
                               .attached = true,
                               .mounted = mounted,
@@ -631,7 +630,7 @@ static void engine_seed(struct str *out)
 
     owned.report.copied = 6;
     received.report.received = 6;
-    memcpy(received.report.received_snapshot, "t6-final", 9);
+    received.report.received_snapshot = (char[]){"t6-final"};
     str_append(out, "eH\4h\4");
     add_agent(out, "M", &owned);
     add_agent(out, "M", &complete);

@@ -21,9 +21,9 @@ static void open_session(struct bench *b, uint64_t session, const char *node, co
 static void report_volume(struct bench *b, uint64_t session, const char *dataset, bool mounted,
                           uint64_t size, uint64_t epoch)
 {
-    struct report r = {.dataset = id(dataset)};
+    struct report r = {0};
 
-    r.volume = (struct volume_state){.dataset = r.dataset,
+    r.volume = (struct volume_state){.dataset = id(dataset),
                                      .present = true,
                                      .attached = true,
                                      .mounted = mounted,

@@ -16,7 +16,7 @@ void tell(struct fake *f, unsigned char n)
 {
     struct report r = f->reports[n];
 
-    r.dataset = D;
+    r.volume.dataset = D;
     engine_report(f->e, f->now, f->sessions[n], &r);
 }
 
@@ -43,7 +43,7 @@ static void obey(struct fake *f, unsigned char n, const struct order *o)
             if (!uuid_eq(&o->peer, &(struct uuid){.b[15] = k}) || f->deaf[k])
                 continue;
             f->reports[k].received = o->transfer;
-            memcpy(f->reports[k].received_snapshot, "final", 6);
+            f->reports[k].received_snapshot = (char *)"final";
             tell(f, k);
         }
     } else if (o->role == ROLE_KEEP || o->role == ROLE_RECEIVE) {

@@ -305,7 +305,7 @@ static void test_a_composition_over_what_is_going(void **state)
     assert_int_equal(create(f, 1), RESULT_CREATED);
     assert_int_equal(create_container(f, with_port("w", 8080)), RESULT_CREATED);
     assert_int_equal(lease(f, 1), RESULT_CREATED);
-    engine_report(f->e, f->now, 12, &(struct report){.dataset = id(90), .volume = {.present = true}});
+    engine_report(f->e, f->now, 12, &(struct report){.volume = {.dataset = id(90), .present = true}});
     engine_command(f->e, f->now, &going);
     engine_command(f->e, f->now, &release);
     assert_int_equal(compose_all(f, 77, 1, false), RESULT_OK);

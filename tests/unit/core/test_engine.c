@@ -335,7 +335,7 @@ static void test_who_made_a_volume_can_destroy_it(void **state)
                      RESULT_OK);
     struct order drop = last_order(e);
     assert_int_equal(drop.role, ROLE_DROP);
-    engine_report(e, now, 1, &(struct report){.dataset = d, .gone = drop.number});
+    engine_report(e, now, 1, &(struct report){.volume = {.dataset = d}, .gone = drop.number});
     (void)last_order(e);
     assert_int_equal(run(e, (struct command){.kind = COMMAND_DATASET_DELETE, .dataset_id = d}, NULL), RESULT_OK);
     assert_int_equal(last_order(e).role, ROLE_DESTROY);

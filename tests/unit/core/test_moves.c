@@ -94,7 +94,7 @@ static void test_an_outdated_release(void **state)
     assert_int_equal(f->role[1], ROLE_RELEASE);
     f->reports[1].volume.mounted = false;
     f->reports[2].received = t.id;
-    memcpy(f->reports[2].received_snapshot, "final", 6);
+    f->reports[2].received_snapshot = (char *)"final";
     tell(f, 2);
     struct volume_mark marks[] = {{MARK_RELEASED, t.epoch - 1, t.id, "final"},
                                   {MARK_RELEASED, t.epoch, t.id - 1, "final"},
@@ -266,7 +266,7 @@ static void test_a_damaged_mark(void **state)
                                     {.state = MARK_RELEASED, .epoch = 1, .transfer = UINT64_MAX}};
 
     for (size_t i = 0; i < ARRAY_SIZE(damaged); i++) {
-        struct report r = {.dataset = id((unsigned char)(80 + i)), .volume = {.present = true, .mark = damaged[i]}};
+        struct report r = {.volume = {.dataset = id((unsigned char)(80 + i)), .present = true, .mark = damaged[i]}};
         engine_report(f->e, f->now, f->sessions[1], &r);
     }
     assert_int_equal(create(f, 1), RESULT_CREATED);

@@ -232,7 +232,7 @@ static void test_a_handover_of_the_copy(void **state)
         has(f, 1, released_20, false);
         has(f, 2, (struct volume_mark){0}, false);
         f->reports[2].received = 21;
-        strcpy(f->reports[2].received_snapshot, "t21-final");
+        f->reports[2].received_snapshot = (char *)"t21-final";
         put_back(f, releasing(primary), true);
         f->deaf[1] = f->deaf[2] = true;
         arrive(f, 1);

@@ -78,7 +78,7 @@ static void test_lists_are_in_order(void **state)
 {
     struct fake *f = *state;
     struct uuid ninety = id(90), thirty = id(30), no = id(40);
-    struct report r = {.dataset = ninety, .volume = {.present = true}};
+    struct report r = {.volume = {.dataset = ninety, .present = true}};
 
     assert_int_equal(datasets(f, (struct list_query){0}, 0).n, 0);
     engine_report(f->e, f->now, 11, &r); /* comes first, belongs behind */
@@ -272,7 +272,7 @@ static void test_what_there_is(void **state)
     assert_true(same(&s, (struct seen){0}));
     assert_int_equal(create(f, 1), RESULT_CREATED);
     assert_int_equal(create_container(f, with_volume(1, "c")), RESULT_CREATED);
-    engine_report(f->e, f->now, 12, &(struct report){.dataset = id(90), .volume = {.present = true}});
+    engine_report(f->e, f->now, 12, &(struct report){.volume = {.dataset = id(90), .present = true}});
     engine_container_report(f->e, f->now, 12, &old);
     s = look(f, "c");
     assert_true(same(&s, (struct seen){1, 1, 1, 1}));
@@ -294,7 +294,7 @@ static void test_messages_without_effect(void **state)
 {
     struct fake *f = *state;
     struct uuid unknown = id(200);
-    struct report r = {.dataset = D, .volume = {.present = true}};
+    struct report r = {.volume = {.dataset = D, .present = true}};
     struct container_report c = {.name = (char *)"c", .run = CONTAINER_RUNNING};
 
     leave(f, 3);
@@ -315,7 +315,7 @@ static void test_messages_without_effect(void **state)
     /* Gone from a node that never had it: the other's report stays. */
     engine_report(f->e, f->now, 11, &r);
     engine_container_report(f->e, f->now, 11, &c);
-    engine_report_gone(f->e, f->now, 12, &r.dataset);
+    engine_report_gone(f->e, f->now, 12, &r.volume.dataset);
     engine_container_gone(f->e, f->now, 12, "c");
     struct seen s = look(f, "c");
     assert_int_equal(s.reports, 1);

@@ -37,8 +37,7 @@ static struct hello sample_hello(void)
 
 static struct report sample_report(void)
 {
-    struct report r = {.dataset = uuid_of(10),
-                       .volume = {.dataset = uuid_of(10),
+    struct report r = {.volume = {.dataset = uuid_of(10),
                                   .present = true,
                                   .attached = true,
                                   .attached_elsewhere = true,
@@ -50,7 +49,7 @@ static struct report sample_report(void)
                        .gone = 43,
                        .copied = 44,
                        .received = 45,
-                       .received_snapshot = "t45-9",
+                       .received_snapshot = xstrdup("t45-9"),
                        .bytes_sent = 46,
                        .bytes_total = 47,
                        .reason = sample_reason()};
