@@ -67,6 +67,9 @@ struct driver_config {
     struct uuid cluster;
 };
 
+/* Reads what is in the folder `root`, and leaves it open. */
+typedef struct err *driver_read_fn(void *cookie, int root);
+
 struct driver {
     uint32_t abi;     /* DRIVER_ABI */
     size_t size;      /* sizeof(struct driver) */
@@ -144,10 +147,11 @@ struct driver {
     /* (optional) About how long the stream will be; 0 = not known. Cheap. */
     struct err *(*stream_size)(void *cookie, const struct uuid *dataset,
                                const struct stream_spec *stream, uint64_t *ret_bytes)MUST_USE;
-    /* (optional) Opens the root folder of a snapshot for reading. NULL: its content cannot be
-     * compared with that of a copy. The caller closes it. */
-    struct err *(*snapshot_root)(void *cookie, const struct uuid *dataset, const char *snapshot,
-                                 int *ret_fd)MUST_USE;
+    /* (optional) Calls `fn` with the root folder of a snapshot, open for reading until it returns,
+     * and returns its error. Like receive it may overlap with anything. NULL: the content of
+     * snapshots cannot be compared with that of copies. */
+    struct err *(*snapshot_read)(void *cookie, const struct uuid *dataset, const char *snapshot,
+                                 driver_read_fn *fn, void *fn_cookie)MUST_USE;
 
     /* --- attachable --- */
     /* Nodes with the same answer see the same volumes. */

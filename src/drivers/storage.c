@@ -571,20 +571,30 @@ struct err *storage_stream_size(struct storage *s, const struct uuid *dataset,
                     "dataset %s: the size of snapshot %s", UUID_STR(dataset), stream->snapshot);
 }
 
+struct digest_job {
+    const atomic_bool *cancel;
+    char *digest;
+};
+
+static struct err *digest_snapshot(void *cookie, int root)
+{
+    const struct digest_job *j = cookie;
+
+    return digest_tree(root, j->cancel, j->digest);
+}
+
 struct err *storage_snapshot_digest(struct storage *s, const struct uuid *dataset, const char *snapshot,
                                     const atomic_bool *cancel, char ret_digest[STORAGE_DIGEST_SIZE])
 {
-    CLEANUP_CLOSE int root = -1;
+    struct digest_job job = {cancel, ret_digest};
 
     TRY(need_local(s, "compare snapshots"));
     TRY(need_name(snapshot));
-    if (!s->driver->snapshot_root)
+    if (!s->driver->snapshot_read)
         return err_new(ERR_UNSUPPORTED, "backend %s cannot look into its snapshots to compare them",
                        s->driver->name);
-    TRY(err_wrap(s->driver->snapshot_root(s->cookie, dataset, snapshot, &root),
-                 "dataset %s: snapshot %s", UUID_STR(dataset), snapshot));
-    return err_wrap(digest_tree(root, cancel, ret_digest), "dataset %s: snapshot %s",
-                    UUID_STR(dataset), snapshot);
+    return err_wrap(s->driver->snapshot_read(s->cookie, dataset, snapshot, digest_snapshot, &job),
+                    "dataset %s: snapshot %s", UUID_STR(dataset), snapshot);
 }
 
 /* ---- the end ---- */

@@ -1,5 +1,5 @@
 /* What zfs and zpool print. The first byte chooses: l a listing, u a usage text, p a line of the pool, r our record of it,
- * t what a resume token is for, e an error, o a name of Flocker 1. */
+ * t what a resume token is for, s how long a stream will be, e an error, o a name of Flocker 1. */
 #include "fuzz.h"
 
 #include "drivers/zfs/zfs.h"
@@ -56,7 +56,7 @@ static void usage(const char *text)
 
     zfs_usage_parse(text, &can);
     zfs_usage_parse(longer, &more); /* the first usage of a command counts */
-    RULE(!more.resume && !more.compressed && !more.set_many);
+    RULE(!more.resume && !more.compressed && !more.set_many && !more.estimate);
 }
 
 static void pool_line(const char *text)
@@ -88,6 +88,19 @@ static void token(const char *text)
     RULE(!zfs_token_is_valid(text) || (*text != '-' && !strpbrk(text, " \n/@")));
     if (zfs_token_is_for(text, "tank/flocker/x@s"))
         RULE(strstr(text, "toname = tank/flocker/x@s"));
+}
+
+static void stream_size(const char *text)
+{
+    uint64_t bytes, again;
+    CLEANUP_FREE char *twice = xasprintf("%s\nsize\t1\n", text);
+
+    if (!zfs_stream_size_parse(text, &bytes))
+        return;
+    CLEANUP_FREE char *written = xasprintf("size\t%llu\n", (unsigned long long)bytes);
+
+    RULE(zfs_stream_size_parse(written, &again) && again == bytes);
+    RULE(!zfs_stream_size_parse(twice, &again));
 }
 
 static void old_name(const char *text)
@@ -122,6 +135,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     case 't':
         token(text);
+        return 0;
+    case 's':
+        stream_size(text);
         return 0;
     case 'e':
         RULE(zfs_error_code(text) < ERR_CODE_MAX);

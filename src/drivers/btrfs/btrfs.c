@@ -351,13 +351,14 @@ static struct err *btrfs_stream_size(void *cookie, const struct uuid *dataset,
     return NULL;
 }
 
-static struct err *btrfs_snapshot_root(void *cookie, const struct uuid *dataset, const char *snapshot,
-                                       int *ret_fd)
+static struct err *btrfs_snapshot_read(void *cookie, const struct uuid *dataset, const char *snapshot,
+                                       driver_read_fn *fn, void *fn_cookie)
 {
-    CLEANUP_CLOSE int dir = -1;
+    CLEANUP_CLOSE int dir = -1, root = -1;
 
     TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
-    return open_in(dir, "snap", snapshot, ret_fd);
+    TRY(open_in(dir, "snap", snapshot, &root));
+    return fn(fn_cookie, root);
 }
 
 const struct driver driver_btrfs = {
@@ -387,5 +388,5 @@ const struct driver driver_btrfs = {
     .stream_point = btrfs_stream_point,
     .identity = btrfs_identity,
     .stream_size = btrfs_stream_size,
-    .snapshot_root = btrfs_snapshot_root,
+    .snapshot_read = btrfs_snapshot_read,
 };

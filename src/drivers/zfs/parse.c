@@ -195,12 +195,13 @@ static bool has_option(const char *usage, char letter)
 
 void zfs_usage_parse(const char *text, struct zfs_can *ret_can)
 {
-    const char *set = usage_of(text, "set"), *receive = usage_of(text, "receive");
+    const char *set = usage_of(text, "set"), *receive = usage_of(text, "receive"), *send = usage_of(text, "send");
     const char *many = set ? strstr(set, "<property=value> ...") : NULL;
 
     *ret_can = (struct zfs_can){
         .resume = has_option(receive, 's'),
-        .compressed = has_option(usage_of(text, "send"), 'c'),
+        .compressed = has_option(send, 'c'),
+        .estimate = has_option(send, 'n') && has_option(send, 'P'),
         .set_many = many && many < set + strcspn(set, "\n"),
     };
 }
@@ -255,6 +256,26 @@ bool zfs_token_is_for(const char *text, const char *snapshot)
     size_t n = strcspn(at, "\n");
 
     return n == strlen(snapshot) && strncmp(at, snapshot, n) == 0;
+}
+
+bool zfs_stream_size_parse(const char *text, uint64_t *ret_bytes)
+{
+    static const char key[] = "size\t";
+    CLEANUP_FREE char *copy = xstrdup(text);
+    char *rest = copy, *line;
+    bool found = false;
+    uint64_t bytes = 0;
+
+    while ((line = strsep(&rest, "\n"))) {
+        if (!str_has_prefix(line, key))
+            continue;
+        if (found || !zfs_number_parse(line + strlen(key), &bytes))
+            return false;
+        found = true;
+    }
+    if (found)
+        *ret_bytes = bytes;
+    return found;
 }
 
 enum err_code zfs_error_code(const char *text)

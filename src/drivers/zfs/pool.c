@@ -243,12 +243,17 @@ static struct err *ensure_mounted(const struct zfs_pool *p, const char *fs, cons
     return NULL;
 }
 
+struct err *zfs_mount_at(const struct zfs_pool *p, const char *fs, const char *place, int *ret_fd)
+{
+    TRY(ensure_mounted(p, fs, place));
+    return open_folder(place, O_RDONLY, ret_fd);
+}
+
 struct err *zfs_mount(const struct zfs_pool *p, const struct uuid *dataset, int *ret_fd)
 {
     CLEANUP_FREE char *fs = zfs_name(p, dataset), *place = own_place(p, dataset);
 
-    TRY(ensure_mounted(p, fs, place));
-    return open_folder(place, O_RDONLY, ret_fd);
+    return zfs_mount_at(p, fs, place, ret_fd);
 }
 
 struct err *zfs_open_data(const struct zfs_pool *p, const struct uuid *dataset, int *ret_fd)
@@ -277,9 +282,8 @@ static struct err *busy(const char *fs, dev_t files)
     return err_new(ERR_BUSY, "%s is in use: %s", fs, user ? user : "no process is seen that uses it");
 }
 
-struct err *zfs_unmount(const struct zfs_pool *p, const struct uuid *dataset)
+struct err *zfs_unmount_at(const char *fs, const char *place)
 {
-    CLEANUP_FREE char *fs = zfs_name(p, dataset), *place = own_place(p, dataset);
     uint64_t end = now_os().mono_us + PATIENCE_US / 10;
     bool mounted;
     struct stat st;
@@ -300,6 +304,13 @@ struct err *zfs_unmount(const struct zfs_pool *p, const struct uuid *dataset)
     if (rmdir(place) < 0 && errno != ENOENT)
         return err_errno(errno, "cannot remove the empty folder %s", place);
     return NULL;
+}
+
+struct err *zfs_unmount(const struct zfs_pool *p, const struct uuid *dataset)
+{
+    CLEANUP_FREE char *fs = zfs_name(p, dataset), *place = own_place(p, dataset);
+
+    return zfs_unmount_at(fs, place);
 }
 
 struct err *zfs_flush(const struct zfs_pool *p, const struct uuid *dataset)
@@ -459,8 +470,7 @@ static struct err *ready_marks(struct zfs_pool *p)
         e = make_fs(p, fs, "canmount=noauto", "readonly=off", MARKS_ROOM);
     }
     TRY(e);
-    TRY(ensure_mounted(p, fs, place));
-    return open_folder(place, O_RDONLY, &p->marks);
+    return zfs_mount_at(p, fs, place, &p->marks);
 }
 
 /* Folders in which a killed agent had mounted something. */
@@ -472,7 +482,9 @@ static void remove_empty_places(const struct zfs_pool *p)
     struct uuid id;
 
     while (d && (name = dir_next(d))) {
-        if (uuid_parse(name, &id))
+        CLEANUP_FREE char *dataset = xstrndup(name, strcspn(name, ".")); /* a view has "." behind it */
+
+        if (uuid_parse(dataset, &id))
             (void)unlinkat(fd, name, AT_REMOVEDIR);
     }
 }

@@ -53,9 +53,9 @@ struct err *zfs_forget_receive(int dir)
     return file_remove(dir, NOTE);
 }
 
-/* ---- one receive at a time ---- */
+/* ---- one at a time: a receive, or reading a snapshot ---- */
 
-bool zfs_is_receiving(int dir)
+bool zfs_is_locked(int dir)
 {
     CLEANUP_CLOSE int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -72,14 +72,13 @@ static bool lock(int dir)
     return false;
 }
 
-/* Opens the dataset's folder of marks, locked. */
-static struct err *begin(const struct zfs_pool *p, const struct uuid *dataset, int *ret_dir)
+struct err *zfs_lock(const struct zfs_pool *p, const struct uuid *dataset, int *ret_dir)
 {
     CLEANUP_CLOSE int dir = -1;
 
     TRY(dir_open(p->marks, UUID_STR(dataset), /* create= */ true, 0700, &dir));
     if (!lock(dir))
-        return err_new(ERR_BUSY, "another snapshot of it is being received");
+        return err_new(ERR_BUSY, "another snapshot of it is being received or compared");
     *ret_dir = steal_fd(&dir);
     return NULL;
 }
@@ -173,6 +172,8 @@ static struct err *tidy_locked(const struct zfs_pool *p, const struct uuid *data
 
     TRY(note_read(dir, &note, &noted));
     TRY(zfs_look_all(p, &l));
+    if (zfs_view_is_there(p, &l, dataset))
+        TRY(zfs_view_remove(p, dataset));
     const struct zfs_fs *f = zfs_listing_find(&l, fs), *in = zfs_listing_find(&l, incoming);
     const struct zfs_snapshot *s = noted ? zfs_fs_snapshot(f, note.snapshot) : NULL;
 
@@ -263,6 +264,8 @@ static struct err *ready(const struct receive *r, const struct zfs_listing *l)
     bool goes_on = r->stream->from && in && in->token;
 
     TRY(check_replaceable(r->dir, f));
+    if (zfs_view_is_there(r->p, l, r->dataset))
+        TRY(zfs_view_remove(r->p, r->dataset));
     if (r->stream->base)
         TRY(ready_base(r, f));
     if (in && (r->stream->base || !goes_on))
@@ -322,7 +325,7 @@ struct err *zfs_receive_stream(void *cookie, const struct uuid *dataset, const s
     CLEANUP_LISTING struct zfs_listing l = {0};
     bool there;
 
-    TRY(begin(p, dataset, &r.dir));
+    TRY(zfs_lock(p, dataset, &r.dir));
     TRY(zfs_look_all(p, &l));
     TRY(accept_earlier(&r, &l, &there));
     if (there)
@@ -381,11 +384,16 @@ static struct err *check_token(const struct zfs_pool *p, const char *token, cons
     return err_new(ERR_CONFLICT, "the receiver wants to continue another stream than that of %s", snapshot);
 }
 
-static size_t add_options(const struct zfs_pool *p, const char **argv, size_t n)
+/* Options and names of a stream from its beginning; `base` may be NULL. */
+static void add_source(const struct zfs_pool *p, const char **argv, size_t n, const char *base, const char *full)
 {
     if (p->can.compressed)
         argv[n++] = "-c"; /* blocks as they are on disk */
-    return n;
+    if (base) {
+        argv[n++] = "-i";
+        argv[n++] = base;
+    }
+    argv[n] = full;
 }
 
 struct err *zfs_send_stream(void *cookie, const struct uuid *dataset, const struct stream_spec *stream, int fd,
@@ -396,22 +404,47 @@ struct err *zfs_send_stream(void *cookie, const struct uuid *dataset, const stru
     CLEANUP_FREE char *base = stream->base ? xasprintf("@%s", stream->base) : NULL;
     CLEANUP_EXEC struct exec_result r = {0};
     const char *argv[8] = {"zfs", "send"};
-    size_t n = 2;
 
     if (stream->from && stream->from->token) {
         TRY(check_token(p, stream->from->token, full));
-        argv[n++] = "-t";
-        argv[n++] = stream->from->token;
+        argv[2] = "-t";
+        argv[3] = stream->from->token;
     } else {
-        n = add_options(p, argv, n);
-        if (base) {
-            argv[n++] = "-i";
-            argv[n++] = base;
-        }
-        argv[n++] = full;
+        add_source(p, argv, 2, base, full);
     }
     TRY(exec_run(&(struct exec_request){.argv = argv, .stdout_fd = fd, .cancel = cancel, .any_exit = true}, &r));
     if (!r.status)
         return NULL;
     return err_new(zfs_error_code(r.err_text), "zfs send: %s", r.err_text);
+}
+
+/* How long a whole snapshot will be where the programs cannot tell: compression and holes aside. An increment may be anything. */
+static struct err *size_of_snapshot(const struct zfs_pool *p, const char *full, uint64_t *ret_bytes)
+{
+    CLEANUP_EXEC struct exec_result r = {0};
+
+    TRY(zfs_run(p, ZFS("get", "-Hp", "-o", "value", "referenced", full), &r));
+    r.out[strcspn(r.out, "\n")] = '\0';
+    if (!zfs_number_parse(r.out, ret_bytes))
+        *ret_bytes = 0;
+    return NULL;
+}
+
+struct err *zfs_stream_size(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
+                            uint64_t *ret_bytes)
+{
+    struct zfs_pool *p = cookie;
+    CLEANUP_FREE char *fs = zfs_name(p, dataset), *full = xasprintf("%s@%s", fs, stream->snapshot);
+    CLEANUP_FREE char *base = stream->base ? xasprintf("@%s", stream->base) : NULL;
+    CLEANUP_EXEC struct exec_result r = {0};
+    const char *argv[10] = {"zfs", "send", "-n", "-v", "-P"};
+
+    *ret_bytes = 0;
+    if (!p->can.estimate)
+        return base ? NULL : size_of_snapshot(p, full, ret_bytes);
+    add_source(p, argv, 5, base, full);
+    TRY(zfs_run(p, argv, &r));
+    if (!zfs_stream_size_parse(r.out, ret_bytes) && !zfs_stream_size_parse(r.err_text, ret_bytes))
+        *ret_bytes = 0; /* it is only for people */
+    return NULL;
 }

@@ -70,15 +70,16 @@ static bool has_unfinished_snapshot(const struct zfs_fs *f)
     return false;
 }
 
-/* `f` and `incoming` may be NULL. */
-static void fill_state(const struct zfs_pool *p, const struct zfs_fs *f, const struct zfs_fs *incoming,
-                       struct volume_state *v)
+static void fill_state(const struct zfs_pool *p, const struct zfs_listing *l, struct volume_state *v)
 {
+    CLEANUP_FREE char *fs = zfs_name(p, &v->dataset), *incoming = zfs_incoming(p, &v->dataset);
+    const struct zfs_fs *f = zfs_listing_find(l, fs);
     CLEANUP_CLOSE int dir = openat(p->marks, UUID_STR(&v->dataset), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool finished = !f || f->role == ZFS_ROLE_VOLUME || f->role == ZFS_ROLE_REPLICA;
-    bool left = incoming || !finished || (f && (f->token || has_unfinished_snapshot(f)));
+    bool left = zfs_listing_find(l, incoming) || zfs_view_is_there(p, l, &v->dataset) || !finished ||
+                (f && (f->token || has_unfinished_snapshot(f)));
 
-    v->partial = left && (dir < 0 || !zfs_is_receiving(dir));
+    v->partial = left && (dir < 0 || !zfs_is_locked(dir));
     if (!f)
         return;
     v->present = f->role == ZFS_ROLE_VOLUME;
@@ -91,11 +92,10 @@ static struct err *zfs_inspect(void *cookie, const struct uuid *dataset, struct 
 {
     struct zfs_pool *p = cookie;
     CLEANUP_LISTING struct zfs_listing l = {0};
-    CLEANUP_FREE char *fs = zfs_name(p, dataset), *incoming = zfs_incoming(p, dataset);
 
     TRY(zfs_look(p, dataset, &l));
     *v = (struct volume_state){.dataset = *dataset};
-    fill_state(p, zfs_listing_find(&l, fs), zfs_listing_find(&l, incoming), v);
+    fill_state(p, &l, v);
     return NULL;
 }
 
@@ -136,12 +136,8 @@ static struct err *zfs_list(void *cookie, struct volume_state **ret_states, size
         if (dataset_of(p, l.all[i].name, &id))
             (void)volume_list_get(&states, &id);
     }
-    for (size_t i = 0; i < states.n; i++) {
-        CLEANUP_FREE char *fs = zfs_name(p, &states.states[i].dataset);
-        CLEANUP_FREE char *incoming = zfs_incoming(p, &states.states[i].dataset);
-
-        fill_state(p, zfs_listing_find(&l, fs), zfs_listing_find(&l, incoming), &states.states[i]);
-    }
+    for (size_t i = 0; i < states.n; i++)
+        fill_state(p, &l, &states.states[i]);
     *ret_states = states.states;
     *ret_n = states.n;
     return NULL;
@@ -247,9 +243,10 @@ static struct err *zfs_destroy(void *cookie, const struct uuid *dataset)
     CLEANUP_CLOSE int dir = -1;
 
     TRY(zfs_mark_dir(p, dataset, /* create= */ false, &dir));
-    if (dir >= 0 && zfs_is_receiving(dir))
-        return err_new(ERR_BUSY, "a snapshot of it is being received");
+    if (dir >= 0 && zfs_is_locked(dir))
+        return err_new(ERR_BUSY, "a snapshot of it is being received or compared");
     TRY(zfs_look(p, dataset, &l));
+    TRY(zfs_view_tidy(p, &l, dataset));
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         const struct zfs_fs *f = zfs_listing_find(&l, names[i]);
 
@@ -305,7 +302,15 @@ static struct err *zfs_take_snapshot(void *cookie, const struct uuid *dataset, c
 static struct err *zfs_snapshot_delete(void *cookie, const struct uuid *dataset, const char *name)
 {
     CLEANUP_FREE char *fs = zfs_name(cookie, dataset);
+    CLEANUP_LISTING struct zfs_listing l = {0};
+    CLEANUP_ERR struct err *e = zfs_destroy_snapshot(cookie, fs, name);
 
+    if (!err_is(e, ERR_BUSY))
+        return steal(&e);
+    TRY(zfs_look(cookie, dataset, &l));
+    if (!zfs_view_is_there(cookie, &l, dataset))
+        return steal(&e);
+    TRY(zfs_view_tidy(cookie, &l, dataset));
     return zfs_destroy_snapshot(cookie, fs, name);
 }
 
@@ -369,6 +374,7 @@ static struct err *zfs_promote(void *cookie, const struct uuid *dataset, const c
 
     if (!s || !s->held)
         return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
+    TRY(zfs_view_tidy(p, &l, dataset));
     if (!is_at(f, snapshot))
         TRY(zfs_rollback(p, dataset, f, snapshot));
     /* In this order where they cannot be set together: the limit is in force before anybody can write. */
@@ -400,4 +406,6 @@ const struct driver driver_zfs = {
     .receive = zfs_receive_stream,
     .stream_point = zfs_stream_point,
     .identity = zfs_identity,
+    .stream_size = zfs_stream_size,
+    .snapshot_read = zfs_snapshot_read,
 };

@@ -6,6 +6,7 @@
  *   <pool>/flocker/<dataset>          one file system a dataset; flocker:role says what it is
  *   <pool>/flocker/<dataset>@NAME     snapshots; complete and ours as soon as they are held (tag `flocker`)
  *   <pool>/flocker/<dataset>.incoming a whole stream that is being received
+ *   <pool>/flocker/<dataset>/view     a clone of a snapshot, while somebody reads that
  *
  * The user's files are in the folder `data` of the file system, not in its root: the driver's own mount of it, below
  * <state_dir>/zfs, then is no mount of the volume, as the mounted pool is none for btrfs.
@@ -21,6 +22,7 @@
 #define ZFS_TAG "flocker"
 #define ZFS_DATA "data"
 #define ZFS_INCOMING ".incoming"
+#define ZFS_VIEW "view"
 #define ZFS_ROLE "flocker:role"
 #define ZFS_OURS "flocker:snapshot"
 
@@ -74,6 +76,7 @@ struct zfs_can {
     bool resume;     /* recv -s, send -t */
     bool compressed; /* send -c */
     bool set_many;   /* several properties with one `zfs set` */
+    bool estimate;   /* send -n -P */
 };
 void zfs_usage_parse(const char *text, struct zfs_can *ret_can);
 /* One line of `zpool list -H -o guid,health POOL`. */
@@ -85,6 +88,8 @@ bool zfs_pool_name_is_valid(const char *name);
 bool zfs_token_is_valid(const char *token);
 /* `zfs send -n -v -t TOKEN` prints what the token is for: is it this snapshot? */
 bool zfs_token_is_for(const char *text, const char *snapshot);
+/* The length of the stream in what `zfs send -n -v -P` prints; false: it is not said, or twice. */
+bool zfs_stream_size_parse(const char *text, uint64_t *ret_bytes);
 /* The programs tell only in words why they failed. */
 enum err_code zfs_error_code(const char *text);
 /* <owner>.default.<dataset>, as Flocker 1 named its file systems (without the pool). */
@@ -124,6 +129,9 @@ struct err *zfs_open_data(const struct zfs_pool *p, const struct uuid *dataset, 
 struct err *zfs_mount(const struct zfs_pool *p, const struct uuid *dataset, int *ret_fd) MUST_USE;
 /* Removes the driver's own mount. ERR_BUSY with who uses it. */
 struct err *zfs_unmount(const struct zfs_pool *p, const struct uuid *dataset) MUST_USE;
+/* The same two for any file system, where its property `mountpoint` says. */
+struct err *zfs_mount_at(const struct zfs_pool *p, const char *fs, const char *place, int *ret_fd) MUST_USE;
+struct err *zfs_unmount_at(const char *fs, const char *place) MUST_USE;
 /* Writes what is still only in memory of a mounted one: a snapshot does not see dirty mapped pages. */
 struct err *zfs_flush(const struct zfs_pool *p, const struct uuid *dataset) MUST_USE;
 
@@ -133,8 +141,10 @@ struct err *zfs_destroy_fs(const struct zfs_pool *p, const struct zfs_fs *f) MUS
 
 /* ---- stream.c ---- */
 
-/* true while a receive of this process or of one that still runs works on the dataset. `dir` is its folder of marks. */
-bool zfs_is_receiving(int dir);
+/* Opens the dataset's folder of marks, locked for a receive or for reading a snapshot. */
+struct err *zfs_lock(const struct zfs_pool *p, const struct uuid *dataset, int *ret_dir) MUST_USE;
+/* true while this process, or one that still runs, has it locked. `dir` is the folder. */
+bool zfs_is_locked(int dir);
 /* Removes what interrupted receives left; finishes one of which only the last step is missing. */
 struct err *zfs_tidy(const struct zfs_pool *p, const struct uuid *dataset) MUST_USE;
 struct err *zfs_send_stream(void *cookie, const struct uuid *dataset, const struct stream_spec *stream, int fd,
@@ -142,8 +152,21 @@ struct err *zfs_send_stream(void *cookie, const struct uuid *dataset, const stru
 struct err *zfs_receive_stream(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
                                int fd) MUST_USE;
 struct err *zfs_stream_point(void *cookie, const struct uuid *dataset, struct stream_point *ret_point) MUST_USE;
+struct err *zfs_stream_size(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
+                            uint64_t *ret_bytes) MUST_USE;
 /* Removes the note of a receive. */
 struct err *zfs_forget_receive(int dir) MUST_USE;
+
+/* ---- view.c ---- */
+
+struct err *zfs_snapshot_read(void *cookie, const struct uuid *dataset, const char *snapshot, driver_read_fn *fn,
+                              void *fn_cookie) MUST_USE;
+/* Is something there that was made to read a snapshot of the dataset? */
+bool zfs_view_is_there(const struct zfs_pool *p, const struct zfs_listing *l, const struct uuid *dataset);
+/* Removes it; the caller has the lock. Missing is fine. */
+struct err *zfs_view_remove(const struct zfs_pool *p, const struct uuid *dataset) MUST_USE;
+/* Removes it if it is there and nobody has the lock. */
+struct err *zfs_view_tidy(const struct zfs_pool *p, const struct zfs_listing *l, const struct uuid *dataset) MUST_USE;
 
 /* ---- zfs.c, also for adopt.c ---- */
 

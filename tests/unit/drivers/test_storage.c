@@ -662,6 +662,47 @@ static void test_move_there_and_back(void **state)
     destroy_everywhere(&id);
 }
 
+static bool can_compare(void)
+{
+    return local() && !streq(node_backend, "fake");
+}
+
+/* Copies have the digest of their source, whatever is written to that since. */
+static void test_comparing(void **state)
+{
+    if (!local())
+        return;
+    struct uuid id = new_mounted(A, 1);
+    const atomic_bool cancel = true;
+    char one[STORAGE_DIGEST_SIZE], two[STORAGE_DIGEST_SIZE], got[STORAGE_DIGEST_SIZE];
+
+    put(A, &id, "f", "1");
+    ok(storage_snapshot(A->storage, &id, "one"));
+    if (!can_compare()) {
+        fails(storage_snapshot_digest(A->storage, &id, "one", NULL, one), ERR_UNSUPPORTED, "look into");
+        destroy_everywhere(&id);
+        return;
+    }
+    put(A, &id, "f", "2");
+    ok(storage_snapshot(A->storage, &id, "two"));
+    put(A, &id, "f", "3");
+    ok(storage_snapshot_digest(A->storage, &id, "one", NULL, one));
+    ok(storage_snapshot_digest(A->storage, &id, "two", NULL, two));
+    assert_string_not_equal(one, two);
+    ok(copy(A, B, &id, NULL, "one"));
+    ok(storage_snapshot_digest(B->storage, &id, "one", NULL, got));
+    assert_string_equal(got, one);
+    ok(copy(A, B, &id, "one", "two"));
+    ok(storage_snapshot_digest(B->storage, &id, "two", NULL, got));
+    assert_string_equal(got, two);
+    ok(storage_snapshot_digest(B->storage, &id, "one", NULL, got));
+    assert_string_equal(got, one);
+    fails(storage_snapshot_digest(B->storage, &id, "two", &cancel, got), ERR_CANCELLED, NULL);
+    fails(storage_snapshot_digest(B->storage, &id, "three", NULL, got), ERR_NOT_FOUND, NULL);
+    ok(storage_promote(B->storage, &id, "one", size_wanted(), 2));
+    destroy_everywhere(&id);
+}
+
 /* Promotion happens once: a repetition must not throw away what was written since. */
 static void test_promote_once(void **state)
 {
@@ -940,6 +981,7 @@ static void test_never_formats(void **state)
 
 static void one_life(const struct uuid *id)
 {
+    char sum[STORAGE_DIGEST_SIZE];
     struct err *e = NULL;
 
     /* From whatever a crash left, the same orders go through. */
@@ -949,6 +991,8 @@ static void one_life(const struct uuid *id)
         e = storage_mount(A->storage, id, 1);
     if (!e && local())
         e = storage_snapshot(A->storage, id, "one");
+    if (!e && can_compare())
+        e = storage_snapshot_digest(A->storage, id, "one", NULL, sum);
     if (!e)
         e = storage_release(A->storage, id, 1, 3, local() ? "two" : "");
     if (!e && local())
@@ -1137,6 +1181,7 @@ static int run(void)
         cmocka_unit_test(test_release_survives_reboot),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_move_there_and_back),
+        cmocka_unit_test(test_comparing),
         cmocka_unit_test(test_promote_once),
         cmocka_unit_test(test_bad_streams),
         cmocka_unit_test(test_send_cancel),

@@ -272,6 +272,101 @@ static void test_snapshot_without_hold(void **state)
     destroy(&id);
 }
 
+/* ---- looking into snapshots ---- */
+
+static void check_digest(struct node *n, const struct uuid *id, const char *snapshot, const char *want)
+{
+    char got[STORAGE_DIGEST_SIZE];
+
+    ok(storage_snapshot_digest(n->storage, id, snapshot, NULL, got));
+    assert_string_equal(got, want);
+}
+
+/* The replica stays what it is, unmounted, and nothing is left beside it. */
+static void test_nothing_is_left_of_a_comparison(void **state)
+{
+    struct uuid id = new_mounted(A);
+    char want[STORAGE_DIGEST_SIZE];
+
+    put(A, &id, "f", "1");
+    ok(storage_snapshot(A->storage, &id, "s"));
+    put(A, &id, "f", "2"); /* not part of it */
+    ok(copy(A, B, &id, NULL, "s"));
+    ok(storage_snapshot_digest(A->storage, &id, "s", NULL, want));
+    check_digest(B, &id, "s", want);
+    check(B, &id, false, false, 1);
+    assert_content(A, &id, "f", "2");
+    CLEANUP_FREE char *all = shell_out("zfs list -H -r -t filesystem -o name,mounted " TOP_B " | grep %s", UUID_STR(&id));
+    CLEANUP_FREE char *replica = xasprintf(TOP_B "/%s\tno\n", UUID_STR(&id));
+    CLEANUP_FREE char *folders = shell_out("find %s/1/state/zfs -maxdepth 1 -name '*%s*'", node_dir, UUID_STR(&id));
+
+    assert_string_equal(all, replica);
+    assert_string_equal(folders, "");
+    ok(storage_snapshot_delete(B->storage, &id, "s"));
+    fails(storage_snapshot_digest(B->storage, &id, "s", NULL, want), ERR_NOT_FOUND, "no snapshot s here");
+    destroy(&id);
+}
+
+/* What an agent that is killed while it compares leaves. */
+static void leave_view(int node, const struct uuid *id, const char *snapshot)
+{
+    const char *fs = node ? TOP_B : TOP_A;
+    CLEANUP_FREE char *place = xasprintf("%s/%d/state/zfs/%s.view", node_dir, node, UUID_STR(id));
+
+    /* zfs-fuse mounts a clone by itself. */
+    shell("zfs clone -o readonly=on -o canmount=noauto -o mountpoint=%s %s/%s@%s %s/%s/view; "
+          "zfs mount %s/%s/view 2>/dev/null || mountpoint -q %s",
+          place, fs, UUID_STR(id), snapshot, fs, UUID_STR(id), fs, UUID_STR(id), place);
+    check(&nodes[node], id, node == 0, /* partial= */ true, 2);
+}
+
+static void test_killed_while_comparing(void **state)
+{
+    struct uuid id = new_mounted(A);
+    char want[STORAGE_DIGEST_SIZE];
+
+    ok(storage_snapshot(A->storage, &id, "one"));
+    ok(copy(A, B, &id, NULL, "one"));
+    put(A, &id, "f", "2");
+    ok(storage_snapshot(A->storage, &id, "two"));
+    ok(copy(A, B, &id, "one", "two"));
+    leave_view(0, &id, "one"); /* another one */
+    ok(storage_snapshot_digest(A->storage, &id, "two", NULL, want));
+    check(A, &id, true, false, 2);
+    leave_view(1, &id, "two");
+    check_digest(B, &id, "two", want);
+    check(B, &id, false, false, 2);
+    leave_view(1, &id, "two");
+    ok(storage_prune(B->storage, &id, "two"));
+    check(B, &id, false, false, 1);
+    leave_view(0, &id, "two");
+    ok(storage_snapshot_delete(A->storage, &id, "two"));
+    check(A, &id, true, false, 1);
+    ok(storage_snapshot(A->storage, &id, "three"));
+    leave_view(0, &id, "three");
+    destroy(&id);
+}
+
+static void test_size_of_a_stream(void **state)
+{
+    struct uuid id = new_mounted(A);
+    CLEANUP_FREE char *place = node_place(A, &id);
+    struct stream_spec whole = {.snapshot = "one"}, more = {.snapshot = "two", .base = "one"};
+    uint64_t bytes = 0;
+
+    shell("dd if=/dev/urandom of=%s/f bs=1M count=8 conv=fsync status=none", place);
+    ok(storage_snapshot(A->storage, &id, "one"));
+    ok(storage_stream_size(A->storage, &id, &whole, &bytes));
+    assert_in_range(bytes, 8u << 20, 9u << 20);
+    shell("dd if=/dev/urandom of=%s/g bs=1M count=2 conv=fsync status=none", place);
+    ok(storage_snapshot(A->storage, &id, "two"));
+    ok(storage_stream_size(A->storage, &id, &more, &bytes));
+    if (bytes) /* zfs-fuse cannot tell */
+        assert_in_range(bytes, 2u << 20, 3u << 20);
+    fails(storage_stream_size(A->storage, &id, &(struct stream_spec){.snapshot = "none"}, &bytes), ERR_NOT_FOUND, NULL);
+    destroy(&id);
+}
+
 /* ---- what a killed receiver leaves ---- */
 
 static char *guid(const char *top, const struct uuid *id, const char *snapshot)
@@ -753,6 +848,9 @@ static int run(void)
         cmocka_unit_test(test_strangers_snapshots),
         cmocka_unit_test(test_holds),
         cmocka_unit_test(test_snapshot_without_hold),
+        cmocka_unit_test(test_nothing_is_left_of_a_comparison),
+        cmocka_unit_test(test_killed_while_comparing),
+        cmocka_unit_test(test_size_of_a_stream),
         cmocka_unit_test(test_arrived_but_not_accepted),
         cmocka_unit_test(test_accepted_but_not_renamed),
         cmocka_unit_test(test_leftovers_go),

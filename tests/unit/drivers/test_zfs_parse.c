@@ -86,7 +86,7 @@ static void test_listing_hostile(void **state)
     assert_false(l.all[0].snapshots[0].held);
 }
 
-static void check_can(const char *text, bool resume, bool compressed, bool set_many)
+static void check_can(const char *text, bool resume, bool compressed, bool set_many, bool estimate)
 {
     struct zfs_can can;
 
@@ -94,6 +94,7 @@ static void check_can(const char *text, bool resume, bool compressed, bool set_m
     assert_int_equal(can.resume, resume);
     assert_int_equal(can.compressed, compressed);
     assert_int_equal(can.set_many, set_many);
+    assert_int_equal(can.estimate, estimate);
 }
 
 static void test_usage(void **state)
@@ -101,17 +102,18 @@ static void test_usage(void **state)
     check_can("\tset <property=value> <filesystem|volume|snapshot> ...\n"
               "\tsend [-RDp] [-[iI] snapshot] <snapshot>\n"
               "\treceive [-vnF] <filesystem|volume|snapshot>\n",
-              false, false, false);
+              false, false, false, false);
     check_can("\tset <property=value> ... <filesystem|volume|snapshot> ...\n"
               "\tsend [-DnPpRVvLecwhb] [-[i|I] snapshot] <snapshot>\n"
               "\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n",
-              true, true, true);
+              true, true, true, true);
     check_can("\tset [-u] <property=value> ... <filesystem|volume|snapshot> ...\n"
               "\tsend [-DLPbcehnpsVvw] [-i|-I snapshot]\n"
               "\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n",
-              true, true, true);
-    check_can("", false, false, false);
-    check_can("\tset <property=value>\n <property=value> ...\n\tsend c\n\treceive [-v\ns]", false, false, false);
+              true, true, true, true);
+    check_can("", false, false, false, false);
+    check_can("\tsend [-RnpvD] [-[iI] snapshot] <snapshot>\n", false, false, false, false);
+    check_can("\tset <property=value>\n <property=value> ...\n\tsend c\n\treceive [-v\ns]", false, false, false, false);
 }
 
 static void test_pool_line(void **state)
@@ -171,6 +173,24 @@ static void test_token_contents(void **state)
     assert_false(zfs_token_is_for("toname = a@b\ntoname = c@d\n", "a@b"));
 }
 
+static void test_stream_size(void **state)
+{
+    uint64_t n = 5;
+
+    assert_true(zfs_stream_size_parse("full\ttank/flocker/x@s1\t21022560\nsize\t21022560\n", &n) && n == 21022560);
+    assert_true(zfs_stream_size_parse("incremental\ts1\ttank/x@s2\t624\nsize\t624", &n) && n == 624);
+    assert_true(zfs_stream_size_parse("size\t0\n", &n) && n == 0);
+    n = 5;
+    assert_false(zfs_stream_size_parse("", &n));
+    assert_false(zfs_stream_size_parse("full\ttank/x@s1\t21022560\n", &n));
+    assert_false(zfs_stream_size_parse("total estimated size is 20.1M\n", &n));
+    assert_false(zfs_stream_size_parse("size\t20.1M\n", &n));
+    assert_false(zfs_stream_size_parse("size\t-1\n", &n));
+    assert_false(zfs_stream_size_parse("size\t99999999999999999999\n", &n));
+    assert_false(zfs_stream_size_parse("size\t1\nsize\t2\n", &n));
+    assert_int_equal(n, 5);
+}
+
 static void test_error_codes(void **state)
 {
     assert_int_equal(zfs_error_code("cannot create 'a': out of space\n"), ERR_NO_SPACE);
@@ -193,7 +213,7 @@ int main(void)
         cmocka_unit_test(test_listing),        cmocka_unit_test(test_listing_hostile),
         cmocka_unit_test(test_usage),          cmocka_unit_test(test_pool_line),
         cmocka_unit_test(test_words),          cmocka_unit_test(test_token_contents),
-        cmocka_unit_test(test_error_codes),
+        cmocka_unit_test(test_error_codes),    cmocka_unit_test(test_stream_size),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1110,12 +1110,10 @@ static void test_limit(void **state)
 }
 
 /* Changes the copy at b behind everybody's back: it keeps its identity. */
-static void tamper(const struct uuid *id, const char *snapshot, const char *file)
+static struct err *tamper_in(void *file, int root)
 {
-    CLEANUP_CLOSE int root = -1;
     uint64_t flags = 0;
 
-    assert_ok(b.storage->driver->snapshot_root(b.storage->cookie, id, snapshot, &root));
     assert_int_equal(ioctl(root, BTRFS_IOC_SUBVOL_SETFLAGS, &flags), 0);
     CLEANUP_CLOSE int fd = openat(root, file, O_WRONLY | O_CLOEXEC);
     struct stat st;
@@ -1127,6 +1125,12 @@ static void tamper(const struct uuid *id, const char *snapshot, const char *file
     mem_closep(&fd);
     fd = -1;
     assert_int_equal(ioctl(root, BTRFS_IOC_SUBVOL_SETFLAGS, &flags), 0);
+    return NULL;
+}
+
+static void tamper(const struct uuid *id, const char *snapshot, const char *file)
+{
+    assert_ok(b.storage->driver->snapshot_read(b.storage->cookie, id, snapshot, tamper_in, (void *)file));
 }
 
 static void test_verify(void **state)
