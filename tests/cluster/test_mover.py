@@ -11,7 +11,8 @@ from lab import wait_until
 from test_crashes import go_on, start_pausing, wait_paused
 from volumes import POOL, create, delete, digest, fill, inside, state, volume, wait_reason, wait_settled
 
-CLUSTER = {"nodes": 2, "backend": "btrfs"}
+CLUSTER = {"nodes": 2, "backend": ["btrfs", "zfs"]}
+ONLY = {"zfs": ["test_a_copy_is_compared_before_the_hand_off"]}
 HOSTS = ["h1", "h2"]
 MIB = 1 << 20
 SUBVOL_SETFLAGS, SUBVOL_RDONLY = 0x4008941A, 2  # linux/btrfs.h

@@ -56,7 +56,7 @@ static void usage(const char *text)
 
     zfs_usage_parse(text, &can);
     zfs_usage_parse(longer, &more); /* the first usage of a command counts */
-    RULE(!more.resume && !more.compressed && !more.set_many && !more.estimate);
+    RULE(!more.resume && !more.parallel && !more.compressed && !more.set_many && !more.estimate);
 }
 
 static void pool_line(const char *text)

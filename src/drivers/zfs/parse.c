@@ -200,6 +200,7 @@ void zfs_usage_parse(const char *text, struct zfs_can *ret_can)
 
     *ret_can = (struct zfs_can){
         .resume = has_option(receive, 's'),
+        .parallel = has_option(receive, 's'),
         .compressed = has_option(send, 'c'),
         .estimate = has_option(send, 'n') && has_option(send, 'P'),
         .set_many = many && many < set + strcspn(set, "\n"),

@@ -29,13 +29,14 @@
 
 /* ---- running ---- */
 
-/* Every program has this locked, shared, as its standard input: the lock outlives a killed agent, and the next one waits
- * for it. */
-static struct err *lock_shared(const struct zfs_pool *p, int *ret_fd)
+/* Every program has this locked as its standard input: the lock outlives a killed agent, and the next one waits for it. It is
+ * shared, except with zfs-fuse: that tells its own listener of a new mount in two writes to a pipe, and when those of two mounts
+ * mix it answers nobody any more (0.7.0). */
+static struct err *lock_program(const struct zfs_pool *p, int *ret_fd)
 {
     CLEANUP_CLOSE int fd = open(p->lock, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-    if (fd < 0 || flock(fd, LOCK_SH) < 0)
+    if (fd < 0 || flock(fd, p->can.parallel ? LOCK_SH : LOCK_EX) < 0)
         return err_errno(errno, "cannot lock %s", p->lock);
     *ret_fd = steal_fd(&fd);
     return NULL;
@@ -83,7 +84,7 @@ static struct err *run_once(const struct zfs_pool *p, const char *const *argv, s
     CLEANUP_CLOSE int lock = -1;
     CLEANUP_EXEC struct exec_result r = {0};
 
-    TRY(lock_shared(p, &lock));
+    TRY(lock_program(p, &lock));
     struct err *e = exec_run(&(struct exec_request){.argv = argv,
                                                     .stdin_fd = lock,
                                                     .timeout_us = TIMEOUT_US,

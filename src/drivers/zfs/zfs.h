@@ -77,6 +77,7 @@ struct zfs_can {
     bool compressed; /* send -c */
     bool set_many;   /* several properties with one `zfs set` */
     bool estimate;   /* send -n -P */
+    bool parallel;   /* several may run at a time; zfs-fuse, told by its old receive, mixes up two mounts */
 };
 void zfs_usage_parse(const char *text, struct zfs_can *ret_can);
 /* One line of `zpool list -H -o guid,health POOL`. */

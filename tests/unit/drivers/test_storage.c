@@ -1098,10 +1098,6 @@ static void test_parallel(void **state)
     struct volume_state *states;
     size_t n;
 
-    if (streq(node_backend, "zfs") && access("/dev/zfs", F_OK) < 0) {
-        (void)puts("skipped: seen to hang now and then on zfs-fuse, cause not found; runs on OpenZFS (lab/uml-zfs)");
-        return;
-    }
     for (int i = 0; i < N; i++)
         assert_int_equal(pthread_create(&t[i], NULL, live, &e[i]), 0);
     for (int i = 0; i < 20; i++) {

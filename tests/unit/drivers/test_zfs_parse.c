@@ -92,6 +92,7 @@ static void check_can(const char *text, bool resume, bool compressed, bool set_m
 
     zfs_usage_parse(text, &can);
     assert_int_equal(can.resume, resume);
+    assert_int_equal(can.parallel, resume); /* of the same age */
     assert_int_equal(can.compressed, compressed);
     assert_int_equal(can.set_many, set_many);
     assert_int_equal(can.estimate, estimate);
