@@ -3,7 +3,7 @@
  * so nobody is told "not modified" for a mixture. */
 #include "control/rest_internal.h"
 
-#define PIECE (64u << 10) /* bytes; some hundred records */
+#define PIECE (16u << 10) /* bytes, about a TLS record: more at a time is not sent sooner, and others wait while it is made */
 
 struct list_stream {
     struct rest *rest;
