@@ -4,13 +4,8 @@ import http.client
 import json
 import os
 import subprocess
-import sys
 
-from report import CHECKOUT
-
-sys.path.insert(0, os.path.join(CHECKOUT, "tests", "cluster"))
-
-import lab  # noqa: E402 pylint: disable=wrong-import-position
+from report import lab
 
 
 class Hosts:
@@ -59,20 +54,7 @@ class Hosts:
         return {**os.environ, "FLOCKER_LAB_MARK": self.cluster.directory, "LC_ALL": "C.UTF-8"}
 
     def pid(self, host, process):
-        """The pid, as seen from outside, of a host's agent or control service."""
-        inside = self.cluster.shell(host, f"cat /run/lab-{process}.pid").strip()
-        space = os.readlink(f"/proc/{self.hosts[host]}/ns/pid")
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                with open(f"/proc/{entry}/status", encoding="utf-8", errors="replace") as f:
-                    numbers = next((line.split()[1:] for line in f if line.startswith("NSpid:")), [])
-                if numbers[-1:] == [inside] and os.readlink(f"/proc/{entry}/ns/pid") == space:
-                    return int(entry)
-            except OSError:
-                pass
-        raise lab.WaitTimeout(f"no {process} on {host}")
+        return self.cluster.process_pid(host, process)
 
     def node(self, host):
         return self.cluster.node(host)

@@ -5,11 +5,11 @@ import select
 import signal
 import statistics
 import subprocess
-import threading
 import time
 
 from hosts import Hosts, lab
-from report import CHECKOUT, MIB, emit, memory, say
+from report import CHECKOUT, MIB, emit, say
+from volumes import MemoryPeak
 
 GIB = 1 << 30
 PAUSES = 10  # moves of the smaller volume
@@ -49,23 +49,6 @@ class Mounts:
 
     def close(self):
         self.file.close()
-
-
-class Memory(threading.Thread):
-    """The most private dirty memory of any of these processes."""
-
-    def __init__(self, pids):
-        super().__init__()
-        self.pids, self.most, self.over = pids, 0, threading.Event()
-
-    def run(self):
-        while not self.over.wait(0.2):
-            self.most = max(self.most, *(memory(pid)[0] for pid in self.pids))
-
-    def stop(self):
-        self.over.set()
-        self.join()
-        return self.most
 
 
 class Moves(Hosts):
@@ -220,14 +203,10 @@ class Moves(Hosts):
 
     def move_rss(self):
         dataset = self.volume(BIG)
-        watcher = Memory([self.pid(host, "agent") for host in ("h1", "h2")])
-        watcher.start()
-        try:
+        with MemoryPeak([self.pid(host, "agent") for host in ("h1", "h2")]) as peak:
             self.timed_move(dataset, "h1", "h2")
-        finally:
-            most = watcher.stop()
         self.delete_datasets([dataset])
-        return emit("move_rss", most / MIB, "MiB", goal=32, gigabytes=BIG)
+        return emit("move_rss", peak.most / MIB, "MiB", goal=32, gigabytes=BIG)
 
 
 def children(pid):

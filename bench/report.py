@@ -5,6 +5,11 @@ import os
 import sys
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+sys.path.insert(0, os.path.join(CHECKOUT, "tests", "cluster"))
+
+import lab  # noqa: E402 pylint: disable=wrong-import-position
+
+memory = lab.memory
 MIB = 1 << 20
 
 
@@ -30,16 +35,6 @@ def emit(name, ours, unit, goal=None, theirs=None, peer=None, ratio_goal=None, *
     print(json.dumps({"name": name, "ours": digits(ours), "unit": unit, "peer": peer, "theirs": digits(theirs),
                       "ratio": digits(ratio), "goal": goal, "ratio_goal": ratio_goal, "met": met, **extra}), flush=True)
     return met is not False
-
-
-def memory(pid):
-    """Private dirty and resident bytes of a process."""
-    fields = {}
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-        for line in list(f)[1:]:
-            key, value = line.split()[:2]
-            fields[key.rstrip(":")] = int(value) * 1024
-    return fields["Private_Dirty"], fields["Rss"]
 
 
 def processor_seconds(pid):

@@ -48,6 +48,16 @@ def holds(test, what, seconds, interval=0.1):
         time.sleep(interval)
 
 
+def memory(pid):
+    """Private dirty and resident bytes of a process."""
+    fields = {}
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+        for line in list(f)[1:]:
+            key, value = line.split()[:2]
+            fields[key.rstrip(":")] = int(value) * 1024
+    return fields["Private_Dirty"], fields["Rss"]
+
+
 def connect_in(pid, address, timeout):
     """A TCP connection made in the network namespace of a process. A socket keeps the namespace it was made in, so
     only a short-lived thread has to enter it."""
@@ -248,6 +258,23 @@ class Cluster:
         if status is None:
             status = self._base = self.status()["base"]
         return os.path.join(status, *parts)
+
+    def process_pid(self, host, process):
+        """The pid, as seen from outside, of a host's agent or control service."""
+        inside = self.shell(host, f"cat /run/lab-{process}.pid").strip()
+        with open(self.path(host, "pid"), encoding="ascii") as f:
+            space = os.readlink(f"/proc/{f.read().strip()}/ns/pid")
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"/proc/{entry}/status", encoding="utf-8", errors="replace") as f:
+                    numbers = next((line.split()[1:] for line in f if line.startswith("NSpid:")), [])
+                if numbers[-1:] == [inside] and os.readlink(f"/proc/{entry}/ns/pid") == space:
+                    return int(entry)
+            except OSError:
+                pass
+        raise WaitTimeout(f"no {process} on {host}")
 
     def run(self, host, *argv, timeout=60, check=True):
         """Runs a program on a host; its output."""

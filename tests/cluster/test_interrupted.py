@@ -7,20 +7,20 @@ import contextlib
 import errno
 import os
 import random
-import stat
 import time
 
 import pytest
 
 from conftest import FULL
 from lab import WaitTimeout, wait_until
-from volumes import Guard, create, delete, digest, fill, inside, is_mounted, state, volume, wait_settled
+from volumes import (ZFS_TOP, Guard, create, delete, digest, fill, fill_odd, inside, is_mounted, state, volume,
+                     wait_settled)
 
-CLUSTER = {"nodes": 3}
+CLUSTER = {"nodes": 3, "backend": ["btrfs", "zfs"]}
 LONG = True
 HOSTS = ["h1", "h2", "h3"]
 AT_ONCE = 4  # datasets that move together: each round interrupts so many moves
-MOVES = 1000 if FULL else 100
+MOVES = {"btrfs": 1000 if FULL else 100, "zfs": 100 if FULL else 15}
 RATE = "120mbit"  # of each host's link, so that there is a middle
 SEED = int(os.environ.get("FLOCKER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 
@@ -34,7 +34,7 @@ class Moves:
         self.datasets = [create(cluster, self.at, maximum_size=64 << 20) for _ in range(AT_ONCE)]
         for dataset in self.datasets:
             fill(volume(cluster, self.at, dataset), big=4 << 20)
-            odd(volume(cluster, self.at, dataset))
+            fill_odd(cluster, volume(cluster, self.at, dataset))
         self.before = self.digests()
 
     def digests(self):
@@ -74,20 +74,6 @@ class Moves:
             wait_settled(self.cluster, dataset, target, [h for h in HOSTS if h != target], timeout)
         self.at = target
         assert self.digests() == self.before
-
-
-def odd(top):
-    """What else a volume may hold."""
-    os.mknod(os.path.join(top, "device"), stat.S_IFCHR | 0o640, os.makedev(1, 3))
-    os.mkfifo(os.path.join(top, "fifo"))
-    os.setxattr(os.path.join(top, "big"), "user.colour", b"blue\0green")
-    os.setxattr(os.path.join(top, "hole"), "trusted.mark", os.urandom(2000))
-    acl = bytes.fromhex("0200000001000600ffffffff02000400d2040000040004 00ffffffff10000600ffffffff20000400ffffffff".replace(" ", ""))
-    os.setxattr(os.path.join(top, "big"), "system.posix_acl_access", acl)
-    with open(os.path.join(top, "sparse"), "wb") as f:
-        f.truncate(10 << 30)
-        f.seek(7 << 30)
-        f.write(b"far out")
 
 
 # --- interruptions: each returns the host where the datasets must be in the end ----------------------------------------
@@ -156,6 +142,15 @@ def fill_pool(moves, source, target):
     return target
 
 
+def lower_quota(moves, source, target):
+    """The same on ZFS, which frees too slowly what was deleted. A quota below what is used is refused, and that grows."""
+    moves.cluster.shell(target, f"for i in $(seq 20); do zfs set quota=$(($(zfs get -Hp -o value used {ZFS_TOP}) + 500000)) {ZFS_TOP} && "
+                                "exit; done; exit 1")
+    time.sleep(moves.rng.uniform(0.3, 0.8))
+    moves.cluster.run(target, "zfs", "set", "quota=none", ZFS_TOP)
+    return target
+
+
 def over_the_limit(moves, source, target):
     """One volume is filled up to its limit, and emptied again."""
     file = volume(moves.cluster, source, moves.datasets[0], "too-much")
@@ -184,11 +179,23 @@ def pool_away(moves, source, target):
     return target
 
 
-KINDS = {
+def target_dies(moves, source, target):
+    moves.cluster.kill(target)
+    time.sleep(moves.rng.uniform(0, 0.3))
+    moves.cluster.start(target)
+    return target
+
+
+ANYWHERE = {
     "cut": cut, "reset": reset_streams, "kill-source": kill_process("source", "agent"),
     "kill-target": kill_process("target", "agent"), "kill-control": kill_process("control", "control"), "kill-both": kill_both,
-    "cancel": cancel, "retarget": retarget, "full": fill_pool, "limit": over_the_limit, "pool-away": pool_away,
+    "cancel": cancel, "retarget": retarget, "limit": over_the_limit,
 }
+KINDS = {
+    "btrfs": {**ANYWHERE, "full": fill_pool, "pool-away": pool_away},
+    "zfs": {**ANYWHERE, "full": lower_quota, "target-dies": target_dies},
+}
+REBOOTS = ("pool-away", "target-dies")  # what slowed the link down dies with the host
 
 
 def slow_down(cluster, host):
@@ -204,7 +211,7 @@ def _slow_links(cluster):
         cluster.run(host, "tc", "qdisc", "del", "dev", "eth0", "root", check=False)
 
 
-def one_round(moves, kind):
+def one_round(moves, kind, interrupt):
     """How many moves were interrupted."""
     source, target = moves.at, moves.rng.choice([h for h in HOSTS if h != moves.at])
     moves.change()
@@ -213,8 +220,8 @@ def one_round(moves, kind):
     count = moves.under_way(target)
     began = time.monotonic()
     try:
-        where = KINDS[kind](moves, source, target)
-        if kind == "pool-away":  # what slowed its link down died with the host
+        where = interrupt(moves, source, target)
+        if kind in REBOOTS:
             slow_down(moves.cluster, target)
         moves.settle(where)
     except (AssertionError, WaitTimeout) as e:
@@ -227,17 +234,18 @@ def one_round(moves, kind):
 def test_interrupted_moves(cluster, slow_links):
     print(f"FLOCKER_TEST_SEED={SEED}")
     moves = Moves(cluster, random.Random(SEED))
-    interrupted = dict.fromkeys(KINDS, 0)
+    kinds, wanted = KINDS[cluster.backend], MOVES[cluster.backend]
+    interrupted = dict.fromkeys(kinds, 0)
     with contextlib.ExitStack() as stack:
         for dataset in moves.datasets:
             stack.enter_context(Guard(cluster, dataset, HOSTS))
-        for number in range(MOVES):
-            kind = list(KINDS)[number % len(KINDS)]
-            interrupted[kind] += one_round(moves, kind)
-            if sum(interrupted.values()) >= MOVES:
+        for number in range(max(wanted, len(kinds))):
+            kind = list(kinds)[number % len(kinds)]
+            interrupted[kind] += one_round(moves, kind, kinds[kind])
+            if sum(interrupted.values()) >= wanted and all(interrupted.values()):
                 break
     print(f"{sum(interrupted.values())} interrupted moves: {interrupted}")
-    assert sum(interrupted.values()) >= MOVES, "the moves are over before they are interrupted"
+    assert sum(interrupted.values()) >= wanted, "the moves are over before they are interrupted"
     assert all(interrupted.values()), interrupted
     wait_until(lambda: all(state(cluster, d)["reason"] is None for d in moves.datasets), "no reasons left")
     for dataset in moves.datasets:

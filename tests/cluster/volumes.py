@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 
-from lab import WaitTimeout, wait_until
+from lab import WaitTimeout, memory, wait_until
 
 POOL = "var/lib/flocker/btrfs-pool/flocker"
 ZFS_TOP = "flocker/flocker"
@@ -159,6 +159,26 @@ def fill(top, files=60, size=3000, big=1 << 20):
     os.sync()
 
 
+def holes_are_told(cluster):
+    """FUSE passes no SEEK_HOLE on to zfs-fuse: there, holes are read."""
+    return cluster.backend != "zfs"
+
+
+def fill_odd(cluster, top):
+    """What else a volume may hold, in a folder that fill() has filled."""
+    os.mknod(os.path.join(top, "device"), stat.S_IFCHR | 0o640, os.makedev(1, 3))
+    os.mkfifo(os.path.join(top, "fifo"))
+    os.setxattr(os.path.join(top, "big"), "user.colour", b"blue\0green")
+    os.setxattr(os.path.join(top, "hole"), "trusted.mark", os.urandom(2000))
+    acl = bytes.fromhex("0200000001000600ffffffff02000400d204000004000400ffffffff10000600ffffffff20000400ffffffff")
+    os.setxattr(os.path.join(top, "big"), "system.posix_acl_access", acl)
+    size = (10 << 30) if holes_are_told(cluster) else (64 << 20)
+    with open(os.path.join(top, "sparse"), "wb") as f:
+        f.truncate(size)
+        f.seek(size // 10 * 7)
+        f.write(b"far out")
+
+
 def data_of(path, total):
     """The bytes of a file; where there are none, how far that goes."""
     with open(path, "rb") as f:
@@ -177,12 +197,20 @@ def data_of(path, total):
                 at += len(part)
 
 
+def attributes(path):
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in sorted(os.listxattr(path, follow_symlinks=False))}
+
+
 def digest(top, skip=("log",), exact=False):
-    """Of names, kinds, modes, owners and bytes of everything in a folder; `exact`: also of times, holes, devices and extended
-    attributes."""
+    """Of names, kinds, modes, owners and bytes of everything in a folder; `exact`: also of times, holes, devices, extended
+    attributes, folders, and which names are one file."""
     total = hashlib.sha256()
+    linked = {}
     for folder, names, files in os.walk(top):
         names.sort()
+        if exact:
+            st = os.lstat(folder)
+            total.update(f"{os.path.relpath(folder, top)!r} {st.st_mode:o} {st.st_uid} {st.st_gid} {attributes(folder)!r}\n".encode())
         for name in sorted(files) + [n for n in names if os.path.islink(os.path.join(folder, n))]:
             path = os.path.join(folder, name)
             shown = os.path.relpath(path, top)
@@ -191,8 +219,8 @@ def digest(top, skip=("log",), exact=False):
             st = os.lstat(path)
             total.update(f"{shown!r} {st.st_mode:o} {st.st_uid} {st.st_gid} {st.st_size} {st.st_nlink}\n".encode())
             if exact:
-                extended = {a: os.getxattr(path, a, follow_symlinks=False) for a in sorted(os.listxattr(path, follow_symlinks=False))}
-                total.update(f"{st.st_mtime_ns} {st.st_rdev} {extended!r}\n".encode())
+                first = linked.setdefault(st.st_ino, shown) if st.st_nlink > 1 else shown
+                total.update(f"{st.st_mtime_ns} {st.st_rdev} {first!r} {attributes(path)!r}\n".encode())
             if os.path.islink(path):
                 total.update(os.readlink(path).encode())
             elif not stat.S_ISREG(st.st_mode):
@@ -259,6 +287,20 @@ class Guard(Background):
         # Not all hosts were looked at in the same moment: the first must be so still after the last was.
         if len(mounted) > 1 and is_mounted(self.cluster, mounted[0], self.dataset):
             raise AssertionError(f"{self.dataset} is mounted on {' and '.join(mounted)}")
+
+
+class MemoryPeak(Background):
+    """Watches for the most private dirty memory of any of some processes."""
+
+    interval = 0.2
+
+    def __init__(self, pids):
+        super().__init__()
+        self.pids = pids
+        self.most = 0
+
+    def turn(self):
+        self.most = max(self.most, *(memory(pid)[0] for pid in self.pids))
 
 
 class Writer(Background):
