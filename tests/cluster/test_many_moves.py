@@ -10,7 +10,7 @@ import pytest
 from conftest import FULL
 from lab import wait_until
 from volumes import (Guard, MemoryPeak, create, delete, digest, fill, fill_odd, holes_are_told, is_mounted, volume,
-                     wait_settled)
+                     wait_deleted, wait_settled)
 
 CLUSTER = {"nodes": 3, "backend": ["btrfs", "zfs"]}
 # Half a million calls by FUSE would take minutes and tell nothing of ZFS.
@@ -69,7 +69,7 @@ class Crowd:
         for dataset in self.at:
             self.cluster.api.delete_dataset(dataset)
         for dataset in self.at:
-            self.cluster.wait_gone(dataset)
+            wait_deleted(self.cluster, dataset, HOSTS)
 
 
 def test_many_datasets_at_once(cluster):

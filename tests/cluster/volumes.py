@@ -124,15 +124,19 @@ def wait_settled(cluster, dataset, host, others, timeout=30):
     assert [(d["primary"], d["path"]) for d in entries] == [(cluster.node(host), f"/flocker/{dataset}")]
 
 
-def delete(cluster, dataset, hosts):
-    """Deletes it and waits until nothing of it is left on the hosts."""
-    cluster.api.delete_dataset(dataset)
+def wait_deleted(cluster, dataset, hosts):
+    """Nothing of it is left on the hosts."""
     cluster.wait_gone(dataset)
 
     def nothing():
         return not any(pool(cluster, h, dataset) or has_place(cluster, h, dataset) or is_mounted(cluster, h, dataset)
                        for h in hosts)
     wait_until(nothing, f"nothing left of the deleted dataset {dataset}", 20, 0.05)
+
+
+def delete(cluster, dataset, hosts):
+    cluster.api.delete_dataset(dataset)
+    wait_deleted(cluster, dataset, hosts)
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
