@@ -171,7 +171,7 @@ def write_small_files(top, count):
         os.rename(folder, os.path.join(above, "in"))
 
 
-@pytest.mark.deadline(1800 if FULL else 180)
+@pytest.mark.deadline(1800 if FULL else 600)
 def test_very_many_small_files(cluster):
     dataset = create(cluster, "h1")
     write_small_files(volume(cluster, "h1", dataset), SMALL_FILES)
@@ -179,7 +179,7 @@ def test_very_many_small_files(cluster):
     before = digest(volume(cluster, "h1", dataset), exact=True)
     began = time.monotonic()
     with MemoryPeak([cluster.process_pid(host, "agent") for host in ("h1", "h2")]) as peak:
-        move(cluster, dataset, "h1", "h2", timeout=6000 if FULL else 150)
+        move(cluster, dataset, "h1", "h2", timeout=6000 if FULL else 300)
     took = time.monotonic() - began
     print(f"{SMALL_FILES} files: {took:.1f} s, {SMALL_FILES / took:.0f} a second, {peak.most / MIB:.1f} MiB private dirty at most")
     assert peak.most <= MEMORY
