@@ -19,7 +19,7 @@ from volumes import (ZFS_TOP, Guard, create, delete, digest, fill, fill_odd, ins
 CLUSTER = {"nodes": 3, "backend": ["btrfs", "zfs"]}
 LONG = True
 HOSTS = ["h1", "h2", "h3"]
-AT_ONCE = 4  # datasets that move together: each round interrupts so many moves
+AT_ONCE = {"btrfs": 4, "zfs": 2}  # datasets that move together: each round interrupts so many moves
 MOVES = {"btrfs": 1000 if FULL else 100, "zfs": 100 if FULL else 15}
 RATE = "120mbit"  # of each host's link, so that there is a middle
 SEED = int(os.environ.get("FLOCKER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
@@ -31,7 +31,7 @@ class Moves:
     def __init__(self, cluster, rng):
         self.cluster, self.rng = cluster, rng
         self.at = "h1"
-        self.datasets = [create(cluster, self.at, maximum_size=64 << 20) for _ in range(AT_ONCE)]
+        self.datasets = [create(cluster, self.at, maximum_size=64 << 20) for _ in range(AT_ONCE[cluster.backend])]
         for dataset in self.datasets:
             fill(volume(cluster, self.at, dataset), big=4 << 20)
             fill_odd(cluster, volume(cluster, self.at, dataset))
