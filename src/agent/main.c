@@ -71,6 +71,13 @@ struct agent {
 
 /* ---- messages ---- */
 
+static enum replica_support replicas_of(const struct driver *d)
+{
+    if (!d->demote)
+        return REPLICAS_NONE;
+    return d->snapshots_in_limit ? REPLICAS_NO_LIMIT : REPLICAS_ALL;
+}
+
 static void hello(void *cookie, struct hello *ret)
 {
     struct agent *a = cookie;
@@ -82,6 +89,7 @@ static void hello(void *cookie, struct hello *ret)
                           .mover_port = MOVER_PORT,
                           .storage = a->driver->kind,
                           .backend = (char *)a->driver->name,
+                          .replicas = replicas_of(a->driver),
                           .store = a->memory.store,
                           .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};
@@ -180,6 +188,20 @@ static void containers_changed(void *cookie)
     struct agent *a = cookie;
 
     loop_post(a->loop, containers_changed_on_loop, a);
+}
+
+static void no_space_on_loop(void *cookie)
+{
+    struct agent *a = cookie;
+
+    node_space_wanted(a->node, now_os());
+}
+
+static void no_space(void *cookie)
+{
+    struct agent *a = cookie;
+
+    loop_post(a->loop, no_space_on_loop, a);
 }
 
 struct received {
@@ -283,6 +305,8 @@ static void step_finished(struct agent *a, struct running *r)
                         .volume = j->volume,
                         .volumes = j->volumes,
                         .n_volumes = j->n_volumes,
+                        .space_total = j->space_total,
+                        .space_free = j->space_free,
                         .containers = j->containers,
                         .n_containers = j->n_containers};
     node_outcome(a->node, now_os(), &o);
@@ -589,6 +613,8 @@ static struct err *start(struct agent *a)
     a->context.state_dir = a->options.state_dir;
     a->context.mount_root = "/flocker";
     a->context.store = a->memory.store;
+    a->context.no_space = no_space;
+    a->context.cookie = a;
     a->context.engine = container_engine_new(a->config.docker_socket);
     struct node_config config = {.era = a->context.era,
                                  .storage = a->driver->kind,

@@ -42,7 +42,9 @@ static struct err *open_storage(struct step_job *j, struct storage **ret)
                                     .mount_root = c->mount_root,
                                     .state_dir = c->state_dir,
                                     .node = c->node,
-                                    .cluster = c->cluster};
+                                    .cluster = c->cluster,
+                                    .no_space = c->no_space,
+                                    .cookie = c->cookie};
 
     if (c->storage) {
         *ret = c->storage;
@@ -58,7 +60,11 @@ static struct err *list_volumes(struct step_job *j)
     struct storage *s;
 
     TRY(open_storage(j, &s));
-    return storage_list(s, &j->volumes, &j->n_volumes);
+    TRY(storage_list(s, &j->volumes, &j->n_volumes));
+    CLEANUP_ERR struct err *e = storage_space(s, &j->space_total, &j->space_free);
+    if (e)
+        log_warning("%s", e->text);
+    return NULL;
 }
 
 /* What became of the compression, and of what was there already. */
@@ -113,7 +119,9 @@ static struct err *dataset_step(struct step_job *j)
     case STEP_RELEASE:
         return storage_release(st, &s->dataset, s->epoch, s->transfer, s->snapshot);
     case STEP_PRUNE:
-        return storage_prune(st, &s->dataset, s->snapshot[0] ? s->snapshot : NULL);
+        return storage_prune(st, &s->dataset, s->snapshot, s->keep); /* "" is no name */
+    case STEP_DEMOTE:
+        return storage_demote(st, &s->dataset, s->snapshot);
     case STEP_GROW:
         return storage_grow(st, &s->dataset, s->maximum_size, s->epoch);
     case STEP_DROP:

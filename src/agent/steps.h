@@ -18,6 +18,8 @@ struct step_context {
     struct storage *storage; /* opened by the first LIST_VOLUMES that succeeds */
     struct mover *mover;
     struct container_engine *engine;
+    void (*no_space)(void *cookie); /* storage_config */
+    void *cookie;
 };
 
 struct step_job {
@@ -33,6 +35,7 @@ struct step_job {
     struct volume_state volume;
     struct volume_state *volumes;
     size_t n_volumes;
+    uint64_t space_total, space_free; /* LIST_VOLUMES */
     struct container_state *containers;
     size_t n_containers;
 };

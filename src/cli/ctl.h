@@ -50,6 +50,8 @@ struct err *ctl_move(struct ctl *c) MUST_USE;
 struct err *ctl_grow(struct ctl *c) MUST_USE;
 struct err *ctl_set_metadata(struct ctl *c) MUST_USE;
 struct err *ctl_adopt(struct ctl *c) MUST_USE;
+struct err *ctl_list_replicas(struct ctl *c) MUST_USE;
+struct err *ctl_drop_replica(struct ctl *c) MUST_USE;
 struct err *ctl_ps(struct ctl *c) MUST_USE;
 struct err *ctl_create_container(struct ctl *c) MUST_USE;
 struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
@@ -76,6 +78,8 @@ struct err *ctl_get_nodes(struct ctl *c, json_t **ret_nodes) MUST_USE;
 /* Sorts an array of objects by the string under `key`. */
 void ctl_sort(json_t *list, const char *key);
 
+/* Where a replica is, and until when; the caller frees it. */
+char *ctl_replica_text(const json_t *replica, const json_t *nodes);
 /* Looks up the node or dataset that `text` means; *ret_id is owned by the caller. */
 struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id) MUST_USE;
 struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id) MUST_USE;

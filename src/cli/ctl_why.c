@@ -221,6 +221,10 @@ static void print_dataset(const json_t *d, const json_t *nodes)
     line("epoch", epoch);
     line("data", json_is_true(json_object_get(d, "born")) ? "exist" : "not created yet");
     print_holders(d, nodes);
+    if (json_is_object(json_object_get(d, "replica"))) {
+        CLEANUP_FREE char *replica = ctl_replica_text(json_object_get(d, "replica"), nodes);
+        line("replica", replica);
+    }
 }
 
 struct err *ctl_show(struct ctl *c)

@@ -25,11 +25,14 @@
 #define STOP_GRACE_US (5 * USEC_PER_SEC)
 #define EXIT_STORE_UNCERTAIN 75 /* EX_TEMPFAIL: start again, from the store */
 
+#define KEEP_REPLICA_US (24 * 3600 * (uint64_t)USEC_PER_SEC)
+
 struct options {
     const char *data_path;
     const char *certificates;
     const char *audit_log; /* NULL = none */
     uint64_t purge_after_us; /* 0 = never */
+    uint64_t keep_replica_us; /* 0 = none is kept */
     const char *backup, *restore, *import;
     bool replace, import_empty;
     char *host, *agent_host;
@@ -263,14 +266,15 @@ static void on_stop(void *cookie)
     http_server_stop(c->http, now_os().mono_us + STOP_GRACE_US, stopped, c);
 }
 
-static struct err *load(struct control *c, uint64_t purge_after_us)
+static struct err *load(struct control *c, const struct options *o)
 {
     struct store_content content;
     struct now now = now_os();
 
     TRY(store_load_sync(c->store, &content));
     c->engine = engine_new(&content.history, content.revision, random_os());
-    engine_purge_after(c->engine, purge_after_us);
+    engine_purge_after(c->engine, o->purge_after_us);
+    engine_keep_replicas(c->engine, o->keep_replica_us);
     for (size_t i = 0; i < content.n_datasets; i++)
         engine_restore_dataset(c->engine, steal(&content.datasets[i]));
     for (size_t i = 0; i < content.n_containers; i++)
@@ -337,7 +341,7 @@ static struct err *start(struct control *c, const struct options *o)
     TRY(load_certificates(c, o->certificates));
     watch_certificates(c, o->certificates);
     TRY(store_open(o->data_path, &c->store));
-    TRY(load(c, o->purge_after_us));
+    TRY(load(c, o));
     TRY(store_writer_start(c->store, committed, c, &c->writer));
     start_admin(c, o->data_path);
 
@@ -481,6 +485,11 @@ static struct err *take(void *cookie, int id, const char *value)
     case 9:
         o->import = value;
         return NULL;
+    case 12:
+        if (!streq(value, "0"))
+            return cli_parse_duration("--keep-replica", value, &o->keep_replica_us);
+        o->keep_replica_us = 0;
+        return NULL;
     case 11:
         return cli_parse_duration("--purge-deleted-after", value, &o->purge_after_us);
     default:
@@ -517,6 +526,8 @@ int control_main(int argc, char **argv)
         {8, 0, "replace", NULL, "With --restore: also where there is a store; it is kept beside"},
         {9, 0, "import", "FILE", "Fill a new store with the current_configuration.json of Flocker 1; then exit"},
         {11, 0, "purge-deleted-after", "DURATION", "Forget deleted datasets after that long: 30d, 12h, 90m, 45s (never)"},
+        {12, 0, "keep-replica", "DURATION",
+         "Keep the copy that a move leaves behind that long, so that moving back is quick: 7d, 30m, 0 (24h)"},
         {10, 0, "import-empty", NULL, "With --import: make its datasets anew, empty"},
     };
     static const struct cli_spec spec = {
@@ -530,7 +541,8 @@ int control_main(int argc, char **argv)
     struct options o = {.data_path = "/var/lib/flocker",
                         .certificates = "/etc/flocker",
                         .port = 4523,
-                        .agent_port = 4524};
+                        .agent_port = 4524,
+                        .keep_replica_us = KEEP_REPLICA_US};
     struct err *e = NULL;
     int first, status;
 

@@ -119,6 +119,7 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_DATASET_EXISTS] = REST_ERROR_DATASET_EXISTS,
     [RESULT_DATASET_NOT_FOUND] = REST_ERROR_DATASET_NOT_FOUND,
     [RESULT_DATASET_DELETED] = REST_ERROR_DATASET_DELETED,
+    [RESULT_REPLICA_NOT_FOUND] = REST_ERROR_REPLICA_NOT_FOUND,
     [RESULT_DATASET_SHRINKS] = REST_ERROR_DATASET_SHRINKS,
     [RESULT_DATASET_FIXED] = REST_ERROR_DATASET_FIXED,
     [RESULT_DATASET_ELSEWHERE] = REST_ERROR_DATASET_ELSEWHERE,
@@ -176,6 +177,7 @@ static void respond_result(const struct rest *rest, struct pending *p, const str
     case COMMAND_DATASET_UPDATE:
     case COMMAND_DATASET_DELETE:
     case COMMAND_DATASET_ADOPT:
+    case COMMAND_REPLICA_DROP:
         json_append_dataset(&s, result->dataset);
         http_reply(p->request, status, NULL, 0, s.data, s.len);
         str_done(&s);
@@ -285,6 +287,9 @@ const struct route rest_routes[] = {
     {HTTP_POST, "/v1/adoption/", "adoptDataset", adoption_of_dataset,
      BODY | CHANGE | DATASET | REST_BIT(NODES_AWAY) | REST_BIT(DATASET_NOT_THERE) |
          REST_BIT(DATASET_NOT_IN_DOUBT) | REST_BIT(DATASET_MOUNTED) | REST_BIT(DATASET_CHANGING)},
+    {HTTP_GET, "/v1/replicas", "listReplicas", replicas_list, LISTING},
+    {HTTP_DELETE, "/v1/replicas/", "dropReplica", replicas_delete,
+     CHANGE | DATASET | REST_BIT(REPLICA_NOT_FOUND)},
     {HTTP_GET, "/v1/openapi.json", "getOpenAPI", get_openapi, 0},
     {HTTP_GET, "/v1/events", "streamEvents", events_stream,
      REST_BIT(BAD_PARAMETER) | REST_BIT(EVENTS_GONE) | REST_BIT(TOO_MANY_READERS)},

@@ -395,6 +395,7 @@ static json_t *view_value(const struct rest *rest, struct view *v, const struct 
     set_place(o, v);
     (void)json_object_set_new(o, "holders", holders_value(d));
     (void)json_object_set_new(o, "transfer", transfer_value(v));
+    (void)json_object_set_new(o, "replica", json_replica(d->replica));
     (void)json_object_set_new(o, "reason", json_reason(reason));
     (void)json_object_set_new(o, "nodes", v->nodes);
     (void)json_object_set_new(o, "history", past_value(rest, OBJECT_DATASET, UUID_STR(&d->id)));
@@ -422,4 +423,44 @@ void datasets_state(struct rest *rest, struct http_request *r, const char *param
     engine_dataset_reason(e, now, &id, &reason);
     respond_read(r, view_value(rest, &v, &reason));
     reason_done(&reason);
+}
+
+/* /v1/replicas */
+
+static bool consider_replica(void *cookie, const struct uuid *id)
+{
+    struct page *p = cookie;
+    const struct dataset *d = engine_dataset(p->rest->config.engine, id);
+    bool wanted = d && d->replica && page_has(p, p->name ? name_of(d) : NULL, &d->replica->node);
+    struct str *s = wanted ? page_item(p, UUID_STR(id)) : NULL;
+
+    if (s) {
+        json_t *o = json_replica(d->replica);
+        (void)json_object_set_new(o, "dataset_id", json_uuid(id));
+        append_json(s, o);
+    }
+    return page_looked_at(p, id);
+}
+
+static void walk_replicas(struct page *p, const struct list_query *q)
+{
+    engine_list_datasets(p->rest->config.engine, q, consider_replica, p);
+}
+
+void replicas_list(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct page *page = page_new(rest, r, PAGE_NAME | PAGE_NODE);
+
+    if (page)
+        page_answer(page, walk_replicas);
+}
+
+void replicas_delete(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct command c = {.kind = COMMAND_REPLICA_DROP};
+
+    if (parse_id(param, &c.dataset_id))
+        submit(rest, r, &c);
+    else
+        respond_error(r, REST_ERROR_DATASET_NOT_FOUND);
 }

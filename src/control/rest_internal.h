@@ -236,6 +236,7 @@ json_t *adoption_value(const struct rest *rest);
 rest_handler_fn adoption_get, adoption_of_store, adoption_of_dataset;
 rest_handler_fn datasets_list, datasets_create, datasets_update, datasets_delete;
 rest_handler_fn datasets_state_list, datasets_state;
+rest_handler_fn replicas_list, replicas_delete;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;
 rest_handler_fn containers_state_list, containers_state;
 rest_handler_fn configuration_compose;

@@ -200,6 +200,7 @@ static void append_cluster(struct str *s, const struct rest *rest)
     number(s, "flocker_containers", "gauge", "Containers that are configured or seen on a node.",
            counts.containers);
     number(s, "flocker_leases", "gauge", "Leases.", counts.leases);
+    number(s, "flocker_replicas", "gauge", "Copies that are kept for moving back.", counts.replicas);
     number(s, "flocker_nodes_connected", "gauge", "Nodes whose agent is connected.",
            nodes.connected);
     number(s, "flocker_nodes_listed", "gauge", "Nodes in /v1/state/nodes.", nodes.listed);

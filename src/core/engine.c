@@ -532,6 +532,7 @@ struct engine *engine_free(struct engine *e)
     free(e->commit_error);
     history_done(&e->history);
     index_free(e);
+    replicas_free(e);
     free(e->deletions);
     HASH_ITER(hh, e->datasets, d, d2)
     {

@@ -28,6 +28,7 @@ enum command_kind {
     COMMAND_COMPOSE, /* replaces all configuration, or nothing */
     COMMAND_STORE_ADOPT, /* the copy that the store was put back from may be believed */
     COMMAND_DATASET_ADOPT, /* what `node` has counts: the record follows; of a deleted dataset: is deleted too */
+    COMMAND_REPLICA_DROP, /* the dataset's replica is not wanted any more */
     COMMAND_MAX,
 };
 
@@ -41,7 +42,7 @@ struct command {
     struct container *container; /* CONTAINER_CREATE; taken over */
     struct composition *composition; /* COMPOSE; its content is taken over */
     bool purge;                  /* DATASET_DELETE */
-    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, LEASE_* */
+    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_DROP, LEASE_* */
     bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
     const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
     uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
@@ -78,6 +79,7 @@ enum result_code {
     RESULT_DATASET_NOT_IN_DOUBT, /* the store knows where the data are, */
     RESULT_DATASET_MOUNTED,      /* another node, `text`, uses them or is about to, */
     RESULT_DATASET_CHANGING,     /* or a change of it is just being recorded */
+    RESULT_REPLICA_NOT_FOUND,
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };
@@ -164,6 +166,10 @@ void engine_restore_lease(struct engine *e, struct now now, const struct lease *
  * anything is restored. */
 void engine_purge_after(struct engine *e, uint64_t age_us);
 
+/* After a move the earlier owner keeps its copy that long, as a replica, where its storage can; 0 (the default): not at all.
+ * Before anything is restored. */
+void engine_keep_replicas(struct engine *e, uint64_t age_us);
+
 /* ---- inputs ---- */
 
 void engine_command(struct engine *e, struct now now, struct command *command);
@@ -194,7 +200,7 @@ uint64_t engine_revision(const struct engine *e);
 struct uuid engine_store(const struct engine *e);
 /* How many there are: those that are configured, and those that are only reported by a node or not yet committed. */
 struct engine_counts {
-    size_t datasets, containers, leases;
+    size_t datasets, containers, leases, replicas;
 };
 struct engine_counts engine_counts(const struct engine *e);
 /* Revision of the copy that was last put in the place of the store; 0 = never. */

@@ -346,6 +346,21 @@ static enum result_code lease_release(struct engine *e, struct now now, struct c
     return RESULT_OK;
 }
 
+static enum result_code replica_drop(struct engine *e, const struct command *c, struct command_result *r)
+{
+    struct dataset_entry *entry = dataset_entry_find(e, &c->dataset_id);
+
+    if (!entry || !is_configured(entry->head))
+        return RESULT_DATASET_NOT_FOUND;
+    if (!entry->head->replica)
+        return RESULT_REPLICA_NOT_FOUND;
+    struct dataset *d = dataset_copy(entry->head);
+    replica_end(d);
+    propose_dataset(e, entry, d);
+    r->dataset = dataset_copy(entry->head);
+    return RESULT_OK;
+}
+
 static enum result_code apply(struct engine *e, struct now now, struct command *c,
                               struct command_result *r)
 {
@@ -372,6 +387,8 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
         return store_adopt(e, c, r);
     case COMMAND_DATASET_ADOPT:
         return dataset_adopt(e, c, r);
+    case COMMAND_REPLICA_DROP:
+        return replica_drop(e, c, r);
     case COMMAND_MAX:
         break;
     }

@@ -232,6 +232,7 @@ void index_dataset(struct engine *e, struct dataset_entry *entry)
     const struct dataset *d = entry->committed;
 
     index_name(e, entry);
+    index_replica(e, entry);
     if (d) {
         join(e, &entry->near, &d->primary, NEAR_DATASETS);
         join(e, &entry->near, &d->owner, NEAR_DATASETS);

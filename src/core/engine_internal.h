@@ -181,6 +181,10 @@ struct engine {
     size_t n_deletions, cap_deletions;
     bool unsorted;
     uint64_t purge_us; /* mono: look at them then */
+    uint64_t keep_replicas_us;     /* 0 = none */
+    struct replica_due *replicas;  /* by dataset */
+    struct sorted replica_ends;    /* the same, the first to end first */
+    uint64_t replicas_us;          /* mono: look at them then */
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
 
@@ -248,6 +252,19 @@ void index_free(struct engine *e);
 void purge_note(struct engine *e, const struct dataset *d); /* its deletion is committed */
 void purge_aged(struct engine *e, struct now now);
 uint64_t purge_deadline(const struct engine *e);
+
+/* engine_replica.c */
+void index_replica(struct engine *e, const struct dataset_entry *entry);
+void look_at_replicas(struct engine *e, struct now now);
+uint64_t replicas_deadline(const struct engine *e);
+size_t replica_count(const struct engine *e);
+void replicas_free(struct engine *e);
+/* The dataset has just got its owner, who began from the snapshot `base` of `node`: makes what is there the replica, if both can
+ * keep one; an earlier one ends. */
+void replica_begin(const struct engine *e, struct now now, struct dataset *d, const struct uuid *node, const char *base);
+void replica_end(struct dataset *d); /* no effect when there is none */
+/* Ends the replica of a dataset that is settled or being copied, if its time is over, the space is wanted or it is lost. */
+bool end_replica(struct engine *e, struct dataset_entry *entry, struct now now);
 
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);

@@ -28,6 +28,7 @@ static void order_of_owner(const struct engine *e, const struct dataset *d, stru
     o->role = ROLE_OWNER;
     o->epoch = d->epoch;
     o->base = xstrdup_null(d->base);
+    o->keep = d->replica ? xstrdup(d->replica->base) : NULL;
     if (!d->transfer.id)
         return;
     o->role = d->transfer.phase == TRANSFER_COPY ? ROLE_SOURCE : ROLE_RELEASE;
@@ -35,16 +36,18 @@ static void order_of_owner(const struct engine *e, const struct dataset *d, stru
     set_peer(e, o, &d->transfer.destination);
 }
 
-/* A copy that is not needed any more goes only when the data are known to be safe where they belong. */
-static enum role role_of_other(const struct engine *e, const struct dataset_entry *entry)
+/* A copy that is not needed any more goes, or is made less, only when the data are known to be safe where they belong. */
+static enum role role_of_other(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node)
 {
     const struct dataset *d = entry->committed;
 
     if (!d->born)
         return ROLE_DROP;
-    if (node_ready(e, &d->owner) && report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
+    if (!node_ready(e, &d->owner) || !report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
+        return ROLE_KEEP;
+    if (!dataset_is_replica(d, node))
         return ROLE_DROP;
-    return ROLE_KEEP;
+    return node_entry_find(e, node)->hello.replicas == REPLICAS_NONE ? ROLE_KEEP : ROLE_REPLICA;
 }
 
 static void order_for(const struct engine *e, const struct dataset_entry *entry,
@@ -69,8 +72,10 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
         o.transfer = d->transfer.id;
         set_peer(e, &o, &d->transfer.source);
     } else {
-        o.role = role_of_other(e, entry);
+        o.role = role_of_other(e, entry, node);
         o.number = d->number;
+        if (o.role == ROLE_REPLICA)
+            o.keep = xstrdup(d->replica->base);
     }
     metadata_copy(&o.metadata, &d->metadata);
     *ret = o;

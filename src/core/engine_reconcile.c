@@ -143,7 +143,7 @@ static bool strike_confirmed(struct engine *e, struct dataset_entry *entry, cons
 
     for (size_t i = 0; i < d->n_holders; i++) {
         const struct report *r = report_of(entry, &d->holders[i]);
-        if ((keep && uuid_eq(keep, &d->holders[i])) || !r || r->gone < number)
+        if ((keep && uuid_eq(keep, &d->holders[i])) || dataset_is_replica(d, &d->holders[i]) || !r || r->gone < number)
             continue;
         if (!changed)
             changed = dataset_copy(d);
@@ -189,6 +189,7 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
         changed->owner = UUID_NIL;
         changed->recalled = false;
         changed->transfer = (struct transfer){0};
+        replica_end(changed);
         changed->tombstone = changed->number = changed->epoch = next_number(e);
         propose_dataset(e, entry, changed);
         because(entry, now, REASON_DELETING, "the nodes are told to destroy the data");
@@ -369,6 +370,8 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
 {
     const struct dataset *d = entry->committed;
 
+    if (end_replica(e, entry, now))
+        return;
     if (d->recalled && report_is_owned_at(report_of(entry, &d->owner), d->epoch)) {
         struct dataset *changed = dataset_copy(d);
         changed->recalled = false;
@@ -447,7 +450,8 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
         propose_dataset(e, entry, changed);
         return;
     }
-    if (!can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
+    if (end_replica(e, entry, now) ||
+        !can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
         return;
     if (!source || (source->copied != d->transfer.id && !FAULT(STALE_TRANSFER))) {
         becausef(entry, now, REASON_COPYING, "the data are being copied to node %s",
@@ -516,9 +520,11 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
         changed->owner = t->destination;
         changed->epoch = changed->number = next_number(e);
         free(changed->base);
-        changed->base =
-            source->volume.mark.snapshot[0] ? xstrdup(source->volume.mark.snapshot) : NULL;
+        bool stale = FAULT(STALE_REPLICA) && dataset_is_replica(d, &t->destination);
+        const char *base = stale ? d->replica->base : source->volume.mark.snapshot;
+        changed->base = base[0] ? xstrdup(base) : NULL;
         changed->transfer = (struct transfer){0};
+        replica_begin(e, now, changed, &t->source, source->volume.mark.snapshot);
         propose_dataset(e, entry, changed);
         becausef(entry, now, REASON_PROMOTING, "node %s makes the received data its volume",
                  UUID_STR(&d->primary));
@@ -611,6 +617,7 @@ static bool follow_data(struct engine *e, struct dataset_entry *entry, struct no
     free(changed->base);
     changed->base = NULL;
     changed->transfer = (struct transfer){0};
+    replica_end(changed);
     dataset_add_holder(changed, &r->node);
     propose_dataset(e, entry, changed);
     becausef(entry, now, REASON_STORE_UNKNOWN, "node %s has later data than the store knew of; the store follows",

@@ -101,6 +101,7 @@ static void note_contradictions(struct engine *e, struct dataset_entry *entry)
     }
     if (!changed)
         return;
+    replica_end(changed);
     changed->born = true;
     changed->owner = UUID_NIL;
     changed->transfer = (struct transfer){0};
@@ -240,6 +241,7 @@ static struct dataset *adopted(struct engine *e, const struct dataset_entry *ent
 
     d->epoch = d->number = next_number(e);
     d->transfer = (struct transfer){0};
+    replica_end(d);
     free(d->base);
     d->base = NULL;
     dataset_add_holder(d, &c->node);

@@ -377,6 +377,8 @@ void engine_tick(struct engine *e, struct now now)
         end_graces(e, now);
     if (now.mono_us >= purge_deadline(e))
         purge_aged(e, now);
+    if (now.mono_us >= replicas_deadline(e))
+        look_at_replicas(e, now);
     run_queue(e, now);
 }
 
@@ -386,7 +388,9 @@ uint64_t engine_deadline(const struct engine *e)
 
     if (e->commit_retry_us)
         return e->commit_retry_us;
-    uint64_t first = purge_deadline(e);
+    uint64_t first = purge_deadline(e), replicas = replicas_deadline(e);
+    if (replicas < first)
+        first = replicas;
     if (l && l->expires_mono_us < first)
         first = l->expires_mono_us;
     return first < e->grace_us ? first : e->grace_us;

@@ -13,7 +13,8 @@ struct uuid engine_store(const struct engine *e)
 
 struct engine_counts engine_counts(const struct engine *e)
 {
-    return (struct engine_counts){HASH_COUNT(e->datasets), HASH_COUNT(e->containers), HASH_COUNT(e->leases)};
+    return (struct engine_counts){HASH_COUNT(e->datasets), HASH_COUNT(e->containers), HASH_COUNT(e->leases),
+                                  replica_count(e)};
 }
 
 const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id)

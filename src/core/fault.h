@@ -23,6 +23,8 @@
     X(OLDER_STORE)     /* obey a store that knows less than this node has seen */                  \
     X(BELIEVE_RESTORED) /* decide from a store that was put back as if nothing had happened since */ \
     X(NO_CAP)          /* wait longer and longer after failures */                                 \
+    X(STALE_REPLICA)   /* begin, on the way back, from what the replica had */                     \
+    X(LEAK_REPLICA)    /* forget who has the replica when it ends */                               \
     X(STALE_DEVICE)    /* (driver) mount from the device name of the last time */                  \
     X(FORMAT_ANYWAY)   /* (driver) format a device that has a filesystem */                        \
     X(STALE_STREAM)    /* (mover) take a stream that was not announced */                          \

@@ -14,6 +14,7 @@ static const char *const step_names[STEP_MAX] = {
     [STEP_VERIFY] = "verify",
     [STEP_RELEASE] = "release",
     [STEP_PRUNE] = "prune",
+    [STEP_DEMOTE] = "demote",
     [STEP_GROW] = "grow",
     [STEP_DROP] = "drop",
     [STEP_DESTROY] = "destroy",
@@ -480,6 +481,12 @@ void node_persisted(struct node *n, struct now now, const struct node_memory *me
 void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset)
 {
     node_dataset_get(n, dataset)->look_again = true;
+    node_touch(n, now);
+}
+
+void node_space_wanted(struct node *n, struct now now)
+{
+    n->short_of_space = true;
     node_touch(n, now);
 }
 

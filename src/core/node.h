@@ -24,6 +24,7 @@ enum step_kind {
     STEP_VERIFY, /* the peer has `snapshot`: compare its content with what is here */
     STEP_RELEASE,
     STEP_PRUNE,
+    STEP_DEMOTE, /* remove the volume; `snapshot` stays */
     STEP_GROW, /* set the limit to maximum_size */
     STEP_DROP,
     STEP_DESTROY,
@@ -44,7 +45,8 @@ struct step {
     struct uuid dataset;
     uint64_t epoch;
     uint64_t transfer;
-    char snapshot[SNAPSHOT_NAME_SIZE]; /* PROMOTE, SNAPSHOT, SEND, VERIFY, RELEASE; PRUNE: keep this one ("" = none) */
+    char snapshot[SNAPSHOT_NAME_SIZE]; /* PROMOTE, SNAPSHOT, SEND, VERIFY, RELEASE, DEMOTE; PRUNE: keep this one ("" = none) ... */
+    char keep[SNAPSHOT_NAME_SIZE];     /* PRUNE: ... and this one, likewise */
     uint64_t maximum_size;
     struct metadata metadata; /* CREATE; owned */
     struct uuid peer;         /* SEND, VERIFY */
@@ -66,6 +68,7 @@ struct outcome {
     struct volume_state volume;        /* dataset steps */
     const struct volume_state *volumes; /* LIST_VOLUMES */
     size_t n_volumes;
+    uint64_t space_total, space_free; /* LIST_VOLUMES: bytes of the storage; total 0 = not known */
     const struct container_state *containers; /* LIST_CONTAINERS */
     size_t n_containers;
 };
@@ -148,6 +151,8 @@ void node_outcome(struct node *n, struct now now, const struct outcome *outcome)
 void node_persisted(struct node *n, struct now now, const struct node_memory *memory);
 /* Something about the dataset changed from outside a step (the mover received a snapshot): look again. */
 void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset);
+/* The storage had no room for something: replicas are to make some. */
+void node_space_wanted(struct node *n, struct now now);
 /* A container started, died or went away, or the engine came or went: look again. */
 void node_containers_changed(struct node *n, struct now now);
 /* A running STEP_SEND has sent so much. */

@@ -110,6 +110,7 @@ static enum reason_code reason_of_step(enum step_kind kind)
         return REASON_COPYING;
     case STEP_RELEASE:
         return REASON_RELEASING;
+    case STEP_DEMOTE:
     case STEP_DROP:
     case STEP_DESTROY:
         return REASON_DELETING;
@@ -224,14 +225,20 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
     announce(n, d);
 }
 
+/* What fails may have failed at the other end. */
+static bool with_peer(enum step_kind kind)
+{
+    return kind == STEP_SEND || kind == STEP_VERIFY;
+}
+
 static enum reason_code reason_of_error(enum step_kind kind, enum err_code code)
 {
     if (code == ERR_NO_SPACE)
         return REASON_NO_SPACE;
-    if (code == ERR_BUSY && (kind == STEP_UNMOUNT || kind == STEP_RELEASE || kind == STEP_DROP ||
+    if (code == ERR_BUSY && (kind == STEP_UNMOUNT || kind == STEP_RELEASE || kind == STEP_DEMOTE || kind == STEP_DROP ||
                              kind == STEP_DESTROY || kind == STEP_PROMOTE))
         return REASON_VOLUME_BUSY;
-    if (kind == STEP_SEND || kind == STEP_VERIFY)
+    if (with_peer(kind))
         return code == ERR_UNAVAILABLE ? REASON_PEER_UNREACHABLE : REASON_TRANSFER_FAILED;
     return REASON_STORAGE_ERROR;
 }
@@ -272,6 +279,8 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
             d->observed = false;
         if (o->error->code == ERR_CANCELLED && d->cancelling)
             return;
+        if (o->error->code == ERR_NO_SPACE && !with_peer(kind))
+            n->short_of_space = true;
         fail_later(n, now, &d->backoff);
         reason_set(&d->reason, reason_of_error(kind, o->error->code), now.wall_us,
                    wall_of(now, d->backoff.next_us), o->error->text);
@@ -321,6 +330,8 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     }
     backoff_reset(&n->volumes_backoff);
     reason_done(&n->storage_reason);
+    if (o->space_total)
+        n->short_of_space = o->space_free < o->space_total / SPACE_LOW_PART;
     if (n->volumes_known) {
         compare_list(n, o);
         return;

@@ -82,6 +82,7 @@ struct node {
     uint64_t list_volumes_step, list_containers_step;
     bool volumes_known, containers_known;
     bool volumes_answered, containers_answered; /* the first look has ended, well or not */
+    bool short_of_space; /* until a list of volumes says that there is enough */
     bool told_storage_unknown;                  /* that is what the control service heard last */
     bool list_containers_again;
     struct backoff volumes_backoff, containers_backoff;
@@ -94,6 +95,7 @@ struct node {
     struct node_effect *effects_first, **effects_last;
 };
 
+#define SPACE_LOW_PART 10 /* short of space: less than that part of the storage is free */
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
 #define MISSING_LOOK_US (5 * USEC_PER_SEC)
 #define CONTAINER_STABLE_US (10 * USEC_PER_SEC) /* ran that long: its failures are forgotten */

@@ -18,6 +18,7 @@ static void make_report(const struct node *n, const struct node_dataset *d, stru
         r.received_snapshot = xstrdup_null(received);
         r.received = received ? d->order.transfer : 0;
     }
+    r.space_wanted = n->short_of_space && d->has_order && d->order.role == ROLE_REPLICA;
     if (n->refused) {
         reason_set(
             &r.reason, REASON_STORE_UNKNOWN, n->refused_us, 0,
@@ -59,6 +60,7 @@ static bool report_same(const struct report *a, const struct report *b)
     return node_volume_same(&a->volume, &b->volume) && a->gone == b->gone && a->copied == b->copied &&
            a->received == b->received && str_equal_null(a->received_snapshot, b->received_snapshot) &&
            a->bytes_sent == b->bytes_sent && a->bytes_total == b->bytes_total &&
+           a->space_wanted == b->space_wanted &&
            reason_same(&a->reason, &b->reason);
 }
 

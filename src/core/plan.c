@@ -236,6 +236,24 @@ static struct decision plan_final(const struct dataset_view *v)
     return d;
 }
 
+/* How many snapshots are here beside the one that a replica has in common with this node. */
+static unsigned count_others(const struct volume_state *volume, const char *keep)
+{
+    unsigned n = volume->n_snapshots;
+
+    return keep && volume_state_has_snapshot(volume, keep) ? n - 1 : n;
+}
+
+/* Deletes all snapshots but `keep`, and but `too`; both may be NULL. */
+static struct decision prune(const struct dataset_view *v, const char *keep, const char *too)
+{
+    struct decision d = act(v, STEP_PRUNE);
+
+    if (too)
+        (void)snprintf(d.step.keep, sizeof(d.step.keep), "%s", too);
+    return with_snapshot(d, keep ? keep : "");
+}
+
 /* Increments while the source writes. */
 static struct decision plan_copy(const struct dataset_view *v)
 {
@@ -265,10 +283,10 @@ static struct decision plan_copy(const struct dataset_view *v)
     if (volume_state_has_snapshot(v->volume, name))
         return plan_send(v, name);
     /* The newest one that both sides have is enough as a base. */
-    if (v->volume->n_snapshots > 1) {
+    if (count_others(v->volume, v->order->keep) > 1) {
         const char *base = plan_received(v->volume, p->transfer);
         if (base)
-            return with_snapshot(act(v, STEP_PRUNE), base);
+            return prune(v, base, v->order->keep);
     }
     return with_snapshot(act(v, STEP_SNAPSHOT), name);
 }
@@ -288,8 +306,8 @@ static struct decision plan_owned(const struct dataset_view *v)
         return act(v, STEP_MOUNT);
     if (o->role == ROLE_SOURCE)
         return plan_copy(v); /* the destination makes its volume with the new size */
-    if (v->volume->n_snapshots || v->volume->partial)
-        return act(v, STEP_PRUNE);
+    if (count_others(v->volume, o->keep) || v->volume->partial)
+        return prune(v, o->keep, NULL);
     if (!v->volume->size || v->volume->size >= o->maximum_size)
         return nothing();
     if (v->storage == STORAGE_LOCAL)
@@ -372,6 +390,28 @@ static struct decision plan_remove(const struct dataset_view *v)
     return take_away(v, o->role == ROLE_DROP ? STEP_DROP : STEP_DESTROY);
 }
 
+/* What was released stays only as the snapshot `keep`. It is nothing that can be mounted: for that it takes a transfer to this
+ * node, as if there were no replica. */
+static struct decision plan_replica(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+    const struct volume_state *volume = v->volume;
+
+    if (volume->mounted)
+        return take_away(v, STEP_UNMOUNT);
+    if (!volume_state_has_snapshot(volume, o->keep))
+        return because(REASON_DATA_MISSING, "the snapshot that the replica is to be is not there");
+    if (volume->mark.state != MARK_RELEASED || volume->mark.epoch > o->number || plan_newest_transfer(volume) > o->number)
+        return because(REASON_STORE_UNKNOWN, "this node holds other data than the order knows of");
+    if (!volume->present && volume->n_snapshots == 1 && !volume->partial)
+        return nothing();
+    if (!v->live)
+        return because(REASON_DELETING, "waiting for the control service to confirm");
+    if (volume->present)
+        return with_snapshot(take_away(v, STEP_DEMOTE), o->keep);
+    return prune(v, o->keep, NULL);
+}
+
 struct decision plan_dataset(const struct dataset_view *v)
 {
     const struct order *o = v->order;
@@ -399,6 +439,8 @@ struct decision plan_dataset(const struct dataset_view *v)
     case ROLE_DROP:
     case ROLE_DESTROY:
         return plan_remove(v);
+    case ROLE_REPLICA:
+        return plan_replica(v);
     case ROLE_NONE:
     case ROLE_MAX:
     case ROLE_INVALID:

@@ -10,8 +10,8 @@
  *   | local (bytes live here)                attachable (bytes live elsewhere)   |
  *   |                                                                            |
  *   |  create -> volume -> root -> mounted    create -> volume                   |
- *   |             |  ^                                   |  ^                    |
- *   |    snapshot |  | promote                    attach |  | detach             |
+ *   |   snapshot, |  ^                                   |  ^                    |
+ *   |      demote |  | promote                    attach |  | detach             |
  *   |             v  |                                   v  |                    |
  *   |           snapshot <- receive <- send        attached -> device -> mounted |
  *   |             |          (another node's)            |                       |
@@ -134,6 +134,14 @@ struct driver {
     /* true when the volume appears whole at once, and a snapshot is not changed by being promoted: where there was
      * no volume, that it has begun need not be written down first. */
     bool promotes_at_once;
+    /* (optional) The opposite: the volume goes, and what was written after the snapshot; that and older ones stay. Called
+     * unmounted and released. A crash of the machine may bring the volume back: then it is called again. NULL: the backend
+     * keeps no replicas. */
+    struct err *(*demote)(void *cookie, const struct uuid *dataset, const char *snapshot)MUST_USE;
+    /* true when what only a snapshot holds counts against the limit of the dataset: a base that is kept would fill it. */
+    bool snapshots_in_limit;
+    /* (optional) Bytes of the storage, and how many of them are free. */
+    struct err *(*space)(void *cookie, uint64_t *ret_total, uint64_t *ret_free)MUST_USE;
     /* send, receive, stream_point, identity: exactly as in storage.h. */
     struct err *(*send)(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
                         int fd, const atomic_bool *cancel)MUST_USE;

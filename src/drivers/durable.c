@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -31,6 +32,17 @@ static struct err *sync_parent(int dirfd, const char *name)
     if (fd < 0)
         return err_errno(errno, "cannot open %s", parent);
     return dir_sync(fd);
+}
+
+struct err *folder_space(int fd, uint64_t *ret_total, uint64_t *ret_free)
+{
+    struct statvfs st;
+
+    if (fstatvfs(fd, &st) < 0)
+        return err_errno(errno, "cannot ask for the free space");
+    *ret_total = (uint64_t)st.f_blocks * st.f_frsize;
+    *ret_free = (uint64_t)st.f_bavail * st.f_frsize;
+    return NULL;
 }
 
 struct err *dir_open(int dirfd, const char *name, bool create, mode_t mode, int *ret_fd)

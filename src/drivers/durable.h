@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Opens the folder `name` in `dirfd` (may be AT_FDCWD and a path); made with `mode` first when
  * `create`. A missing one is *ret_fd = -1 without an error when not `create`. Never follows a
@@ -14,6 +15,8 @@
 struct err *dir_open(int dirfd, const char *name, bool create, mode_t mode, int *ret_fd) MUST_USE;
 /* mkdir -p of an absolute path, missing parts with `mode`. */
 struct err *dir_make_path(const char *path, mode_t mode) MUST_USE;
+/* Bytes of the file system that the open folder is in, and how many of them are free for use. */
+struct err *folder_space(int fd, uint64_t *ret_total, uint64_t *ret_free) MUST_USE;
 /* fsync of a folder: what was made, renamed or removed in it stays so. */
 struct err *dir_sync(int fd) MUST_USE;
 /* Removes an empty folder; missing or not empty is fine. */

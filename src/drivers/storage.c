@@ -48,6 +48,8 @@ struct err *storage_open(const struct storage_config *config, struct storage **r
     struct err *e = make_mount_root(config->mount_root, &s->mount_root);
 
     s->driver = d;
+    s->no_space = config->no_space;
+    s->no_space_cookie = config->cookie;
     if (!e)
         e = err_wrap(d->open(&dc, &s->cookie), "backend %s", backend);
     if (!e)
@@ -474,14 +476,15 @@ struct err *storage_release(struct storage *s, const struct uuid *dataset, uint6
     return err_wrap(e, "dataset %s", UUID_STR(dataset));
 }
 
-static struct err *prune(struct storage *s, const struct volume_state *v, const char *keep)
+static struct err *prune(struct storage *s, const struct volume_state *v, const char *keep,
+                         const char *also)
 {
     TRY(s->driver->tidy(s->cookie, &v->dataset));
     for (size_t i = 0; i < v->n_snapshots; i++) {
         const char *name = v->snapshots[i];
         bool source = v->mark.state == MARK_PROMOTING && streq(name, v->mark.snapshot);
 
-        if (!source && !(keep && streq(name, keep)))
+        if (!source && !str_equal_null(name, keep) && !str_equal_null(name, also))
             TRY(s->driver->snapshot_delete(s->cookie, &v->dataset, name));
     }
     return NULL;
@@ -495,16 +498,50 @@ struct err *storage_snapshot_delete(struct storage *s, const struct uuid *datase
                     UUID_STR(dataset));
 }
 
-struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep)
+struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep,
+                          const char *also)
 {
     struct volume_state v = {0};
 
     TRY(need_local(s, "delete snapshots"));
     TRY(storage_observe(s, dataset, &v));
-    struct err *e = prune(s, &v, keep);
+    struct err *e = prune(s, &v, keep, also);
 
     volume_state_done(&v);
     return err_wrap(e, "dataset %s", UUID_STR(dataset));
+}
+
+static struct err *demote(struct storage *s, const struct volume_state *v, const char *snapshot)
+{
+    if (!s->driver->demote)
+        return err_new(ERR_UNSUPPORTED, "backend %s keeps no replicas", s->driver->name);
+    if (v->mark.state != MARK_RELEASED)
+        return err_new(ERR_CONFLICT, "this node did not release it: the volume is kept");
+    if (!volume_state_has_snapshot(v, snapshot))
+        return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
+    TRY(place_unmount(s, v));
+    return s->driver->demote(s->cookie, &v->dataset, snapshot);
+}
+
+struct err *storage_demote(struct storage *s, const struct uuid *dataset, const char *snapshot)
+{
+    struct volume_state v = {0};
+
+    TRY(need_local(s, "keep replicas"));
+    TRY(need_name(snapshot));
+    TRY(storage_observe(s, dataset, &v));
+    struct err *e = v.present ? demote(s, &v, snapshot) : NULL;
+
+    volume_state_done(&v);
+    return err_wrap(e, "dataset %s", UUID_STR(dataset));
+}
+
+struct err *storage_space(struct storage *s, uint64_t *ret_total, uint64_t *ret_free)
+{
+    if (s->driver->space)
+        return err_wrap(s->driver->space(s->cookie, ret_total, ret_free), "the space of the storage");
+    *ret_total = *ret_free = 0;
+    return NULL;
 }
 
 void stream_point_done(struct stream_point *p)
@@ -535,8 +572,11 @@ struct err *storage_receive(struct storage *s, const struct uuid *dataset,
                             const struct stream_spec *stream, int fd)
 {
     TRY(need_stream(s, stream, "receive snapshots"));
-    return err_wrap(s->driver->receive(s->cookie, dataset, stream, fd),
-                    "dataset %s: receiving snapshot %s", UUID_STR(dataset), stream->snapshot);
+    struct err *e = s->driver->receive(s->cookie, dataset, stream, fd);
+
+    if (err_is(e, ERR_NO_SPACE) && s->no_space)
+        s->no_space(s->no_space_cookie);
+    return err_wrap(e, "dataset %s: receiving snapshot %s", UUID_STR(dataset), stream->snapshot);
 }
 
 struct err *storage_stream_point(struct storage *s, const struct uuid *dataset,

@@ -22,6 +22,8 @@ struct storage_config {
     const char *state_dir;   /* the agent's own directory; exists, mode 0700 */
     struct uuid node;
     struct uuid cluster;
+    void (*no_space)(void *cookie); /* NULL, or: a receive found the storage full. Called on its thread; must return soon */
+    void *cookie;
 };
 
 /* Opens the backend named in the configuration. ERR_INVALID: wrong or missing keys (the text names the key);
@@ -69,8 +71,14 @@ struct err *storage_snapshot(struct storage *s, const struct uuid *dataset, cons
  * RELEASED(epoch, transfer, snapshot) durably. No effect when that mark is there. */
 struct err *storage_release(struct storage *s, const struct uuid *dataset, uint64_t epoch,
                             uint64_t transfer, const char *snapshot) MUST_USE;
-/* Local: deletes all snapshots except `keep` (may be NULL) and unfinished receives; the volume stays. */
-struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep) MUST_USE;
+/* Local: deletes all snapshots except `keep` and `also` (may be NULL) and unfinished receives; the volume stays. */
+struct err *storage_prune(struct storage *s, const struct uuid *dataset, const char *keep,
+                          const char *also) MUST_USE;
+/* Local: makes a released dataset a replica: the volume goes, `snapshot` stays. No effect when there is no volume. ERR_CONFLICT:
+ * the mark does not say released; ERR_NOT_FOUND: no such snapshot. */
+struct err *storage_demote(struct storage *s, const struct uuid *dataset, const char *snapshot) MUST_USE;
+/* Bytes of the storage, and how many of them are free; 0 and 0 when the backend cannot tell. */
+struct err *storage_space(struct storage *s, uint64_t *ret_total, uint64_t *ret_free) MUST_USE;
 /* Local, used by the mover: deletes one snapshot. No effect when it is not there. */
 struct err *storage_snapshot_delete(struct storage *s, const struct uuid *dataset,
                                     const char *name) MUST_USE;

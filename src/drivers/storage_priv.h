@@ -9,6 +9,8 @@
 struct storage {
     const struct driver *driver;
     void *cookie;
+    void (*no_space)(void *cookie); /* NULL: nobody wants to know */
+    void *no_space_cookie;
     char *mount_root; /* without symbolic links: as it stands in the mount table */
 };
 

@@ -8,6 +8,7 @@
 void order_done(struct order *o)
 {
     free(o->base);
+    free(o->keep);
     free(o->peer_host);
     metadata_done(&o->metadata);
     *o = (struct order){0};
@@ -17,6 +18,7 @@ void order_copy(struct order *to, const struct order *from)
 {
     *to = *from;
     to->base = xstrdup_null(from->base);
+    to->keep = xstrdup_null(from->keep);
     to->peer_host = xstrdup_null(from->peer_host);
     to->metadata = (struct metadata){0};
     metadata_copy(&to->metadata, &from->metadata);
@@ -25,7 +27,8 @@ void order_copy(struct order *to, const struct order *from)
 bool order_same(const struct order *a, const struct order *b)
 {
     return uuid_eq(&a->dataset, &b->dataset) && a->role == b->role && a->epoch == b->epoch &&
-           a->born == b->born && str_equal_null(a->base, b->base) && a->transfer == b->transfer &&
+           a->born == b->born && str_equal_null(a->base, b->base) &&
+           str_equal_null(a->keep, b->keep) && a->transfer == b->transfer &&
            uuid_eq(&a->peer, &b->peer) && str_equal_null(a->peer_host, b->peer_host) &&
            a->peer_port == b->peer_port && a->number == b->number &&
            a->maximum_size == b->maximum_size && metadata_same(&a->metadata, &b->metadata);
@@ -50,6 +53,7 @@ struct digest order_digest(const struct order *o)
     str_append_bytes(&s, &o->peer, sizeof(o->peer));
     str_append_bytes(&s, numbers, sizeof(numbers));
     put_text(&s, o->base);
+    put_text(&s, o->keep);
     put_text(&s, o->peer_host);
     for (size_t i = 0; i < o->metadata.n; i++) {
         put_text(&s, o->metadata.entries[i].key);

@@ -19,6 +19,8 @@ enum role {
     ROLE_KEEP,    /* keep what is here, use nothing (a released copy until the new owner has mounted) */
     ROLE_DROP,    /* not an owner any more: remove what was gained under numbers <= `number` */
     ROLE_DESTROY, /* deleted: destroy the data, whoever held it, up to `number` */
+    ROLE_REPLICA, /* released, and not needed any more but for moving back: of what was gained under numbers <= `number`
+                   * only the snapshot `keep` stays, and nobody uses it */
     ROLE_MAX,
     ROLE_INVALID = -1,
 };
@@ -29,12 +31,13 @@ struct order {
     enum role role;
     uint64_t epoch;    /* OWNER, SOURCE, RELEASE */
     bool born;         /* OWNER: false = create and report, do not mount */
+    char *keep;        /* REPLICA, and OWNER, SOURCE, RELEASE while there is one: the snapshot that both keep; or NULL */
     char *base;        /* OWNER: promote exactly this snapshot, unless marked owned at `epoch`; or NULL */
     uint64_t transfer; /* SOURCE, RELEASE, RECEIVE */
     struct uuid peer;  /* SOURCE, RELEASE: the destination. RECEIVE: the source */
     char *peer_host;   /* address of the peer's mover; NULL when unknown */
     uint16_t peer_port;
-    uint64_t number; /* DROP, DESTROY */
+    uint64_t number; /* DROP, DESTROY, REPLICA */
     uint64_t maximum_size;
     struct metadata metadata;
 };
@@ -73,6 +76,7 @@ struct report {
     char *received_snapshot; /* ... this snapshot (the newest); NULL = none */
     uint64_t bytes_sent; /* of the present transfer */
     uint64_t bytes_total; /* estimate; 0 = unknown */
+    bool space_wanted;    /* REPLICA: this node is short of space, and the replica is to end */
     struct reason reason;
 };
 
@@ -90,6 +94,14 @@ struct container_report {
 
 void container_report_done(struct container_report *r);
 
+/* Of which datasets a node can keep replicas, and knows the orders for it. */
+enum replica_support {
+    REPLICAS_NONE,     /* also: an agent that is older than they are */
+    REPLICAS_NO_LIMIT, /* without maximum_size: on this storage a snapshot that is kept counts against it */
+    REPLICAS_ALL,
+    REPLICA_SUPPORT_MAX,
+};
+
 /* First message of a session, from the agent. */
 struct hello {
     uint32_t protocol;
@@ -100,6 +112,7 @@ struct hello {
     uint16_t mover_port;
     enum storage_kind storage;
     char *backend;          /* "btrfs", ... */
+    enum replica_support replicas;
     struct uuid shared_by;  /* attachable: nodes with the same value see the same storage; nil = local */
     struct uuid store;      /* store this node obeys; nil = none yet */
     struct uuid generation; /* the store's life (model/history.h) in which ... */

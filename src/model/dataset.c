@@ -19,6 +19,7 @@ struct dataset *dataset_copy(const struct dataset *d)
     metadata_copy(&c->metadata, &d->metadata);
     c->base = xstrdup_null(d->base);
     c->holders = xmemdup(d->holders, d->n_holders * sizeof(*d->holders));
+    c->replica = d->replica ? xmemdup(d->replica, sizeof(*d->replica)) : NULL;
     return c;
 }
 
@@ -29,6 +30,7 @@ struct dataset *dataset_free(struct dataset *d)
     metadata_done(&d->metadata);
     free(d->base);
     free(d->holders);
+    free(d->replica);
     free(d);
     return NULL;
 }
@@ -59,6 +61,11 @@ void dataset_remove_holder(struct dataset *d, const struct uuid *node)
         memmove(d->holders + i, d->holders + i + 1, (d->n_holders - i) * sizeof(*d->holders));
         return;
     }
+}
+
+bool dataset_is_replica(const struct dataset *d, const struct uuid *node)
+{
+    return d->replica && uuid_eq(&d->replica->node, node);
 }
 
 void metadata_copy(struct metadata *to, const struct metadata *from)

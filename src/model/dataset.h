@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/uuid.h"
+#include "model/volume.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,6 +40,13 @@ struct transfer {
     enum transfer_phase phase;
 };
 
+/* The copy that an earlier owner keeps, read-only, so that moving back ships only the difference. */
+struct replica {
+    struct uuid node;              /* one of the holders; never the owner */
+    uint64_t until_us;             /* wall clock: it ends then */
+    char base[SNAPSHOT_NAME_SIZE]; /* all that it is: the snapshot from which the owner began, who keeps it, too */
+};
+
 struct dataset {
     struct uuid id;
     uint64_t revision; /* of the store, when this record was last changed */
@@ -64,6 +72,7 @@ struct dataset {
     struct uuid *holders; /* every node that holds, or may hold, bytes */
     size_t n_holders;
     struct transfer transfer;
+    struct replica *replica; /* NULL = none. There may be a million datasets, and most have none */
 };
 
 struct dataset *dataset_new(struct uuid id);
@@ -73,6 +82,7 @@ struct dataset *dataset_free(struct dataset *d); /* accepts NULL; returns NULL *
 bool dataset_has_holder(const struct dataset *d, const struct uuid *node);
 void dataset_add_holder(struct dataset *d, const struct uuid *node); /* no effect when listed */
 void dataset_remove_holder(struct dataset *d, const struct uuid *node);
+bool dataset_is_replica(const struct dataset *d, const struct uuid *node); /* is its replica there? */
 
 void metadata_copy(struct metadata *to, const struct metadata *from); /* `to` must be empty */
 void metadata_done(struct metadata *m);

@@ -340,6 +340,17 @@ static json_t *seconds(uint64_t us)
     return json_real((double)us / USEC_PER_SEC);
 }
 
+json_t *json_replica(const struct replica *p)
+{
+    if (!p)
+        return json_null();
+    json_t *o = json_object();
+    set(o, "node", json_uuid(&p->node));
+    set(o, "snapshot", json_string(p->base));
+    set(o, "until", seconds(p->until_us));
+    return o;
+}
+
 json_t *json_reason(const struct reason *r)
 {
     if (r->code == REASON_NONE)

@@ -42,6 +42,8 @@ json_t *json_text(const char *s);
 json_t *json_uuid(const struct uuid *u);         /* text */
 json_t *json_uuid_or_null(const struct uuid *u); /* null when nil */
 json_t *json_metadata(const struct metadata *m);
+/* {"node", "snapshot", "until"}, the time in seconds since 1970; null for NULL. */
+json_t *json_replica(const struct replica *p);
 /* {"code", "text", "since", "next_try", "advice"}, times in seconds since 1970; null for
  * REASON_NONE. */
 json_t *json_reason(const struct reason *r);

@@ -15,11 +15,11 @@ struct writer {
     bool failed;
 };
 
-static struct writer writer_begin(void)
+static struct writer writer_begin(int format)
 {
     struct writer w = {.object = json_object()};
 
-    w.failed = json_object_set_new(w.object, "format", json_integer(RECORD_FORMAT)) != 0;
+    w.failed = json_object_set_new(w.object, "format", json_integer(format)) != 0;
     return w;
 }
 
@@ -78,6 +78,7 @@ static json_t *text_or_null(const char *s)
 struct reader {
     json_t *object; /* borrowed; changed */
     const char *what;
+    uint64_t format;
     struct err *err;
 };
 
@@ -218,7 +219,8 @@ static void read_part(struct reader *r, const char *what, json_t *v,
         r->err = err_wrap(part.err, "%s record", r->what);
 }
 
-static struct err *parse(const char *what, const char *text, size_t n, struct reader *ret)
+/* `newest`: the format of such records that this version knows. */
+static struct err *parse(const char *what, uint64_t newest, const char *text, size_t n, struct reader *ret)
 {
     json_error_t e;
     json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
@@ -232,11 +234,12 @@ static struct err *parse(const char *what, const char *text, size_t n, struct re
         return err_new(ERR_CORRUPT, "%s record: not a JSON object", what);
     }
     uint64_t format = get_number(ret, "format", UINT64_MAX);
-    if (!ret->err && format > RECORD_FORMAT)
+    ret->format = format;
+    if (!ret->err && format > newest)
         ret->err = err_new(ERR_CORRUPT,
                            "%s record: format %" PRIu64 " was written by a newer Flocker; this one "
-                           "knows formats up to %d: install the newer version again",
-                           what, format, RECORD_FORMAT);
+                           "knows formats up to %" PRIu64 ": install the newer version again",
+                           what, format, newest);
     if (!ret->err && format == 0)
         wrong(ret, "format", "at least 1");
     if (!ret->err)
@@ -269,10 +272,23 @@ static json_t *transfer_value(const struct transfer *t)
     return w.object;
 }
 
+static json_t *replica_value(const struct replica *p)
+{
+    struct writer w = {.object = json_object()};
+
+    set(&w, "node", own_id(&p->node));
+    set(&w, "base", json_string(p->base));
+    set(&w, "until_us", number(p->until_us));
+    if (!w.failed)
+        return w.object;
+    json_decref(w.object);
+    return NULL;
+}
+
 /* record_quick.c knows the order of the fields. */
 char *record_dataset_encode(const struct dataset *d)
 {
-    struct writer w = writer_begin();
+    struct writer w = writer_begin(d->replica ? RECORD_FORMAT_REPLICA : RECORD_FORMAT);
     struct writer metadata = {.object = json_object()};
     json_t *holders = json_array();
 
@@ -299,6 +315,8 @@ char *record_dataset_encode(const struct dataset *d)
     set(&w, "number", number(d->number));
     set(&w, "holders", holders);
     set(&w, "transfer", d->transfer.id ? transfer_value(&d->transfer) : json_null());
+    if (d->replica)
+        set(&w, "replica", replica_value(d->replica));
     return finish(&w);
 }
 
@@ -367,6 +385,32 @@ static void get_transfer(struct reader *r, struct transfer *t)
     json_decref(v);
 }
 
+static void replica_fields(struct reader *r, void *to)
+{
+    struct replica *p = to;
+
+    p->node = get_id(r, "node", false);
+    CLEANUP_FREE char *base = get_text(r, "base", false);
+    if (base && (!*base || strlen(base) >= sizeof(p->base)))
+        wrong(r, "base", "the name of a snapshot");
+    else if (base)
+        memcpy(p->base, base, strlen(base) + 1);
+    p->until_us = get_number(r, "until_us", UINT64_MAX);
+}
+
+static void get_replica(struct reader *r, struct dataset *d)
+{
+    json_t *v = r->format < RECORD_FORMAT_REPLICA ? NULL : take(r, "replica");
+
+    if (v) {
+        d->replica = xcalloc(1, sizeof(*d->replica));
+        read_part(r, "replica", v, replica_fields, d->replica);
+    }
+    if (v && !r->err && !dataset_has_holder(d, &d->replica->node))
+        wrong(r, "replica", "on one of the holders");
+    json_decref(v);
+}
+
 struct err *record_dataset_decode(const char *text, size_t n, struct dataset **ret)
 {
     struct dataset *d = record_dataset_quick(text, n);
@@ -381,7 +425,7 @@ struct err *record_dataset_full(const char *text, size_t n, struct dataset **ret
 {
     struct reader r;
 
-    TRY(parse("dataset", text, n, &r));
+    TRY(parse("dataset", RECORD_FORMAT_REPLICA, text, n, &r));
     struct dataset *d = dataset_new(get_id(&r, "id", false));
     d->revision = get_number(&r, "revision", UINT64_MAX);
     d->primary = get_id(&r, "primary", true);
@@ -400,6 +444,7 @@ struct err *record_dataset_full(const char *text, size_t n, struct dataset **ret
     d->number = get_number(&r, "number", UINT64_MAX);
     get_holders(&r, d);
     get_transfer(&r, &d->transfer);
+    get_replica(&r, d);
     struct err *e = parse_end(&r);
     if (e) {
         dataset_free(d);
@@ -460,7 +505,7 @@ static json_t *volume_value(struct writer *w, const struct container *c)
 
 char *record_container_encode(const struct container *c)
 {
-    struct writer w = writer_begin();
+    struct writer w = writer_begin(RECORD_FORMAT);
 
     set(&w, "name", json_string(c->name));
     set(&w, "revision", number(c->revision));
@@ -591,7 +636,7 @@ struct err *record_container_decode(const char *text, size_t n, struct container
 {
     struct reader r;
 
-    TRY(parse("container", text, n, &r));
+    TRY(parse("container", RECORD_FORMAT, text, n, &r));
     CLEANUP_FREE char *name = get_text(&r, "name", false);
     struct container *c = container_new(name ? name : "");
     c->revision = get_number(&r, "revision", UINT64_MAX);
@@ -618,7 +663,7 @@ struct err *record_container_decode(const char *text, size_t n, struct container
 
 char *record_lease_encode(const struct lease *l)
 {
-    struct writer w = writer_begin();
+    struct writer w = writer_begin(RECORD_FORMAT);
 
     set(&w, "dataset", own_id(&l->dataset));
     set(&w, "revision", number(l->revision));
@@ -632,7 +677,7 @@ struct err *record_lease_decode(const char *text, size_t n, struct lease *ret)
     struct lease l = {0};
     struct reader r;
 
-    TRY(parse("lease", text, n, &r));
+    TRY(parse("lease", RECORD_FORMAT, text, n, &r));
     l.dataset = get_id(&r, "dataset", false);
     l.revision = get_number(&r, "revision", UINT64_MAX);
     l.node = get_id(&r, "node", true);

@@ -7,6 +7,7 @@ static const int roles[ROLE_MAX] = {
     [ROLE_SOURCE] = WIRE__ROLE__ROLE_SOURCE,   [ROLE_RELEASE] = WIRE__ROLE__ROLE_RELEASE,
     [ROLE_RECEIVE] = WIRE__ROLE__ROLE_RECEIVE, [ROLE_KEEP] = WIRE__ROLE__ROLE_KEEP,
     [ROLE_DROP] = WIRE__ROLE__ROLE_DROP,       [ROLE_DESTROY] = WIRE__ROLE__ROLE_DESTROY,
+    [ROLE_REPLICA] = WIRE__ROLE__ROLE_REPLICA,
 };
 const struct enum_map map_role = {roles, ARRAY_SIZE(roles)};
 
@@ -15,6 +16,13 @@ static const int kinds[STORAGE_KIND_MAX] = {
     [STORAGE_ATTACHABLE] = WIRE__STORAGE_KIND__STORAGE_KIND_ATTACHABLE,
 };
 const struct enum_map map_storage = {kinds, ARRAY_SIZE(kinds)};
+
+static const int supports[REPLICA_SUPPORT_MAX] = {
+    [REPLICAS_NONE] = WIRE__REPLICA_SUPPORT__REPLICA_SUPPORT_UNSPECIFIED,
+    [REPLICAS_NO_LIMIT] = WIRE__REPLICA_SUPPORT__REPLICA_SUPPORT_NO_LIMIT,
+    [REPLICAS_ALL] = WIRE__REPLICA_SUPPORT__REPLICA_SUPPORT_ALL,
+};
+const struct enum_map map_replicas = {supports, ARRAY_SIZE(supports)};
 
 static const int marks[MARK_STATE_MAX] = {
     [MARK_NONE] = WIRE__MARK_STATE__MARK_STATE_NONE,

@@ -175,6 +175,16 @@ static struct err *take_reason(const Wire__Reason *w, struct reason *r)
     return NULL;
 }
 
+/* A newer agent may be able to do what this control service does not know. */
+static enum replica_support take_support(int wire)
+{
+    for (size_t i = 0; i < map_replicas.n; i++) {
+        if (map_replicas.wire[i] == wire)
+            return (enum replica_support)i;
+    }
+    return REPLICAS_NONE;
+}
+
 static struct err *take_hello(const Wire__Hello *w, struct hello *h)
 {
     int kind;
@@ -191,6 +201,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     TRY(take_uuid(w->generation, OPTIONAL, "hello: generation", &h->generation));
     h->protocol = w->protocol;
     h->storage = (enum storage_kind)kind;
+    h->replicas = take_support((int)w->replicas);
     h->seen_revision = w->seen_revision;
     return NULL;
 }
@@ -246,6 +257,7 @@ static struct err *take_report(const Wire__Report *w, struct report *r)
     r->received = w->received;
     r->bytes_sent = w->bytes_sent;
     r->bytes_total = w->bytes_total;
+    r->space_wanted = w->space_wanted;
     return NULL;
 }
 
@@ -349,19 +361,24 @@ static struct err *check_order(const struct order *o)
         return corrupt("order: epoch", "is missing");
     if (moves && !o->transfer)
         return corrupt("order: transfer", "is missing");
+    if (o->role == ROLE_REPLICA && !o->keep)
+        return corrupt("order: keep_snapshot", "is missing");
     return NULL;
 }
 
 static struct err *take_order(const Wire__Order *w, struct order *o)
 {
     int role;
-    char base[SNAPSHOT_NAME_SIZE];
+    char base[SNAPSHOT_NAME_SIZE], keep[SNAPSHOT_NAME_SIZE];
 
     TRY(take_uuid(w->dataset, REQUIRED, "order: dataset", &o->dataset));
     TRY(take_enum(&map_role, (int)w->role, "order: role", &role));
     TRY(take_snapshot(w->base_snapshot, OPTIONAL, "order: base_snapshot", base));
     if (base[0])
         o->base = xstrdup(base);
+    TRY(take_snapshot(w->keep_snapshot, OPTIONAL, "order: keep_snapshot", keep));
+    if (keep[0])
+        o->keep = xstrdup(keep);
     TRY(take_uuid(w->peer, OPTIONAL, "order: peer", &o->peer));
     TRY(take_word(w->peer_host, CODEC_MAX_HOST, OPTIONAL, "order: peer_host", &o->peer_host));
     TRY(take_port(w->peer_port, "order: peer_port", &o->peer_port));

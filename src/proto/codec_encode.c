@@ -83,6 +83,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.mover_port = h->mover_port;
     w.storage = (Wire__StorageKind)enum_out(&map_storage, h->storage);
     w.backend = text_out(h->backend);
+    w.replicas = (Wire__ReplicaSupport)enum_out(&map_replicas, h->replicas);
     w.shared_by = uuid_out(&h->shared_by);
     w.store = uuid_out(&h->store);
     w.generation = uuid_out(&h->generation);
@@ -128,6 +129,7 @@ static void encode_report(const struct report *r, Wire__AgentMessage *m, struct 
     w.received_snapshot = text_out(r->received_snapshot);
     w.bytes_sent = r->bytes_sent;
     w.bytes_total = r->bytes_total;
+    w.space_wanted = r->space_wanted;
     w.reason = &reason;
     m->report = &w;
     pack(&m->base, out);
@@ -215,6 +217,7 @@ static void encode_order(const struct order *o, Wire__ControlMessage *m, struct 
     w.epoch = o->epoch;
     w.born = o->born;
     w.base_snapshot = text_out(o->base);
+    w.keep_snapshot = text_out(o->keep);
     w.transfer = o->transfer;
     w.peer = uuid_out(&o->peer);
     w.peer_host = text_out(o->peer_host);

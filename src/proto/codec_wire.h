@@ -12,7 +12,7 @@ struct enum_map {
 };
 
 extern const struct enum_map map_role;
-extern const struct enum_map map_storage;
+extern const struct enum_map map_storage, map_replicas;
 extern const struct enum_map map_reason;
 extern const struct enum_map map_mark;
 extern const struct enum_map map_run;

@@ -184,6 +184,7 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .mover_port = 1,
                       .storage = how & 2 ? STORAGE_ATTACHABLE : STORAGE_LOCAL,
                       .backend = (char[]){"fake"},
+                      .replicas = how & 32 ? REPLICAS_ALL : REPLICAS_NONE,
                       .shared_by = how & 2 ? stores[1] : UUID_NIL,
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
@@ -330,6 +331,7 @@ static void run_engine(struct script *s, uint64_t seed)
 
     struct generation lives[2] = {{generations[0], 1}, {generations[1], 5}};
     c.e = engine_new(&(struct history){stores[0], lives, 2}, 5, random_seeded(&seed));
+    engine_keep_replicas(c.e, 3600 * USEC_PER_SEC);
     d->revision = 5;
     d->primary = d->owner = nodes[0];
     d->epoch = d->number = 3;

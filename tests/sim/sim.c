@@ -50,6 +50,12 @@ bool sim_is_shared(const struct sim *s)
     return s->storage == STORAGE_ATTACHABLE;
 }
 
+/* Some hosts, for some seconds. Drawn from no source, so that it changes nothing else. */
+bool sim_is_short_of_space(const struct sim *s, unsigned host)
+{
+    return sim_faults(s) && (s->options.seed * 31 + host * 17 + s->now_us / (6 * USEC_PER_SEC)) % 8 == 0;
+}
+
 static void remember(struct sim_result *r, uint64_t us, const char *fmt, va_list ap)
     PRINTF_LIKE(3, 0);
 
@@ -450,6 +456,14 @@ static void step_world(struct sim *s)
 
 /* ---- a run ---- */
 
+/* None at all; some that end while the cluster is busy; some that stay. */
+static uint64_t keep_replicas(uint64_t seed)
+{
+    static const uint64_t seconds[] = {0, 2, 10, 60, 86400};
+
+    return seconds[seed % ARRAY_SIZE(seconds)] * USEC_PER_SEC;
+}
+
 static void set_up(struct sim *s)
 {
     const struct sim_options *o = &s->options;
@@ -478,6 +492,7 @@ static void set_up(struct sim *s)
             s->hosts[i].slots[k] = -1;
     }
     s->composes = sim_chance(s, 30) ? 5 : 0;
+    s->keep_replicas_us = keep_replicas(o->seed);
     sim_plan_faults(s);
     sim_start_control(s);
     for (unsigned i = 0; i < s->n_nodes; i++)

@@ -287,6 +287,7 @@ struct sim {
 
     unsigned n_nodes, n_hosts, n_datasets, n_containers;
     enum storage_kind storage;
+    uint64_t keep_replicas_us;
     struct sim_host hosts[MAX_HOSTS];
     struct sim_dataset datasets[MAX_DATASETS];
     bool container_exists[MAX_CONTAINERS],
@@ -330,6 +331,7 @@ bool sim_faults(const struct sim *s); /* faults are still being injected */
 bool sim_until(const struct sim *s, uint64_t until_us);
 bool sim_suspended(const struct sim *s, unsigned host);
 bool sim_is_shared(const struct sim *s);
+bool sim_is_short_of_space(const struct sim *s, unsigned host);
 
 /* sim_net.c */
 void sim_take_engine_effects(struct sim *s);

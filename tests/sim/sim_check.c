@@ -1,6 +1,8 @@
 /* What must hold after every event, and what must be true in the end. */
 #include "sim.h"
 
+#include "base/str.h"
+
 #define NEXT_TRY_MOST_US (37 * USEC_PER_SEC) /* back-off's cap with its jitter */
 
 /* A store that was made anew knows of no id that it was used: under one that a user names again there are two volumes, then,
@@ -144,6 +146,21 @@ static bool is_held(const struct sim *s, const struct dataset *st, unsigned d)
            (st->deleted || !uuid_eq(&st->owner, &st->primary) || st->transfer.id);
 }
 
+static bool is_over(const struct sim *s, const struct replica *p)
+{
+    return p->until_us + 5 * USEC_PER_SEC < sim_control_now(s).wall_us || !s->keep_replicas_us;
+}
+
+/* Exactly the snapshot that it is to be, and not beyond its time. */
+static const char *replica_unsettled(const struct sim *s, const struct replica *p, const struct sim_volume *v)
+{
+    if (v->present || v->mounted || v->partial)
+        return "more than a replica is left";
+    if (v->n_snapshots != 1 || !streq(v->snapshots[0].name, p->base))
+        return "the replica has other snapshots than its base";
+    return is_over(s, p) && !s->wall_jumped ? "the replica is there beyond its time" : NULL;
+}
+
 static const char *host_unsettled(const struct sim *s, const struct dataset *st, unsigned d,
                                   unsigned i)
 {
@@ -161,11 +178,13 @@ static const char *host_unsettled(const struct sim *s, const struct dataset *st,
     if (st->dropped)
         return k->here ? "a container is left"
                        : NULL; /* copies stay until a node has mounted it again */
+    if (dataset_is_replica(st, &s->hosts[i].id))
+        return k->here ? "a container is left" : replica_unsettled(s, st->replica, v);
     if (!owner)
         return !sim_volume_is_blank(s, i, d) ? "bytes or a mark are left"
                : k->here                     ? "a container is left"
                                              : NULL;
-    if (v->n_snapshots)
+    if (v->n_snapshots > (st->replica ? 1 : 0))
         return "snapshots are left";
     if (v->size && v->size < st->maximum_size)
         return "the volume has not grown";
@@ -193,7 +212,8 @@ static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf,
         return st->n_holders || !st->tombstone || s->shared[d].present ? buf : NULL;
     if (st->dropped)
         return st->transfer.id || !st->born || st->recalled ? buf : NULL;
-    return !uuid_eq(&st->owner, &st->primary) || st->transfer.id || st->n_holders != 1 || !st->born
+    size_t holders = st->replica ? 2 : 1;
+    return !uuid_eq(&st->owner, &st->primary) || st->transfer.id || st->n_holders != holders || !st->born
                ? buf
                : NULL;
 }

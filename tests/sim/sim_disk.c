@@ -285,19 +285,38 @@ static struct err *promote(struct sim *s, struct event *ev, unsigned host, unsig
     return NULL;
 }
 
+static void delete_snapshot(struct sim_volume *v, size_t i)
+{
+    memmove(&v->snapshots[i], &v->snapshots[i + 1],
+            (v->n_snapshots - i - 1) * sizeof(*v->snapshots));
+    v->n_snapshots--;
+}
+
 static struct err *prune(struct event *ev, struct sim_volume *v)
 {
-    const char *keep = ev->step.snapshot;
-
     v->partial = false;
     for (size_t i = v->n_snapshots; i-- > 0;) {
-        if (keep[0] && streq(v->snapshots[i].name, keep))
+        const char *name = v->snapshots[i].name;
+        if (streq(name, ev->step.snapshot) || streq(name, ev->step.keep))
             continue;
-        memmove(&v->snapshots[i], &v->snapshots[i + 1],
-                (v->n_snapshots - i - 1) * sizeof(*v->snapshots));
-        v->n_snapshots--;
+        delete_snapshot(v, i);
         PART(ev);
     }
+    return NULL;
+}
+
+static struct err *demote(struct sim *s, struct event *ev, unsigned host, unsigned d)
+{
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+
+    if (v->mark.state != MARK_RELEASED)
+        sim_violation(s, V_RESURRECTED, "h%u removes d%u, which it has not released", host, d);
+    if (!find_snapshot(v, ev->step.snapshot))
+        return err_new(ERR_NOT_FOUND, "no such snapshot");
+    TRY(unmount(s, host, d));
+    PART(ev);
+    v->present = false;
+    v->size = 0;
     return NULL;
 }
 
@@ -373,6 +392,22 @@ static struct err *verify(struct sim *s, struct event *ev, unsigned host, unsign
     return err_new(ERR_CORRUPT, "the copy is not the same");
 }
 
+/* A receiver keeps what it has just got and its base, the newest of the others that the sender has. */
+static void delete_older(const struct sim_volume *here, struct sim_volume *there, const char *got)
+{
+    bool base = false;
+
+    for (size_t i = there->n_snapshots; i-- > 0;) {
+        const char *name = there->snapshots[i].name;
+        bool both = !base && find_snapshot((struct sim_volume *)here, name);
+        if (streq(name, got))
+            continue;
+        base = base || both;
+        if (!both)
+            delete_snapshot(there, i);
+    }
+}
+
 static struct err *send_snapshot(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
     const struct step *st = &ev->step;
@@ -397,6 +432,8 @@ static struct err *send_snapshot(struct sim *s, struct event *ev, unsigned host,
     there->partial = false;
     if (!find_snapshot(there, st->snapshot))
         add_snapshot(s, there, st->snapshot, snap->version, snap->life);
+    if (s->keep_replicas_us && s->options.seed % 2)
+        delete_older(&h->volumes[d], there, st->snapshot);
     sim_schedule_for_agent(s, sim_random(s, 3000), EV_VOLUME_CHANGED, to)->number = d;
     return NULL;
 }
@@ -431,6 +468,8 @@ struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, uns
         return release(s, ev, host, d);
     case STEP_PRUNE:
         return prune(ev, v);
+    case STEP_DEMOTE:
+        return demote(s, ev, host, d);
     case STEP_GROW:
         if (ev->step.maximum_size > v->size)
             v->size = ev->step.maximum_size;

@@ -110,6 +110,7 @@ void sim_start_control(struct sim *s)
         begin_generation(s);
     s->engine =
         engine_new(&s->store.history, s->store.revision, random_seeded(&s->engine_random_state));
+    engine_keep_replicas(s->engine, s->keep_replicas_us);
     for (unsigned d = 0; d < s->n_datasets; d++) {
         if (s->store.datasets[d])
             engine_restore_dataset(s->engine, dataset_copy(s->store.datasets[d]));
@@ -394,10 +395,11 @@ static void commit_dataset(struct sim *s, const struct change *c)
     if (v)
         sim_trace(s,
                   "commit %llu d%d primary n%d owner n%d epoch %llu born %d transfer %llu phase %d "
-                  "holders %zu%s",
+                  "holders %zu replica n%d%s",
                   (unsigned long long)c->revision, d, sim_node_index(s, &v->primary),
                   sim_node_index(s, &v->owner), (unsigned long long)v->epoch, v->born,
                   (unsigned long long)v->transfer.id, v->transfer.phase, v->n_holders,
+                  v->replica ? sim_node_index(s, &v->replica->node) : -1,
                   v->tombstone ? " tombstone"
                   : v->deleted ? " deleted"
                   : v->dropped ? " dropped"
@@ -596,6 +598,8 @@ void sim_run_step(struct sim *s, struct event *ev)
     if (ev->list) {
         o.volumes = ev->list->volumes;
         o.n_volumes = ev->list->n_volumes;
+        o.space_total = 1000;
+        o.space_free = sim_is_short_of_space(s, ev->host) ? 10 : 500;
         o.containers = ev->list->containers;
         o.n_containers = ev->list->n_containers;
     }

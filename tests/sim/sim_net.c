@@ -116,6 +116,7 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .storage = s->storage,
                           .shared_by = sim_is_shared(s) ? s->store.history.store : UUID_NIL,
                           .backend = xstrdup("sim"),
+                          .replicas = s->options.seed % 7 ? REPLICAS_ALL : REPLICAS_NO_LIMIT,
                           .store = h->memory.store,
                           .generation = h->memory.generation,
                           .seen_revision = h->memory.seen_revision};

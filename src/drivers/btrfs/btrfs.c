@@ -270,6 +270,22 @@ static struct err *btrfs_promote(void *cookie, const struct uuid *dataset, const
     return subvolume_snapshot(from, dir, "vol", /* read_only= */ false, group);
 }
 
+static struct err *btrfs_demote(void *cookie, const struct uuid *dataset, const char *snapshot)
+{
+    CLEANUP_CLOSE int dir = -1, snap = -1;
+
+    TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
+    TRY(open_in(dir, "snap", snapshot, &snap)); /* a copy of its own: it needs no volume */
+    return subvolume_delete(dir, "vol");
+}
+
+static struct err *btrfs_space(void *cookie, uint64_t *ret_total, uint64_t *ret_free)
+{
+    const struct pool *p = cookie;
+
+    return folder_space(p->top, ret_total, ret_free);
+}
+
 /* ---- streams ---- */
 
 static struct err *btrfs_identity(void *cookie, const struct uuid *dataset, const char *name,
@@ -383,6 +399,9 @@ const struct driver driver_btrfs = {
     .tidy = btrfs_tidy,
     .promote = btrfs_promote,
     .promotes_at_once = true,
+    .demote = btrfs_demote,
+    .snapshots_in_limit = true,
+    .space = btrfs_space,
     .send = btrfs_send,
     .receive = btrfs_receive,
     .stream_point = btrfs_stream_point,

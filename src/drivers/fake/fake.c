@@ -349,6 +349,23 @@ static struct err *fake_promote(void *cookie, const struct uuid *dataset, const 
     return dir_sync(f->root);
 }
 
+static struct err *fake_demote(void *cookie, const struct uuid *dataset, const char *snapshot)
+{
+    struct fake *f = cookie;
+    CLEANUP_FREE char *vol = path_of(f, dataset, "vol");
+
+    if (!has_snapshot(f, dataset, snapshot))
+        return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
+    return remove_tree(vol);
+}
+
+static struct err *fake_space(void *cookie, uint64_t *ret_total, uint64_t *ret_free)
+{
+    const struct fake *f = cookie;
+
+    return folder_space(f->root, ret_total, ret_free);
+}
+
 /* ---- streams ---- */
 
 /* The hash of the archive: the same on any node. */
@@ -531,6 +548,8 @@ const struct driver driver_fake = {
     .snapshot_delete = fake_snapshot_delete,
     .tidy = fake_tidy,
     .promote = fake_promote,
+    .demote = fake_demote,
+    .space = fake_space,
     .send = fake_send,
     .receive = fake_receive,
     .stream_point = fake_stream_point,

@@ -381,6 +381,42 @@ static struct err *zfs_promote(void *cookie, const struct uuid *dataset, const c
     return zfs_set(p, fs, (const char *const[]){limit, "readonly=off", ZFS_ROLE "=volume", NULL});
 }
 
+/* The volume and its snapshots are one file system: nothing but what was written since can go. The limit goes with the
+ * volume: what is received later may be of one that has grown. */
+static struct err *zfs_demote(void *cookie, const struct uuid *dataset, const char *snapshot)
+{
+    struct zfs_pool *p = cookie;
+    CLEANUP_LISTING struct zfs_listing l = {0};
+    CLEANUP_FREE char *fs = zfs_name(p, dataset), *no_limit = limit_of(0);
+
+    TRY(zfs_look(p, dataset, &l));
+    const struct zfs_fs *f = zfs_listing_find(&l, fs);
+    const struct zfs_snapshot *s = zfs_fs_snapshot(f, snapshot);
+
+    if (!s || !s->held)
+        return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
+    if (f->role != ZFS_ROLE_VOLUME)
+        return NULL;
+    TRY(zfs_rollback(p, dataset, f, snapshot));
+    return zfs_set(p, fs, (const char *const[]){"readonly=on", no_limit, ZFS_ROLE "=replica", NULL});
+}
+
+static struct err *zfs_space(void *cookie, uint64_t *ret_total, uint64_t *ret_free)
+{
+    struct zfs_pool *p = cookie;
+    CLEANUP_EXEC struct exec_result r = {0};
+    uint64_t used;
+
+    TRY(zfs_run(p, ZFS("get", "-Hp", "-o", "value", "used,available", p->name), &r));
+    char *rest = r.out;
+    const char *first = strsep(&rest, "\n"), *second = strsep(&rest, "\n");
+
+    if (!second || !zfs_number_parse(first, &used) || !zfs_number_parse(second, ret_free))
+        return err_new(ERR_IO, "zfs get printed no sizes of the pool %s", p->name);
+    *ret_total = used + *ret_free;
+    return NULL;
+}
+
 const struct driver driver_zfs = {
     .abi = DRIVER_ABI,
     .size = sizeof(struct driver),
@@ -402,6 +438,8 @@ const struct driver driver_zfs = {
     .snapshot_delete = zfs_snapshot_delete,
     .tidy = zfs_tidy_all,
     .promote = zfs_promote,
+    .demote = zfs_demote,
+    .space = zfs_space,
     .send = zfs_send_stream,
     .receive = zfs_receive_stream,
     .stream_point = zfs_stream_point,

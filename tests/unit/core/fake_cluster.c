@@ -2,6 +2,8 @@
 
 #include "base/str.h"
 
+#include <stdio.h>
+
 const struct uuid D = {.b[15] = 77};
 
 struct uuid id(unsigned char n)
@@ -20,6 +22,17 @@ void tell(struct fake *f, unsigned char n)
     engine_report(f->e, f->now, f->sessions[n], &r);
 }
 
+static void keep(struct fake *f, unsigned char n, const char *snapshot)
+{
+    struct volume_state *v = &f->reports[n].volume;
+
+    if (f->hellos[n].replicas == REPLICAS_NONE)
+        return;
+    v->n_snapshots = snapshot ? 1 : 0;
+    v->snapshots = f->kept[n];
+    (void)snprintf(f->kept[n][0], SNAPSHOT_NAME_SIZE, "%s", snapshot ? snapshot : "");
+}
+
 static void obey(struct fake *f, unsigned char n, const struct order *o)
 {
     struct report *r = &f->reports[n];
@@ -36,9 +49,11 @@ static void obey(struct fake *f, unsigned char n, const struct order *o)
         r->volume.mark = (struct volume_mark){.state = MARK_OWNED, .epoch = o->epoch};
         r->volume.mounted = o->born;
         r->copied = o->role == ROLE_SOURCE ? o->transfer : 0;
+        keep(f, n, o->keep);
     } else if (o->role == ROLE_RELEASE) {
         r->volume.mounted = false;
         r->volume.mark = (struct volume_mark){MARK_RELEASED, o->epoch, o->transfer, "final"};
+        keep(f, n, "final");
         for (unsigned char k = 1; k <= NODES; k++) {
             if (!uuid_eq(&o->peer, &(struct uuid){.b[15] = k}) || f->deaf[k])
                 continue;
@@ -48,6 +63,9 @@ static void obey(struct fake *f, unsigned char n, const struct order *o)
         }
     } else if (o->role == ROLE_KEEP || o->role == ROLE_RECEIVE) {
         r->volume.mounted = false;
+    } else if (o->role == ROLE_REPLICA) {
+        r->volume.present = r->volume.attached = false;
+        keep(f, n, o->keep);
     } else if (o->role == ROLE_DROP || o->role == ROLE_DESTROY) {
         *r = (struct report){.gone = o->number};
     }
@@ -129,7 +147,7 @@ void come(struct fake *f, unsigned char n, struct uuid store, struct uuid genera
     h.seen_revision = seen;
     f->sessions[n] += f->sessions[n] ? 10 : 10 + n;
     engine_session_open(f->e, f->now, f->sessions[n], &h);
-    if (f->reports[n].volume.present)
+    if (f->reports[n].volume.present || f->reports[n].volume.n_snapshots)
         tell(f, n);
     engine_reports_complete(f->e, f->now, f->sessions[n], 0);
 }

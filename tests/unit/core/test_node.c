@@ -744,6 +744,58 @@ static void test_a_new_life_of_the_store(void **state)
     node_free(n);
 }
 
+/* The next list of volumes, with so much free space. */
+static struct seen look_at_space(struct node *n, const struct volume_state *v, uint64_t total, uint64_t unused)
+{
+    struct now later = {node_deadline(n), now.wall_us};
+
+    node_tick(n, later);
+    struct seen s = look(n, STEP_LIST_VOLUMES);
+    assert_int_not_equal(s.step.id, 0);
+    struct outcome o = {.step = s.step.id, .volumes = v, .n_volumes = 1, .space_total = total, .space_free = unused};
+    node_outcome(n, later, &o);
+    s = look(n, STEP_LIST_CONTAINERS);
+    node_outcome(n, later, &(struct outcome){.step = s.step.id});
+    (void)look(n, STEP_MAX);
+    return s;
+}
+
+/* A node that is short of space says that it wants the room of its replicas. */
+static void test_short_of_space(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE] = {"t7-final"};
+    struct volume_state v = {.dataset = D, .mark = {MARK_RELEASED, 5, 7, "t7-final"}, .n_snapshots = 1, .snapshots = snapshot};
+    struct node *n = make_with(&v, NULL);
+    struct order o = {.dataset = D, .role = ROLE_REPLICA, .revision = 1, .number = 9, .keep = snapshot[0]};
+
+    (void)state;
+    node_space_wanted(n, now);
+    assert_false(look(n, STEP_MAX).report.space_wanted); /* there is no replica */
+    node_order(n, now, &o);
+    assert_true(look(n, STEP_MAX).report.space_wanted);
+    struct seen s = look_at_space(n, &v, 100, 50);
+    assert_int_equal(s.reports, 1);
+    assert_false(s.report.space_wanted);
+    s = look_at_space(n, &v, 100, 10);
+    assert_int_equal(s.reports, 0);
+    s = look_at_space(n, &v, 100, 9);
+    assert_true(s.report.space_wanted);
+    s = look_at_space(n, &v, 0, 0); /* not known: as it was */
+    assert_int_equal(s.reports, 0);
+    s = look_at_space(n, &v, 100, 50);
+    assert_false(s.report.space_wanted);
+    v.partial = true;
+    node_volume_changed(n, now, &D);
+    struct seen observe = look(n, STEP_OBSERVE);
+    node_outcome(n, now, &(struct outcome){.step = observe.step.id, .observed = true, .volume = v});
+    struct seen prune = look(n, STEP_PRUNE);
+    assert_string_equal(prune.step.snapshot, "t7-final");
+    assert_false(prune.report.space_wanted);
+    fail_step(n, prune.step.id, ERR_NO_SPACE, &v);
+    assert_true(look(n, STEP_MAX).report.space_wanted);
+    node_free(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -767,6 +819,7 @@ int main(void)
         cmocka_unit_test(test_orders_that_are_not_obeyed),
         cmocka_unit_test(test_a_memory_that_is_written_late),
         cmocka_unit_test(test_a_new_life_of_the_store),
+        cmocka_unit_test(test_short_of_space),
     };
 
     return cmocka_run_group_tests_name("node", tests, NULL, NULL);

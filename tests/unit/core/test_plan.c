@@ -17,7 +17,7 @@ struct dataset_case {
     enum role role;
     uint64_t epoch;
     bool born;
-    const char *base;
+    const char *base, *keep;
     uint64_t transfer, number;
     bool not_live, in_use;
     /* seen */
@@ -32,7 +32,7 @@ struct dataset_case {
     enum storage_kind storage;
     /* expected */
     enum step_kind step;
-    const char *snapshot;
+    const char *snapshot, *also;
     enum reason_code reason;
     bool stop_containers;
 };
@@ -147,6 +147,46 @@ static const struct dataset_case cases[] = {
     {"the mover takes no old transfer", .role = ROLE_RECEIVE, .transfer = 9, .announced = 8, .step = STEP_FORBID},
     {"nor one nobody asks for", .role = ROLE_NONE, .announced = 8, .step = STEP_FORBID},
     {"no order, no step", .role = ROLE_NONE, OWNED(5), .mounted = true, .step = WAIT},
+    /* Replicas: only the snapshot, and only of what was released. */
+    {"replica", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", RELEASED(5, 7), .snapshots = {"t7-final"},
+     .step = STEP_DEMOTE, .snapshot = "t7-final"},
+    {"replica, not live", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", .not_live = true, RELEASED(5, 7),
+     .snapshots = {"t7-final"}, .step = WAIT, .reason = REASON_DELETING},
+    {"replica, still mounted", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", RELEASED(5, 7), .mounted = true,
+     .snapshots = {"t7-final"}, .step = STEP_UNMOUNT},
+    {"replica, the volume is gone", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", .mark = MARK_RELEASED,
+     .mark_epoch = 5, .snapshots = {"t7-6", "t7-final"}, .step = STEP_PRUNE, .snapshot = "t7-final", .also = ""},
+    {"replica, half a stream", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", .mark = MARK_RELEASED,
+     .mark_epoch = 5, .partial = true, .snapshots = {"t7-final"}, .step = STEP_PRUNE, .snapshot = "t7-final"},
+    {"replica it is", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", .mark = MARK_RELEASED, .mark_epoch = 5,
+     .snapshots = {"t7-final"}, .step = WAIT},
+    {"replica of what is not there: nothing goes", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", RELEASED(5, 7),
+     .snapshots = {"t7-6"}, .step = WAIT, .reason = REASON_DATA_MISSING},
+    {"replica, but it is owned", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", OWNED(5),
+     .snapshots = {"t7-final"}, .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    {"replica, but it was released later", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", RELEASED(10, 11),
+     .snapshots = {"t7-final"}, .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    {"replica, but a newer transfer came", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", RELEASED(5, 7),
+     .snapshots = {"t7-final", "t10-1"}, .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    {"owner with a replica elsewhere", .role = ROLE_OWNER, .epoch = 8, .born = true, .base = "t7-final", .keep = "t7-final",
+     OWNED(8), .mounted = true, .snapshots = {"t7-final"}, .step = WAIT},
+    {"owner with a replica elsewhere: all else goes", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final",
+     OWNED(8), .mounted = true, .snapshots = {"t7-final", "t9-1"}, .step = STEP_PRUNE, .snapshot = "t7-final"},
+    {"no replica any more", .role = ROLE_OWNER, .epoch = 8, .born = true, .base = "t7-final", OWNED(8), .mounted = true,
+     .snapshots = {"t7-final"}, .step = STEP_PRUNE, .snapshot = ""},
+    {"source with a replica: the first snapshot", .role = ROLE_SOURCE, .epoch = 8, .born = true, .transfer = 9,
+     .keep = "t7-final", OWNED(8), .mounted = true, .snapshots = {"t7-final"}, .step = STEP_SNAPSHOT, .snapshot = "t9-1"},
+    {"source with a replica: the next", .role = ROLE_SOURCE, .epoch = 8, .born = true, .transfer = 9, .keep = "t7-final",
+     OWNED(8), .mounted = true, .snapshots = {"t7-final", "t9-1"}, .step = STEP_SNAPSHOT, .snapshot = "t9-2"},
+    {"source with a replica: prune, but not that", .role = ROLE_SOURCE, .epoch = 8, .born = true, .transfer = 9,
+     .keep = "t7-final", OWNED(8), .mounted = true, .snapshots = {"t7-final", "t9-1", "t9-2"}, .step = STEP_PRUNE,
+     .snapshot = "t9-2", .also = "t7-final"},
+    {"a replica is never mounted by an older order", .role = ROLE_OWNER, .epoch = 5, .born = true, .mark = MARK_RELEASED,
+     .mark_epoch = 5, .snapshots = {"t7-final"}, .step = WAIT, .reason = REASON_STORE_UNKNOWN},
+    {"nor by one that names no snapshot", .role = ROLE_OWNER, .epoch = 8, .born = true, .mark = MARK_RELEASED,
+     .mark_epoch = 5, .snapshots = {"t7-final"}, .step = WAIT, .reason = REASON_DATA_MISSING},
+    {"it gets its data by a move", .role = ROLE_OWNER, .epoch = 10, .born = true, .base = "t9-final", .mark = MARK_RELEASED,
+     .mark_epoch = 5, .snapshots = {"t7-final", "t9-final"}, .step = STEP_PROMOTE, .snapshot = "t9-final"},
     /* Removing. */
     {"drop", .role = ROLE_DROP, .number = 9, RELEASED(5, 9), .step = STEP_DROP},
     {"drop, not live", .role = ROLE_DROP, .number = 9, .not_live = true, RELEASED(5, 9), .step = WAIT,
@@ -182,6 +222,7 @@ static void check_dataset(const struct dataset_case *c)
                       .epoch = c->epoch,
                       .born = c->born,
                       .base = (char *)c->base,
+                      .keep = (char *)c->keep,
                       .transfer = c->transfer,
                       .number = c->number,
                       .maximum_size = c->wanted_size,
@@ -215,7 +256,8 @@ static void check_dataset(const struct dataset_case *c)
     struct decision d = plan_dataset(&view);
     bool same = d.act == (c->step != WAIT) && (!d.act || d.step.kind == c->step) &&
                 (d.act || d.reason == c->reason) && d.stop_containers == c->stop_containers &&
-                (!c->snapshot || streq(d.step.snapshot, c->snapshot));
+                (!c->snapshot || streq(d.step.snapshot, c->snapshot)) &&
+                (!c->also || streq(d.step.keep, c->also));
     if (!same)
         fail_msg("%s: %s %s, reason %s%s", c->name, d.act ? step_name(d.step.kind) : "no step", d.step.snapshot,
                  reason_code_name(d.reason), d.stop_containers ? ", stops containers" : "");

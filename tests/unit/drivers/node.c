@@ -138,6 +138,11 @@ static void zfs_start(void)
               node_dir, i, node_dir, i, i ? 'b' : 'a', node_dir, i);
 }
 
+static void note_no_space(void *cookie)
+{
+    atomic_fetch_add(&((struct node *)cookie)->no_space, 1);
+}
+
 static void node_setup(int i)
 {
     struct node *n = &nodes[i];
@@ -153,7 +158,9 @@ static void node_setup(int i)
                                         .mount_root = n->mount_root,
                                         .state_dir = n->state_dir,
                                         .node = uuid_random_v4(&r),
-                                        .cluster = uuid_random_v4(&r)};
+                                        .cluster = uuid_random_v4(&r),
+                                        .no_space = note_no_space,
+                                        .cookie = n};
     node_open(n);
 }
 

@@ -21,6 +21,7 @@ struct node {
     struct storage *storage;
     struct storage_config config;
     char *state_dir, *mount_root;
+    atomic_uint no_space; /* so often a receive found the storage full */
 };
 
 extern const char *node_backend;

@@ -198,6 +198,7 @@ static void test_full_and_read_only(void **state)
     shell("dd if=/dev/zero of=%s/1/state/btrfs-pool/fill3 bs=1M status=none 2>/dev/null || true",
           node_dir);
     fails(copy(A, B, &id, NULL, "s"), ERR_NO_SPACE, NULL);
+    assert_int_equal(atomic_load(&B->no_space), 1);
     shell("rm %s/1/state/btrfs-pool/fill* && sync -f %s/1/state/btrfs-pool", node_dir, node_dir);
     ok(copy(A, B, &id, NULL, "s"));
     shell("mount -o remount,ro %s/1/state/btrfs-pool", node_dir);
@@ -229,7 +230,7 @@ static void test_quota_groups_go(void **state)
     ok(storage_release(A->storage, &id, 1, 9, "s"));
     ok(copy(A, B, &id, NULL, "s"));
     ok(storage_promote(B->storage, &id, "s", 64 << 20, 2));
-    ok(storage_prune(B->storage, &id, NULL));
+    ok(storage_prune(B->storage, &id, NULL, NULL));
     shell("btrfs subvolume sync %s/1/state/btrfs-pool", node_dir);
     CLEANUP_FREE char *one = groups(1, "1");
     assert_true(str_has_prefix(one, "1/"));

@@ -94,8 +94,8 @@ static void test_twenty_laps(void **state)
         CLEANUP_FREE char *got = content_list(dst);
         content_same(got, want, name);
         assert_same(&id, name, name);
-        ok(storage_prune(from->storage, &id, name));
-        ok(storage_prune(to->storage, &id, name));
+        ok(storage_prune(from->storage, &id, name, NULL));
+        ok(storage_prune(to->storage, &id, name, NULL));
         free(base);
         base = steal(&name);
     }
@@ -138,7 +138,7 @@ static void test_increments_in_a_row(void **state)
     assert_same(&id, "s5", "s5");
     CLEANUP_FREE char *other = shell_out("btrfs inspect-internal rootid %s", next);
     assert_string_not_equal(other, first);
-    ok(storage_prune(B->storage, &id, "s5"));
+    ok(storage_prune(B->storage, &id, "s5", NULL));
     shell("! test -e %s", next);
     ok(storage_snapshot(A->storage, &id, "s6"));
     ok(copy(A, B, &id, "s5", "s6")); /* without it as well */

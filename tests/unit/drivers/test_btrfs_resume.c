@@ -263,7 +263,7 @@ static void test_what_ends_a_point(void **state)
 
     /* tidied away, with what else is left over */
     break_at(&id, &one, NULL, cut);
-    ok(storage_prune(B->storage, &id, NULL));
+    ok(storage_prune(B->storage, &id, NULL, NULL));
     assert_no_point(&id);
     assert_tidy(&id);
     /* another snapshot comes */
@@ -462,7 +462,7 @@ static void test_killed_anywhere(void **state)
             continue;
         finished++;
         assert_same(&id, "s", "after kills");
-        ok(storage_prune(B->storage, &id, NULL));
+        ok(storage_prune(B->storage, &id, NULL, NULL));
         assert_tidy(&id);
     }
     print_message("30 kills: %d times continued, %d times it was there\n", (int)continued, (int)finished);
@@ -507,7 +507,7 @@ static void test_checkpoints_of_a_running_receive(void **state)
     usleep(300000);
     assert_false(is_partial(B, &id));
     assert_no_point(&id);
-    ok(storage_prune(B->storage, &id, "before"));
+    ok(storage_prune(B->storage, &id, "before", NULL));
     fails(storage_drop(B->storage, &id), ERR_BUSY, "being received");
     CLEANUP_FREE char *files = shell_out("cd %s/btrfs-pool/flocker/%s/incoming/* && ls | tr '0-9' n | tr -s n | tr '\\n' ' '",
                                          B->state_dir, UUID_STR(&id));

@@ -604,13 +604,13 @@ static void test_snapshots(void **state)
     assert_string_equal(one, again);
     assert_string_not_equal(one, two);
     fails(storage_snapshot_identity(A->storage, &id, "none", &again), ERR_NOT_FOUND, NULL);
-    ok(storage_prune(A->storage, &id, "m-second"));
+    ok(storage_prune(A->storage, &id, "m-second", NULL));
     v = look(A, &id);
     assert_int_equal(v.n_snapshots, 1);
     assert_string_equal(v.snapshots[0], "m-second");
     assert_true(v.mounted);
     volume_state_done(&v);
-    ok(storage_prune(A->storage, &id, NULL));
+    ok(storage_prune(A->storage, &id, NULL, NULL));
     v = look(A, &id);
     assert_int_equal(v.n_snapshots, 0);
     volume_state_done(&v);
@@ -654,8 +654,8 @@ static void test_move_there_and_back(void **state)
         ok(storage_snapshot_identity(from->storage, &id, final, &ia));
         ok(storage_snapshot_identity(to->storage, &id, final, &ib));
         assert_string_equal(ia, ib);
-        ok(storage_prune(from->storage, &id, final));
-        ok(storage_prune(to->storage, &id, final));
+        ok(storage_prune(from->storage, &id, final, NULL));
+        ok(storage_prune(to->storage, &id, final, NULL));
         free(base);
         base = steal(&final);
     }
@@ -725,6 +725,64 @@ static void test_promote_once(void **state)
     ok(storage_release(B->storage, &id, 2, 10, "t"));
     fails(storage_promote(B->storage, &id, "s", size_wanted(), 2), ERR_CONFLICT, "released");
     destroy_everywhere(&id);
+}
+
+/* What a release leaves behind becomes a replica: nothing but the snapshot, which nobody can mount, and from which only the
+ * difference is shipped when the data come back. */
+static void test_replica(void **state)
+{
+    if (!local())
+        return;
+    struct uuid id = new_mounted(A, 1);
+    CLEANUP_FREE char *there = node_place(A, &id), *here = node_place(B, &id);
+
+    make_content(there);
+    ok(storage_snapshot(A->storage, &id, "early"));
+    fails(storage_demote(A->storage, &id, "early"), ERR_CONFLICT, "did not release");
+    ok(storage_release(A->storage, &id, 1, 9, "s"));
+    ok(copy(A, B, &id, NULL, "s"));
+    ok(storage_promote(B->storage, &id, "s", size_wanted(), 2));
+    ok(storage_mount(B->storage, &id, 2));
+    fails(storage_demote(B->storage, &id, "s"), ERR_CONFLICT, "did not release");
+    fails(storage_demote(A->storage, &id, "none"), ERR_NOT_FOUND, NULL);
+    check(A, &id, MARK_RELEASED, 1, true, false);
+    ok(storage_demote(A->storage, &id, "s"));
+    ok(storage_demote(A->storage, &id, "s"));
+    ok(storage_prune(A->storage, &id, "s", NULL));
+    node_reboot(A);
+    check(A, &id, MARK_RELEASED, 1, false, false);
+    struct volume_state v = look(A, &id);
+    assert_int_equal(v.n_snapshots, 1);
+    assert_string_equal(v.snapshots[0], "s");
+    assert_false(v.partial);
+    volume_state_done(&v);
+    fails(storage_mount(A->storage, &id, 1), ERR_CONFLICT, "released");
+    fails(storage_claim(A->storage, &id, 3), ERR_NOT_FOUND, NULL);
+    put(B, &id, "f", "written since");
+    CLEANUP_FREE char *want = digest(here);
+    ok(storage_prune(B->storage, &id, "s", NULL));
+    ok(storage_release(B->storage, &id, 2, 10, "t"));
+    ok(copy(B, A, &id, "s", "t"));
+    ok(storage_promote(A->storage, &id, "t", size_wanted(), 3));
+    ok(storage_mount(A->storage, &id, 3));
+    CLEANUP_FREE char *got = digest(there);
+    assert_string_equal(got, want);
+    ok(storage_demote(B->storage, &id, "t"));
+    ok(storage_drop(B->storage, &id)); /* a replica goes as anything does */
+    v = look(B, &id);
+    assert_true(volume_state_is_empty(&v));
+    assert_int_equal(v.mark.state, MARK_NONE);
+    volume_state_done(&v);
+    destroy_everywhere(&id);
+}
+
+static void test_space(void **state)
+{
+    uint64_t total = 1, unused = 2;
+
+    ok(storage_space(A->storage, &total, &unused));
+    assert_int_equal(total > 0, local()); /* shared storage is not one node's to care for */
+    assert_true(unused <= total);
 }
 
 struct feed {
@@ -1179,6 +1237,8 @@ static int run(void)
         cmocka_unit_test(test_move_there_and_back),
         cmocka_unit_test(test_comparing),
         cmocka_unit_test(test_promote_once),
+        cmocka_unit_test(test_replica),
+        cmocka_unit_test(test_space),
         cmocka_unit_test(test_bad_streams),
         cmocka_unit_test(test_send_cancel),
         cmocka_unit_test(test_promoted_limit),

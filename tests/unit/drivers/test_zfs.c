@@ -215,7 +215,7 @@ static void test_strangers_snapshots(void **state)
     check(A, &id, true, false, 1); /* not listed */
     put(A, &id, "f", "2");
     ok(storage_release(A->storage, &id, 1, 5, "two"));
-    ok(storage_prune(A->storage, &id, "one")); /* not pruned */
+    ok(storage_prune(A->storage, &id, "one", NULL)); /* not pruned */
     shell("zfs list -H " TOP_A "/%s@daily", UUID_STR(&id));
     ok(storage_claim(A->storage, &id, 2));
     ok(storage_release(A->storage, &id, 2, 6, "two"));
@@ -266,7 +266,7 @@ static void test_snapshot_without_hold(void **state)
     destroy(&id);
     id = new_mounted(A);
     shell("zfs snapshot -o flocker:snapshot=1 " TOP_A "/%s@t", UUID_STR(&id));
-    ok(storage_prune(A->storage, &id, NULL));
+    ok(storage_prune(A->storage, &id, NULL, NULL));
     check(A, &id, true, false, 0);
     shell("! zfs list -H " TOP_A "/%s@t 2>/dev/null", UUID_STR(&id));
     destroy(&id);
@@ -337,7 +337,7 @@ static void test_killed_while_comparing(void **state)
     check_digest(B, &id, "two", want);
     check(B, &id, false, false, 2);
     leave_view(1, &id, "two");
-    ok(storage_prune(B->storage, &id, "two"));
+    ok(storage_prune(B->storage, &id, "two", NULL));
     check(B, &id, false, false, 1);
     leave_view(0, &id, "two");
     ok(storage_snapshot_delete(A->storage, &id, "two"));
@@ -425,7 +425,7 @@ static void test_accepted_but_not_renamed(void **state)
     receive_by_hand(&id, "", "one", incoming);
     shell("zfs hold flocker " TOP_B "/%s@one && zfs set flocker:role=replica " TOP_B "/%s", incoming, incoming);
     check(B, &id, false, true, 0);
-    ok(storage_prune(B->storage, &id, "one"));
+    ok(storage_prune(B->storage, &id, "one", NULL));
     check(B, &id, false, false, 1);
     destroy(&id);
 }
@@ -445,7 +445,7 @@ static void test_leftovers_go(void **state)
     receive_by_hand(&id, "-i @one", "two", fs);
     receive_by_hand(&id, "", "two", incoming);
     check(B, &id, false, true, 1);
-    ok(storage_prune(B->storage, &id, "one"));
+    ok(storage_prune(B->storage, &id, "one", NULL));
     check(B, &id, false, false, 1);
     CLEANUP_FREE char *left = shell_out("zfs list -H -r -t all -o name " TOP_B " | grep -c %s", UUID_STR(&id));
 
@@ -633,7 +633,7 @@ static void test_token_of_another_dataset(void **state)
     if (break_stream(&id, &stream, &point)) {
         stream.from = &point;
         fails(storage_send(A->storage, &other, &stream, null, NULL), ERR_CONFLICT, "another stream");
-        ok(storage_prune(B->storage, &id, NULL)); /* and what is not wanted any more goes */
+        ok(storage_prune(B->storage, &id, NULL, NULL)); /* and what is not wanted any more goes */
         check(B, &id, false, true, 0);
         stream_point_done(&point);
         ok(storage_stream_point(B->storage, &id, &point));

@@ -16,7 +16,7 @@
 /* A field that is new in the model must be added to its record, and here; then bring these numbers
  * up to date. */
 #if defined(__x86_64__) || defined(__aarch64__)
-_Static_assert(sizeof(struct dataset) == 200, "struct dataset has changed: see record.c");
+_Static_assert(sizeof(struct dataset) == 208, "struct dataset has changed: see record.c");
 _Static_assert(sizeof(struct container) == 168, "struct container has changed: see record.c");
 _Static_assert(sizeof(struct lease) == 56, "struct lease has changed: see record.c");
 #endif
@@ -87,6 +87,12 @@ static void assert_dataset_equal(const struct dataset *a, const struct dataset *
     assert_true(uuid_eq(&a->transfer.source, &b->transfer.source));
     assert_true(uuid_eq(&a->transfer.destination, &b->transfer.destination));
     assert_int_equal(a->transfer.phase, b->transfer.phase);
+    assert_int_equal(a->replica != NULL, b->replica != NULL);
+    if (!a->replica)
+        return;
+    assert_true(uuid_eq(&a->replica->node, &b->replica->node));
+    assert_true(a->replica->until_us == b->replica->until_us);
+    assert_string_equal(a->replica->base, b->replica->base);
 }
 
 static void round_trip_dataset(struct dataset *d)
@@ -100,6 +106,32 @@ static void round_trip_dataset(struct dataset *d)
     free(text);
     dataset_free(d);
     dataset_free(back);
+}
+
+static struct dataset *with_replica(void)
+{
+    struct dataset *d = full_dataset();
+
+    d->replica = xcalloc(1, sizeof(*d->replica));
+    *d->replica = (struct replica){id(B), UINT64_MAX, "t7-final"};
+    return d;
+}
+
+/* Only what an older version cannot know has a newer format. */
+static void test_replica(void **state)
+{
+    struct dataset *d = with_replica();
+    CLEANUP_FREE char *text = record_dataset_encode(d);
+
+    round_trip_dataset(dataset_copy(d));
+    assert_non_null(strstr(text, "{\"format\":2,"));
+    d->replica->node = UUID_NIL;
+    assert_null(record_dataset_encode(d));
+    dataset_free(d);
+    d = full_dataset();
+    CLEANUP_FREE char *old = record_dataset_encode(d);
+    assert_non_null(strstr(old, "{\"format\":1,"));
+    dataset_free(d);
 }
 
 static void test_dataset(void **state)
@@ -334,7 +366,8 @@ static void test_corrupt(void **state)
     refuse(good, good, "[]", "not a JSON object");
     refuse(good, "\"format\":1,", "", "\"format\" is missing");
     refuse(good, "\"format\":1", "\"format\":0", "at least 1");
-    refuse(good, "\"format\":1", "\"format\":2,\"new\":3", "newer Flocker");
+    refuse(good, "\"format\":1", "\"format\":3,\"new\":3", "newer Flocker");
+    refuse(good, "\"format\":1", "\"format\":2", "\"replica\" is missing");
     refuse(good, "\"format\":1", "\"format\":1,\"odd\":3", "\"odd\" is unknown");
     refuse(good, "\"born\":true,", "", "\"born\" is missing");
     refuse(good, "\"born\":true", "\"born\":1", "\"born\" must be true or false");
@@ -353,6 +386,21 @@ static void test_corrupt(void **state)
     refuse(good, "\"id\":77", "\"id\":0", "\"id\" must be at least 1");
     refuse(good, "\"zoo\":\"b\xc3\xa9ta\"", "\"zoo\":7", "\"metadata\" must be an object of texts");
     refuse(good, "\"base\":\"final-7\"", "\"base\":false", "\"base\" must be a text or null");
+    dataset_free(d);
+}
+
+static void test_corrupt_replica(void **state)
+{
+    struct dataset *d = with_replica();
+    CLEANUP_FREE char *good = record_dataset_encode(d);
+
+    refuse(good, "\"format\":2", "\"format\":1", "\"replica\" is unknown");
+    refuse(good, "\"replica\":{", "\"replica\":{\"x\":0,", "\"x\" is unknown");
+    refuse(good, "\"t7-final\"", "\"\"", "\"base\" must be the name of a snapshot");
+    refuse(good, "t7-final", "t7777777777777777777777777777777777777777777777777777777777777777777-final",
+           "\"base\" must be the name of a snapshot");
+    refuse(good, "{\"node\":\"" B "\"", "{\"node\":\"" D1 "\"", "\"replica\" must be on one of the holders");
+    refuse(good, "{\"node\":\"" B "\"", "{\"node\":null", "\"node\" must be a UUID");
     dataset_free(d);
 }
 
@@ -410,7 +458,10 @@ int main(void)
         cmocka_unit_test(test_dataset),   cmocka_unit_test(test_container),
         cmocka_unit_test(test_quick),     cmocka_unit_test(test_quick_reads_what_the_full_reads),
         cmocka_unit_test(test_lease),     cmocka_unit_test(test_not_encodable),
-        cmocka_unit_test(test_corrupt),   cmocka_unit_test(test_corrupt_container),
+        cmocka_unit_test(test_corrupt),
+        cmocka_unit_test(test_replica),
+        cmocka_unit_test(test_corrupt_replica),
+        cmocka_unit_test(test_corrupt_container),
         cmocka_unit_test(test_truncated),
     };
 

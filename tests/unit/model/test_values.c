@@ -223,6 +223,7 @@ static struct order full_order(void)
                       .role = ROLE_OWNER,
                       .epoch = 4,
                       .born = true,
+                      .keep = xstrdup("t7-final"),
                       .base = xstrdup("final-4"),
                       .transfer = 6,
                       .peer = numbered(2),
@@ -279,6 +280,9 @@ static bool change_order(struct order *o, int which)
         return true;
     case 13:
         put(&o->metadata.entries[0].value, "shop2");
+        return true;
+    case 14:
+        put(&o->keep, NULL);
         return true;
     default:
         return false;

@@ -408,7 +408,7 @@ static void test_full_and_increments(void **state)
     assert_err(send_direct(&id, 5, "../s1", NULL), ERR_INVALID, "name");
 
     /* The increment still finds its base when only the first is left at the destination. */
-    assert_ok(storage_prune(b.storage, &id, "s1"));
+    assert_ok(storage_prune(b.storage, &id, "s1", NULL));
     assert_false(has_snapshot(&b, &id, "s2"));
     struct mover_progress again = {0};
     assert_ok(send_direct(&id, 5, "s2", &again));
@@ -568,7 +568,7 @@ static void test_other_snapshot(void **state)
     assert_ok(storage_snapshot(a.storage, &id, "s2"));
     uint64_t sum = digest(at_a);
     assert_ok(storage_snapshot(a.storage, &id, "s3"));
-    assert_ok(storage_prune(a.storage, &id, "s3"));
+    assert_ok(storage_prune(a.storage, &id, "s3", NULL));
     assert_ok(send_direct(&id, 5, "s3", &p));
     assert_true(p.bytes > 4 * MIB);
     assert_ok(storage_unmount(b.storage, &id));

@@ -32,7 +32,8 @@ static struct hello sample_hello(void)
                           .shared_by = uuid_of(3),
                           .store = uuid_of(4),
                           .generation = uuid_of(5),
-                          .seen_revision = 0x8000000000000001};
+                          .seen_revision = 0x8000000000000001,
+                          .replicas = REPLICAS_NO_LIMIT};
 }
 
 static struct report sample_report(void)
@@ -52,6 +53,7 @@ static struct report sample_report(void)
                        .received_snapshot = xstrdup("t45-9"),
                        .bytes_sent = 46,
                        .bytes_total = 47,
+                       .space_wanted = true,
                        .reason = sample_reason()};
 
     r.volume.device = xstrdup("/dev/loop3");
@@ -106,6 +108,7 @@ static struct order sample_order(void)
                       .epoch = 301,
                       .born = true,
                       .base = xstrdup("t45-9"),
+                      .keep = xstrdup("t44-final"),
                       .transfer = 302,
                       .peer = uuid_of(31),
                       .peer_host = xstrdup("node2.example"),

@@ -90,6 +90,7 @@ static void test_hello(void **state)
     assert_true(uuid_eq(&a->store, &b->store));
     assert_true(uuid_eq(&a->generation, &b->generation));
     assert_true(a->seen_revision == b->seen_revision);
+    assert_int_equal(a->replicas, b->replicas);
 }
 
 static void test_hello_without_store(void **state)
@@ -126,6 +127,7 @@ static void test_report(void **state)
     assert_string_equal(a->received_snapshot, b->received_snapshot);
     assert_true(a->bytes_sent == b->bytes_sent);
     assert_true(a->bytes_total == b->bytes_total);
+    assert_true(b->space_wanted);
     same_reason(&a->reason, &b->reason);
 }
 
@@ -294,6 +296,7 @@ static void test_wire_numbers(void **state)
     assert_int_equal(wire.len, 4);
     assert_memory_equal(wire.data, "\x3a\x02\x08\x05", 4); /* field 7, length 2, field 1 = 5 */
     assert_int_equal(WIRE__ROLE__ROLE_DESTROY, 8);
+    assert_int_equal(WIRE__ROLE__ROLE_REPLICA, 9);
     assert_int_equal(WIRE__REASON_CODE__REASON_CODE_STOPPING, 34);
     assert_int_equal(WIRE__MARK_STATE__MARK_STATE_RELEASED, 4);
 }
@@ -392,6 +395,13 @@ static void test_refused_orders(void **state)
     o->transfer = 0;
     refuse_control(&m, "transfer is missing");
     o->transfer = 1;
+    o->role = ROLE_REPLICA;
+    replace(&o->keep, NULL);
+    refuse_control(&m, "keep_snapshot is missing");
+    replace(&o->keep, "a b");
+    refuse_control(&m, "snapshot names");
+    o->role = ROLE_SOURCE;
+    replace(&o->keep, NULL);
     replace(&o->metadata.entries[1].key, "name");
     refuse_control(&m, "appears twice");
     replace(&o->base, "a b");
