@@ -62,7 +62,7 @@ class Moves(Hosts):
 
     def __init__(self):
         say(f"starting two hosts with {self.backend}")
-        super().__init__(nodes=2, backend=self.backend)
+        super().__init__(nodes=2, backend=self.backend, options=["--keep-replica", "0"])  # each move ships all data
 
     def volume(self, gigabytes):
         """A mounted dataset on h1 with random bytes in files of 64 MiB."""

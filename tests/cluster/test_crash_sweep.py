@@ -544,7 +544,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_crash_sweep(make_cluster, kind):
     backend, docker, operations, usual, full = KINDS[kind]
-    cluster = make_cluster(nodes=2, backend=backend, docker=docker, images=["busybox"] if docker else ())
+    cluster = make_cluster(nodes=2, backend=backend, docker=docker, images=["busybox"] if docker else (),
+                           options=["--keep-replica", "0"])  # so that a move ends with a drop
     sweep = Sweep(cluster, docker, operations)
     generator = random.Random(f"{SEED} {kind}")
     say(f"seed {SEED}")

@@ -581,6 +581,22 @@ def test_show(ctl, control):
     assert "  device     /dev/loop3\n  size " in output(ctl("show", "c2b"))
     control.answers["GET", f"/v1/state/datasets/{D1}"] = (200, detail(holders=[A, GONE]))
     assert json.loads(output(ctl("show", "c2b", "-o", "json"))) == detail(holders=[A, GONE])
+    assert "replica" not in out
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (
+        200, detail(replica={"node": B, "snapshot": "t7-final", "until": time.time() + 3599}))
+    assert re.search(r"\n  replica    8d2f6a70 \(10\.20\.0\.12\), until .* \(in 59m.*\)\n", output(ctl("show", "c2b")))
+
+
+def test_replicas(ctl, control):
+    control.answers["GET", "/v1/replicas"] = (200, [{"dataset_id": D1, "node": B, "snapshot": "t7-final", "until": 1800000000}])
+    out = output(ctl("list-replicas"))
+    assert out.split("\n")[0].split() == ["DATASET", "SERVER", "UNTIL"]
+    assert D1 in out and "8d2f6a70 (10.20.0.12)" in out and "2027-01-15" in out
+    assert json.loads(output(ctl("list-replicas", "-o", "json")))[0]["node"] == B
+    control.answers["DELETE", f"/v1/replicas/{D1}"] = (200, CONFIGURED[0])
+    assert "its replica is removed once its node is there" in output(ctl("drop-replica", "c2b"))
+    control.answers["DELETE", f"/v1/replicas/{D1}"] = (404, {"description": "The dataset has no replica."})
+    assert "The dataset has no replica." in failure(ctl("drop-replica", "c2b"))
 
 
 def test_an_older_control_service_has_no_reasons(ctl):
@@ -857,7 +873,8 @@ def test_wait_survives_a_restart_of_the_control_service(ctl, control, certs):
 
 def test_help():
     listed = ok("flockerctl", "--help")
-    for name in ["list-nodes (status)", "list (ls)", "create", "destroy", "move", "version", "ps", "show", "why", "adopt"]:
+    for name in ["list-nodes (status)", "list (ls)", "create", "destroy", "move", "version", "ps", "show", "why", "adopt",
+                 "list-replicas", "drop-replica"]:
         assert f"\n  {name} " in listed
     for command in re.findall(r"^  ([a-z-]+) .*[a-z]$", listed.split("Commands:\n")[1], re.M):
         assert ok("flockerctl", command, "--help").startswith("Usage: flockerctl [options] ")

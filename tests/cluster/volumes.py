@@ -102,18 +102,29 @@ def create(cluster, host, **settings):
     return dataset
 
 
+def kept(cluster, host, owner, replica):
+    """What the pool of a host holds of a dataset that is settled on `owner`."""
+    common = {f"snap/{replica['snapshot']}"} if replica else set()
+    if host == owner:
+        return {"vol", "mark"} | common
+    if replica and replica["node"] == cluster.node(host):
+        return {"mark"} | common | ({"vol"} if cluster.backend == "zfs" else set())  # there snapshots lie in the file system
+    return set()
+
+
 def wait_settled(cluster, dataset, host, others, timeout=30):
     """The dataset is mounted on the host and nowhere else, and nothing of it is left anywhere else: no mount, no mount
-    point, no subvolume, no partial, no snapshot."""
+    point, no subvolume, no partial, no snapshot; but for a replica, which is exactly the one snapshot that it is to be."""
     def settled():
         now = state(cluster, dataset)
-        if (now["owner"] != cluster.node(host) or now["holders"] != [cluster.node(host)] or now["transfer"] or
-                now["reason"]):
+        replica = now["replica"]
+        holders = {cluster.node(host)} | ({replica["node"]} if replica else set())
+        if now["owner"] != cluster.node(host) or set(now["holders"]) != holders or now["transfer"] or now["reason"]:
             return None
-        left = {h: pool(cluster, h, dataset) for h in others}
         places = {h: has_place(cluster, h, dataset) or is_mounted(cluster, h, dataset) for h in others}
-        return (is_mounted(cluster, host, dataset) and not any(left.values()) and not any(places.values()) and
-                (cluster.backend not in ("btrfs", "zfs") or pool(cluster, host, dataset) == {"vol", "mark"}))
+        return (is_mounted(cluster, host, dataset) and not any(places.values()) and
+                (cluster.backend not in ("btrfs", "zfs") or
+                 all(pool(cluster, h, dataset) == kept(cluster, h, host, replica) for h in (host, *others))))
     try:
         wait_until(settled, f"dataset {dataset} settled on {host}", timeout, 0.05)
     except WaitTimeout as e:
