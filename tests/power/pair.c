@@ -216,7 +216,7 @@ static struct err *command(const char *verb, const char *first, const char *seco
     if (streq(verb, "send"))
         return do_send(first, out);
     if (streq(verb, "keep"))
-        return storage_prune(side_named(first)->storage, &dataset, second);
+        return storage_prune(side_named(first)->storage, &dataset, second, NULL);
     if (streq(verb, "list"))
         return do_list(side_named(first), out);
     if (streq(verb, "point"))
