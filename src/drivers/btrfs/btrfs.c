@@ -267,6 +267,7 @@ static struct err *btrfs_promote(void *cookie, const struct uuid *dataset, const
     TRY(quota_limit(p, group, size));
     TRY(quota_assign(p, from, group));
     TRY(subvolume_delete(dir, "vol"));
+    TRY(subvolume_delete(dir, NEXT)); /* nothing more is received on top of it */
     return subvolume_snapshot(from, dir, "vol", /* read_only= */ false, group);
 }
 
