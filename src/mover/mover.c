@@ -40,6 +40,7 @@ void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transf
         *a = (struct announcement){.dataset = *dataset, .transfer = transfer};
     }
     a->source = *source;
+    (void)pthread_cond_broadcast(&m->changed); /* a source may have been faster than the order */
     (void)pthread_mutex_unlock(&m->lock);
 }
 
@@ -99,13 +100,39 @@ static struct err *end_reason(const struct stream *s)
     return err_new(ERR_UNAVAILABLE, "the receiving agent is stopping");
 }
 
+static struct timespec in_us(uint64_t us)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    us += (uint64_t)t.tv_nsec / 1000;
+    t.tv_sec += (time_t)(us / USEC_PER_SEC);
+    t.tv_nsec = (long)(us % USEC_PER_SEC) * 1000;
+    return t;
+}
+
+/* Source and destination get their orders at the same time: the source's stream may be here before the announcement. */
+static struct err *await_announcement(struct mover *m, const struct stream *s, const struct mover_hello *hello,
+                                      const struct announcement **ret)
+{
+    struct timespec until = in_us(MOVER_EXPECT_US);
+
+    for (int rc = 0;;) {
+        TRY(end_reason(s));
+        *ret = find_announcement(m, &hello->dataset, hello->transfer);
+        if (*ret || rc == ETIMEDOUT)
+            return NULL;
+        rc = pthread_cond_timedwait(&m->changed, &m->lock, &until);
+    }
+}
+
 static struct err *claim_locked(struct mover *m, struct stream *s, const struct mover_hello *hello,
                                 const struct uuid *peer)
 {
-    const struct announcement *a = find_announcement(m, &hello->dataset, hello->transfer);
+    const struct announcement *a;
     bool older, newer;
-    struct timespec until;
 
+    TRY(await_announcement(m, s, hello, &a));
     if (!a)
         return err_new(ERR_DENIED, "transfer %llu of dataset %s is not expected here",
                        (unsigned long long)hello->transfer, UUID_STR(&hello->dataset));
@@ -118,8 +145,7 @@ static struct err *claim_locked(struct mover *m, struct stream *s, const struct 
     s->transfer = hello->transfer;
     s->serial = ++m->last_serial; /* a kept connection that is used again is newer than what came between */
     s->claimed = true;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += MOVER_TAKEOVER_S;
+    struct timespec until = in_us(MOVER_TAKEOVER_S * USEC_PER_SEC);
     for (int rc = 0;;) {
         TRY(end_reason(s));
         look_at_rivals(m, s, &older, &newer);

@@ -12,6 +12,7 @@
 #define MOVER_TAKEOVER_S                                                                           \
     30 /* a new stream waits this long for the older one of the dataset to end */
 
+#define MOVER_EXPECT_US 1000000u /* a stream that is not announced yet waits this long for it */
 #define MOVER_KEPT_MAX 8u /* connections that wait for the next stream of their transfer, at the sender ... */
 #ifndef MOVER_KEPT_US     /* a test makes it short */
 #define MOVER_KEPT_US 15000000u /* ... and for how long; the receiver waits a little longer */
@@ -77,8 +78,8 @@ struct mover {
 #define MOVER_POINT_BROKEN 1u
 #define MOVER_POINT_LIMIT 10u
 
-/* Makes the dataset this stream's own, ending and awaiting older streams of it. ERR_DENIED: not
- * announced, or from another source; ERR_CONFLICT: a newer connection is there; ERR_BUSY: the older
+/* Makes the dataset this stream's own, ending and awaiting older streams of it. Waits a moment for the
+ * announcement. ERR_DENIED: not announced, or from another source; ERR_CONFLICT: a newer connection is there; ERR_BUSY: the older
  * stream does not end. */
 struct err *mover_claim(struct mover *m, struct stream *s, const struct mover_hello *hello,
                         const struct uuid *peer) MUST_USE;

@@ -547,6 +547,22 @@ static void test_refused(void **state)
     drop_dataset(&id);
 }
 
+/* Both ends get their orders at the same time, and the source may be faster. */
+static void test_announced_late(void **state)
+{
+    struct uuid id = new_dataset(1, 1000);
+    struct sender s = {.id = id, .transfer = 5, .snapshot = "s1", .port = mover_port(b.mover)};
+
+    assert_ok(storage_snapshot(a.storage, &id, "s1"));
+    assert_int_equal(pthread_create(&s.thread, NULL, sender_main, &s), 0);
+    sleep_ms(300);
+    mover_announce(b.mover, &id, 5, &a.node);
+    assert_int_equal(pthread_join(s.thread, NULL), 0);
+    assert_ok(s.err);
+    assert_true(has_snapshot(&b, &id, "s1"));
+    drop_dataset(&id);
+}
+
 /* A snapshot of the same name and other content is never taken for the wanted one. */
 static void test_other_snapshot(void **state)
 {
@@ -1411,6 +1427,7 @@ static int run_inside(void)
         cmocka_unit_test(test_final_is_not_kept),
         cmocka_unit_test(test_way_back),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_announced_late),
         cmocka_unit_test(test_other_snapshot),
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_cancel),
