@@ -278,7 +278,9 @@ static struct err *btrfs_demote(void *cookie, const struct uuid *dataset, const 
 
     TRY(pool_dataset(cookie, dataset, /* create= */ false, &dir));
     TRY(open_in(dir, "snap", snapshot, &snap)); /* a copy of its own: it needs no volume */
-    return subvolume_delete(dir, "vol");
+    TRY(subvolume_delete(dir, "vol"));
+    TRY(subvolume_delete(dir, NEXT));
+    return pool_commit(dir);
 }
 
 static struct err *btrfs_space(void *cookie, uint64_t *ret_total, uint64_t *ret_free)
