@@ -9,7 +9,8 @@
  *   <root_path>/<dataset>/mark              the ownership mark, written by storage.c
  *
  * How each verb survives a crash: everything is made in work/ and appears under its own name by one
- * rename. */
+ * rename. Programs of a killed process run on for a while: rm and tar hold the lock of the folder they work in (as
+ * their standard input), so that nobody else begins there before they have ended. */
 #include "base/str.h"
 #include "drivers/backends.h"
 #include "drivers/durable.h"
@@ -65,6 +66,15 @@ static struct err *fake_open(const struct driver_config *config, void **ret_cook
 
 /* ---- folders ---- */
 
+/* Unlocked also where a program that was being started by another thread has a copy of the descriptor. */
+static void unlock_closep(int *fd)
+{
+    if (*fd >= 0)
+        (void)flock(*fd, LOCK_UN);
+    mem_closep(fd);
+}
+#define CLEANUP_UNLOCK CLEANUP(unlock_closep)
+
 static struct err *open_dataset(struct fake *f, const struct uuid *dataset, bool create,
                                 int *ret_fd)
 {
@@ -86,11 +96,25 @@ static char *path_of(const struct fake *f, const struct uuid *dataset, const cha
     return xasprintf("%s/%s/%s", f->root_path, UUID_STR(dataset), rest);
 }
 
-static struct err *remove_tree(const char *path)
+/* Opens the dataset's folder locked: vol/ is made and removed under it. -1: there is none. */
+static struct err *lock_dataset(struct fake *f, const struct uuid *dataset, bool create,
+                                int *ret_fd)
+{
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(open_dataset(f, dataset, create, &dir));
+    if (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) < 0)
+        return err_new(ERR_BUSY, "a program of an earlier run still removes files of it");
+    *ret_fd = steal_fd(&dir);
+    return NULL;
+}
+
+/* `lock`: held until rm has ended, even when this process is killed. */
+static struct err *remove_tree(const char *path, int lock)
 {
     const char *const argv[] = {"rm", "-rf", "--one-file-system", "--", path, NULL};
 
-    return exec_run(&(struct exec_request){.argv = argv}, NULL);
+    return exec_run(&(struct exec_request){.argv = argv, .stdin_fd = lock}, NULL);
 }
 
 /* ---- looking ---- */
@@ -121,7 +145,7 @@ static void add_snapshots(int dataset, struct volume_state *v)
 /* The lock on work/ tells what is being made from what a crash left. */
 static bool has_leftovers(int dataset)
 {
-    CLEANUP_CLOSE int work = openat(dataset, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_UNLOCK int work = openat(dataset, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     return work >= 0 && flock(work, LOCK_EX | LOCK_NB) == 0;
 }
@@ -189,9 +213,10 @@ static struct err *fake_forget(void *cookie, const struct uuid *dataset)
 
 static struct err *fake_create(void *cookie, const struct uuid *dataset, uint64_t size)
 {
-    CLEANUP_CLOSE int vol = -1, dir = -1;
+    CLEANUP_CLOSE int vol = -1;
+    CLEANUP_UNLOCK int dir = -1;
 
-    TRY(open_dataset(cookie, dataset, /* create= */ true, &dir));
+    TRY(lock_dataset(cookie, dataset, /* create= */ true, &dir));
     return dir_open(dir, "vol", /* create= */ true, 0777, &vol);
 }
 
@@ -199,13 +224,13 @@ static struct err *fake_destroy(void *cookie, const struct uuid *dataset)
 {
     static const char *const subs[] = {"vol", "snap", "work"};
     struct fake *f = cookie;
-    CLEANUP_CLOSE int dir = -1;
+    CLEANUP_UNLOCK int dir = -1;
 
-    TRY(open_dataset(f, dataset, /* create= */ false, &dir));
+    TRY(lock_dataset(f, dataset, /* create= */ false, &dir));
     for (size_t i = 0; dir >= 0 && i < ARRAY_SIZE(subs); i++) {
         CLEANUP_FREE char *path = path_of(f, dataset, subs[i]);
 
-        TRY(remove_tree(path));
+        TRY(remove_tree(path, dir));
     }
     return dir >= 0 ? dir_sync(dir) : NULL;
 }
@@ -223,10 +248,10 @@ static struct err *fake_root(void *cookie, const struct uuid *dataset, int *ret_
 
 /* ---- snapshots ---- */
 
-/* Opens work/ locked; what is in it can be continued no more. Unlocked by closing. */
+/* Opens work/ locked (CLEANUP_UNLOCK); what is in it can be continued no more. */
 static struct err *begin(struct fake *f, const struct uuid *dataset, int *ret_work)
 {
-    CLEANUP_CLOSE int work = -1;
+    CLEANUP_UNLOCK int work = -1;
 
     TRY(make_sub(f, dataset, "work", &work));
     if (flock(work, LOCK_EX | LOCK_NB) < 0)
@@ -248,7 +273,7 @@ static struct err *publish(struct fake *f, const struct uuid *dataset, const cha
     if (tar < 0 || fsync(tar) < 0 || renameat(work, "tar", snap, file) < 0)
         return err_errno(errno, "cannot put the snapshot %s in its place", name);
     TRY(dir_sync(snap));
-    return remove_tree(path);
+    return remove_tree(path, work);
 }
 
 static bool has_snapshot(struct fake *f, const struct uuid *dataset, const char *name)
@@ -262,7 +287,7 @@ static bool has_snapshot(struct fake *f, const struct uuid *dataset, const char 
 static struct err *fake_snapshot(void *cookie, const struct uuid *dataset, const char *name)
 {
     struct fake *f = cookie;
-    CLEANUP_CLOSE int work = -1;
+    CLEANUP_UNLOCK int work = -1;
     CLEANUP_FREE char *tar = path_of(f, dataset, "work/tar"), *vol = path_of(f, dataset, "vol");
     /* sort: the same content gives the same archive. A unique comment gives each snapshot its own
      * identity. */
@@ -288,7 +313,7 @@ static struct err *fake_snapshot(void *cookie, const struct uuid *dataset, const
     if (access(vol, F_OK) < 0)
         return err_errno(errno, "cannot take a snapshot: no volume %s", vol);
     TRY(begin(f, dataset, &work));
-    TRY(exec_run(&(struct exec_request){.argv = argv, .any_exit = true}, &r));
+    TRY(exec_run(&(struct exec_request){.argv = argv, .stdin_fd = work, .any_exit = true}, &r));
     if (r.status > 1) /* 1: a file changed while it was read */
         return err_new(ERR_IO, "tar: %s", r.err_text);
     return publish(f, dataset, name, work);
@@ -306,19 +331,20 @@ static struct err *fake_snapshot_delete(void *cookie, const struct uuid *dataset
 static struct err *fake_tidy(void *cookie, const struct uuid *dataset)
 {
     CLEANUP_FREE char *path = path_of(cookie, dataset, "work");
-    CLEANUP_CLOSE int work = -1;
+    CLEANUP_UNLOCK int work = -1;
 
     TRY(dir_open(AT_FDCWD, path, /* create= */ false, 0700, &work));
     if (work < 0 || flock(work, LOCK_EX | LOCK_NB) < 0)
         return NULL;
-    return remove_tree(path);
+    return remove_tree(path, work);
 }
 
 static struct err *fake_promote(void *cookie, const struct uuid *dataset, const char *snapshot,
                                 uint64_t size)
 {
     struct fake *f = cookie;
-    CLEANUP_CLOSE int work = -1, fresh = -1;
+    CLEANUP_UNLOCK int work = -1, dir = -1;
+    CLEANUP_CLOSE int fresh = -1;
     CLEANUP_FREE char *rest = xasprintf("snap/%s.tar", snapshot);
     CLEANUP_FREE char *tar = path_of(f, dataset, rest), *to = path_of(f, dataset, "work/vol");
     CLEANUP_FREE char *vol = path_of(f, dataset, "vol"), *path = path_of(f, dataset, "work");
@@ -336,27 +362,30 @@ static struct err *fake_promote(void *cookie, const struct uuid *dataset, const 
                                 "--acls",
                                 NULL};
 
+    TRY(lock_dataset(f, dataset, /* create= */ true, &dir));
     TRY(begin(f, dataset, &work));
-    TRY(remove_tree(to));
+    TRY(remove_tree(to, work));
     TRY(dir_open(work, "vol", /* create= */ true, 0777, &fresh));
-    TRY(exec_run(&(struct exec_request){.argv = argv}, NULL));
+    TRY(exec_run(&(struct exec_request){.argv = argv, .stdin_fd = work}, NULL));
     if (syncfs(fresh) < 0)
         return err_errno(errno, "cannot sync the volume");
-    TRY(remove_tree(vol));
+    TRY(remove_tree(vol, dir));
     if (rename(to, vol) < 0)
         return err_errno(errno, "cannot put the volume in its place");
-    TRY(remove_tree(path));
+    TRY(remove_tree(path, work));
     return dir_sync(f->root);
 }
 
 static struct err *fake_demote(void *cookie, const struct uuid *dataset, const char *snapshot)
 {
     struct fake *f = cookie;
+    CLEANUP_UNLOCK int dir = -1;
     CLEANUP_FREE char *vol = path_of(f, dataset, "vol");
 
     if (!has_snapshot(f, dataset, snapshot))
         return err_new(ERR_NOT_FOUND, "there is no snapshot %s here", snapshot);
-    return remove_tree(vol);
+    TRY(lock_dataset(f, dataset, /* create= */ false, &dir));
+    return remove_tree(vol, dir);
 }
 
 static struct err *fake_space(void *cookie, uint64_t *ret_total, uint64_t *ret_free)
@@ -440,7 +469,8 @@ static struct err *fake_receive(void *cookie, const struct uuid *dataset,
                                 const struct stream_spec *stream, int fd)
 {
     struct fake *f = cookie;
-    CLEANUP_CLOSE int work = -1, tar = -1;
+    CLEANUP_UNLOCK int work = -1;
+    CLEANUP_CLOSE int tar = -1;
     CLEANUP_FREE char *got = NULL;
     const char *const argv[] = {"cat", NULL};
 
@@ -459,7 +489,7 @@ static struct err *fake_receive(void *cookie, const struct uuid *dataset,
                     got, stream->identity);
     if (!e)
         return publish(f, dataset, stream->snapshot, work);
-    mem_closep(&work);
+    unlock_closep(&work);
     work = -1;
     err_free(fake_tidy(f, dataset));
     return e;
