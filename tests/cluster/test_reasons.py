@@ -331,8 +331,9 @@ def test_changes_too_fast(cluster, dataset):
     with Configured(cluster, "h1", move={"rounds": 3, "small-ms": 300, "max-pause-ms": 600}):
         d = dataset("h1")
         writes = f"/flocker/{d.key}/writes"
-        cluster.shell("h1", f"touch {writes}; (while [ -e {writes} ]; do head -c 2M /dev/urandom >{writes}.data; sleep 0.2; done) "
-                      ">/dev/null 2>&1 &")
+        # Not truncated: a snapshot of the moment after would hold nothing, and its increment would be small.
+        cluster.shell("h1", f"touch {writes}; (while [ -e {writes} ]; do "
+                      f"dd if=/dev/urandom of={writes}.data bs=2M count=1 conv=notrunc iflag=fullblock; sleep 0.1; done) >/dev/null 2>&1 &")
         cluster.run("h1", "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8mbit", "burst", "16k", "latency", "200ms")
         try:
             cluster.api.move_dataset(d.key, cluster.node("h2"))
