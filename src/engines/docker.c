@@ -99,7 +99,8 @@ static struct err *inspect(struct container_engine *ce, const char *ref, const s
 
     curl_free(escaped);
     TRY(docker_http_call(&ce->http, &request, &r));
-    if (r.status == 404) {
+    CLEANUP_FREE char *message = message_of(&r);
+    if (docker_is_absent(r.status, message)) {
         *ret_found = false;
         return NULL;
     }

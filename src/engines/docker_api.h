@@ -62,6 +62,8 @@ struct err *docker_parse_pull_line(const char *line, size_t n) MUST_USE;
 /* One line of GET /events: does it say that a container came, went, or runs or stopped running? */
 bool docker_parse_event_matters(const char *line, size_t n);
 
+/* Does the answer say that there is no such container? Podman says so with 500 when it goes away meanwhile. */
+bool docker_is_absent(long status, const char *message);
 /* The error of an answer outside 2xx. `what` is the failed action. */
 struct err *docker_error(long status, const char *message, const char *what) MUST_USE;
 /* The same when a container could not be made or started: a taken port is ERR_BUSY and named. */

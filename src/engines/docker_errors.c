@@ -42,6 +42,11 @@ static enum err_code code_of_status(long status, const char *message)
     }
 }
 
+bool docker_is_absent(long status, const char *message)
+{
+    return status == 404 || (status == 500 && HAS_ANY(message, "no such container"));
+}
+
 struct err *docker_error(long status, const char *message, const char *what)
 {
     return err_new(code_of_status(status, message), "%s: %s (HTTP %ld)", what, message, status);

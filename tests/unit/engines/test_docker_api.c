@@ -284,6 +284,9 @@ static void test_start_errors(void **state)
         ERR_BUSY, "a port of");
     assert_err(docker_start_error(404, "No such image: x:1", &c, true), ERR_NOT_FOUND, "x:1");
     assert_err(docker_start_error(404, "No such container", &c, false), ERR_CONFLICT, "removed");
+    assert_true(docker_is_absent(404, "No such container: x"));
+    assert_true(docker_is_absent(500, "container x does not exist in database: no such container"));
+    assert_false(docker_is_absent(500, "database is locked"));
     assert_err(docker_start_error(500, "write: no space left on device", &c, true), ERR_NO_SPACE,
                "");
     assert_err(docker_start_error(500, "boom", &c, true), ERR_IO, "boom");
