@@ -26,6 +26,7 @@
 #define ENGINE_THREADS 32   /* container steps: a pull may take minutes */
 #define TRANSFER_THREADS 32 /* streams */
 #define FINAL_THREADS 16    /* last increments: a container waits for each */
+#define COMPARE_THREADS 2   /* comparisons that somebody asked for: node.c has no more at once */
 #define IMAGE_THREADS 16    /* pulls */
 #define LIST_THREADS 2
 #define OWN_THREADS 2       /* the agent's own affairs must not wait for anything hung */
@@ -53,7 +54,7 @@ struct agent {
     SSL_CTX *control_tls, *mover_client_tls, *mover_server_tls;
     struct tls_reload *reload;
     /* Pools of their own, so that what takes long or hangs delays nothing else (design rule 3). */
-    struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers,
+    struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers, *compare_workers,
         *image_workers, *list_workers, *own_workers;
     struct agent_link *link;
     struct node *node;
@@ -90,6 +91,7 @@ static void hello(void *cookie, struct hello *ret)
                           .storage = a->driver->kind,
                           .backend = (char *)a->driver->name,
                           .replicas = replicas_of(a->driver),
+                          .compares = true,
                           .store = a->memory.store,
                           .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};
@@ -340,8 +342,11 @@ static void report_progress(void *cookie)
 static struct workers *workers_for(const struct agent *a, const struct step *s)
 {
     switch (s->kind) {
-    case STEP_SEND:
     case STEP_VERIFY:
+        if (s->asked)
+            return a->compare_workers;
+        return a->transfer_workers;
+    case STEP_SEND:
         return s->final ? a->final_workers : a->transfer_workers;
     case STEP_LIST_VOLUMES:
     case STEP_LIST_CONTAINERS:
@@ -465,7 +470,9 @@ static void carry_out(struct agent *a, struct node_effect *f)
         persist_submit(a);
         break;
     case NODE_ANNOUNCE:
-        if (a->context.mover)
+        if (a->context.mover && f->only_compare)
+            mover_announce_comparison(a->context.mover, &f->dataset, f->transfer, &f->peer);
+        else if (a->context.mover)
             mover_announce(a->context.mover, &f->dataset, f->transfer, &f->peer);
         break;
     default:
@@ -606,6 +613,7 @@ static struct err *start(struct agent *a)
     a->engine_workers = workers_new(a->loop, ENGINE_THREADS, "containers");
     a->transfer_workers = workers_new(a->loop, TRANSFER_THREADS, "transfers");
     a->final_workers = workers_new(a->loop, FINAL_THREADS, "last-increments");
+    a->compare_workers = workers_new(a->loop, COMPARE_THREADS, "comparisons");
     a->image_workers = workers_new(a->loop, IMAGE_THREADS, "images");
     a->list_workers = workers_new(a->loop, LIST_THREADS, "lists");
     a->own_workers = workers_new(a->loop, OWN_THREADS, "own");

@@ -84,7 +84,7 @@ static struct err *with_peer(struct step_job *j)
                               .peer = s->peer,
                               .peer_host = s->peer_host,
                               .peer_port = s->peer_port,
-                              .final = s->final};
+                              .final = s->final || s->asked}; /* of a comparison no stream follows */
 
     if (!j->context->mover)
         return err_new(ERR_UNAVAILABLE, "the mover does not run yet");

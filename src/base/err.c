@@ -11,6 +11,7 @@ static const char *const names[ERR_CODE_MAX] = {
     [ERR_IO] = "io",                   [ERR_TIMEOUT] = "timeout",
     [ERR_UNAVAILABLE] = "unavailable", [ERR_DENIED] = "denied",
     [ERR_UNSUPPORTED] = "unsupported", [ERR_CORRUPT] = "corrupt",
+    [ERR_DIFFERS] = "differs",         [ERR_LIMIT] = "limit",
     [ERR_CANCELLED] = "cancelled",     [ERR_INTERNAL] = "internal",
 };
 

@@ -13,13 +13,15 @@ enum err_code {
     ERR_EXISTS,      /* the thing exists already, or exists with other properties */
     ERR_CONFLICT,    /* the present state does not allow it */
     ERR_BUSY,        /* somebody uses it; will pass */
-    ERR_NO_SPACE,    /* a disk, pool or quota is full */
+    ERR_NO_SPACE,    /* a disk, a pool, or what a user may have of it, is full */
     ERR_IO,          /* the operating system or a device failed */
     ERR_TIMEOUT,     /* a deadline passed */
     ERR_UNAVAILABLE, /* a peer, service or program cannot be reached or is missing */
     ERR_DENIED,      /* not permitted */
     ERR_UNSUPPORTED, /* this backend or system cannot do it */
     ERR_CORRUPT,     /* stored or received bytes are not what they must be */
+    ERR_DIFFERS,     /* two things that were compared are not the same */
+    ERR_LIMIT,       /* the dataset's own size limit is reached; the storage is not full */
     ERR_CANCELLED,   /* somebody asked to stop */
     ERR_INTERNAL,    /* a defect of this program */
     ERR_CODE_MAX,

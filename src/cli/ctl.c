@@ -46,6 +46,7 @@ enum {
     OPT_CPU_SHARES,
     OPT_FOLLOW,
     OPT_YES,
+    OPT_NO_WAIT,
 };
 
 #define OUTPUT_OPTION                                                                              \
@@ -168,6 +169,9 @@ static struct err *take_argument(void *cookie, int id, const char *value)
     case OPT_YES:
         a->yes = true;
         return NULL;
+    case OPT_NO_WAIT:
+        a->no_wait = true;
+        return NULL;
     case OPT_NODE:
         a->node = value;
         return NULL;
@@ -237,6 +241,11 @@ static const struct cli_option adopt_options[] = {
     OUTPUT_OPTION,
 };
 static const struct cli_option output_options[] = {OUTPUT_OPTION};
+static const struct cli_option verify_options[] = {
+    {OPT_WAIT, 0, "wait", "[SECONDS]", "Wait no longer than that, 300 s if not said (default: until it has ended)"},
+    {OPT_NO_WAIT, 0, "no-wait", NULL, "Only begin it"},
+    OUTPUT_OPTION,
+};
 static const struct cli_option events_options[] = {
     {OPT_FOLLOW, 'f', "follow", NULL, "Accepted, no effect: it always goes on"},
     OUTPUT_OPTION,
@@ -285,6 +294,8 @@ static const struct command commands[] = {
      .summary = "List the copies that are kept for moving back"},
     {"drop-replica", NULL, ctl_drop_replica, SPEC("drop-replica DATASET", output_options), 1, 1, "one dataset",
      "Remove the copy of a dataset that is kept for moving back"},
+    {"verify", NULL, ctl_verify, SPEC("verify DATASET", verify_options), 1, 1, "one dataset",
+     "Compare the copy that is kept for moving back with the dataset"},
     {"show", NULL, ctl_show, SPEC("show DATASET", output_options), 1, 1, "one dataset",
      "Print everything about a dataset"},
     {"why", NULL, ctl_why, SPEC("why DATASET|CONTAINER", output_options), 1, 1,

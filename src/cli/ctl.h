@@ -17,6 +17,7 @@ struct ctl_args {
     bool deleted;
     bool yes;
     bool wait;
+    bool no_wait;
     long wait_seconds;
     const char *node;
     const char *dataset;
@@ -52,6 +53,7 @@ struct err *ctl_set_metadata(struct ctl *c) MUST_USE;
 struct err *ctl_adopt(struct ctl *c) MUST_USE;
 struct err *ctl_list_replicas(struct ctl *c) MUST_USE;
 struct err *ctl_drop_replica(struct ctl *c) MUST_USE;
+struct err *ctl_verify(struct ctl *c) MUST_USE;
 struct err *ctl_ps(struct ctl *c) MUST_USE;
 struct err *ctl_create_container(struct ctl *c) MUST_USE;
 struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
@@ -80,6 +82,8 @@ void ctl_sort(json_t *list, const char *key);
 
 /* Where a replica is, and until when; the caller frees it. */
 char *ctl_replica_text(const json_t *replica, const json_t *nodes);
+/* How a comparison of a replica went, and when; the caller frees it. */
+char *ctl_verification_text(const json_t *verification, const json_t *nodes);
 /* Looks up the node or dataset that `text` means; *ret_id is owned by the caller. */
 struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id) MUST_USE;
 struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id) MUST_USE;

@@ -27,6 +27,9 @@ static void describe(struct str *s, const json_t *detail)
     const char *state = ctl_text(detail, "status");
 
     str_append(s, *state ? state : ctl_text(detail, "state"));
+    const char *verified = ctl_text(json_object_get(detail, "verification"), "result");
+    if (*verified)
+        str_appendf(s, "; replica compared: %s", verified);
     if (json_is_object(reason))
         str_appendf(s, "; %s: %s", ctl_text(reason, "code"), ctl_text(reason, "text"));
 }

@@ -225,6 +225,10 @@ static void print_dataset(const json_t *d, const json_t *nodes)
         CLEANUP_FREE char *replica = ctl_replica_text(json_object_get(d, "replica"), nodes);
         line("replica", replica);
     }
+    if (json_is_object(json_object_get(d, "verification"))) {
+        CLEANUP_FREE char *text = ctl_verification_text(json_object_get(d, "verification"), nodes);
+        line("verified", text);
+    }
 }
 
 struct err *ctl_show(struct ctl *c)

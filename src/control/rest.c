@@ -120,6 +120,7 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_DATASET_NOT_FOUND] = REST_ERROR_DATASET_NOT_FOUND,
     [RESULT_DATASET_DELETED] = REST_ERROR_DATASET_DELETED,
     [RESULT_REPLICA_NOT_FOUND] = REST_ERROR_REPLICA_NOT_FOUND,
+    [RESULT_COMPARISON_NOT_NOW] = REST_ERROR_COMPARISON_NOT_NOW,
     [RESULT_DATASET_SHRINKS] = REST_ERROR_DATASET_SHRINKS,
     [RESULT_DATASET_FIXED] = REST_ERROR_DATASET_FIXED,
     [RESULT_DATASET_ELSEWHERE] = REST_ERROR_DATASET_ELSEWHERE,
@@ -153,6 +154,8 @@ static void respond_refusal(struct http_request *r, const struct command_result 
     else if (result->code == RESULT_STORE_FAILED)
         respond_error_about(r, REST_ERROR_STORE_FAILED,
                             "Nothing was changed, because it could not be stored: %s", text);
+    else if (result->code == RESULT_COMPARISON_NOT_NOW)
+        respond_error_about(r, REST_ERROR_COMPARISON_NOT_NOW, "The replica cannot be compared now: %s.", text);
     else if (*text &&
              result->code == RESULT_DATASET_DELETED) /* of a composition, as is the next one */
         respond_error_about(r, REST_ERROR_COMPOSITION,
@@ -193,6 +196,9 @@ static void respond_result(const struct rest *rest, struct pending *p, const str
         break;
     case COMMAND_STORE_ADOPT:
         respond_json(p->request, status, adoption_value(rest));
+        break;
+    case COMMAND_REPLICA_VERIFY:
+        respond_json(p->request, status, verification_value(rest, &result->dataset->id));
         break;
     case COMMAND_CONTAINER_DELETE:
     case COMMAND_COMPOSE:
@@ -290,6 +296,8 @@ const struct route rest_routes[] = {
     {HTTP_GET, "/v1/replicas", "listReplicas", replicas_list, LISTING},
     {HTTP_DELETE, "/v1/replicas/", "dropReplica", replicas_delete,
      CHANGE | DATASET | REST_BIT(REPLICA_NOT_FOUND)},
+    {HTTP_POST, "/v1/verification/", "verifyReplica", verification_of_dataset,
+     CHANGE | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(REPLICA_NOT_FOUND) | REST_BIT(COMPARISON_NOT_NOW)},
     {HTTP_GET, "/v1/openapi.json", "getOpenAPI", get_openapi, 0},
     {HTTP_GET, "/v1/events", "streamEvents", events_stream,
      REST_BIT(BAD_PARAMETER) | REST_BIT(EVENTS_GONE) | REST_BIT(TOO_MANY_READERS)},

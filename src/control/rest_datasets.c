@@ -396,6 +396,7 @@ static json_t *view_value(const struct rest *rest, struct view *v, const struct 
     (void)json_object_set_new(o, "holders", holders_value(d));
     (void)json_object_set_new(o, "transfer", transfer_value(v));
     (void)json_object_set_new(o, "replica", json_replica(d->replica));
+    (void)json_object_set_new(o, "verification", verification_value(rest, &d->id));
     (void)json_object_set_new(o, "reason", json_reason(reason));
     (void)json_object_set_new(o, "nodes", v->nodes);
     (void)json_object_set_new(o, "history", past_value(rest, OBJECT_DATASET, UUID_STR(&d->id)));

@@ -49,6 +49,7 @@
     X(DATASET_CHANGING, "DatasetChanging", 409,                                                    \
       "A change of the dataset is just being recorded; try again.")                                \
     X(REPLICA_NOT_FOUND, "ReplicaNotFound", 404, "The dataset has no replica.")                    \
+    X(COMPARISON_NOT_NOW, "ComparisonNotNow", 409, "The replica cannot be compared now: %s.")      \
     X(DATASET_LEAVING, "DatasetLeaving", 409,                                                      \
       "A dataset that is being removed must be gone before its id is used again.")                 \
     X(ERA_NOT_FOUND, "EraNotFound", 404, "No node found with given era.")                          \

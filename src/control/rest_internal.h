@@ -231,12 +231,15 @@ bool container_brief(const struct rest *rest, const char *key, struct brief *ret
 bool parse_id(const char *param, struct uuid *ret);
 /* What /v1/adoption says. */
 json_t *adoption_value(const struct rest *rest);
+/* The newest comparison of its replica, or null. */
+json_t *verification_value(const struct rest *rest, const struct uuid *dataset);
 
 /* The handlers, by topic. */
 rest_handler_fn adoption_get, adoption_of_store, adoption_of_dataset;
 rest_handler_fn datasets_list, datasets_create, datasets_update, datasets_delete;
 rest_handler_fn datasets_state_list, datasets_state;
 rest_handler_fn replicas_list, replicas_delete;
+rest_handler_fn verification_of_dataset;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;
 rest_handler_fn containers_state_list, containers_state;
 rest_handler_fn configuration_compose;

@@ -92,6 +92,7 @@ static void dataset_entry_free(struct dataset_entry *entry)
     free(entry->sent);
     free(entry->reports);
     free(entry->flow);
+    comparison_free(entry->comparison);
     free(entry);
 }
 

@@ -29,6 +29,7 @@ enum command_kind {
     COMMAND_STORE_ADOPT, /* the copy that the store was put back from may be believed */
     COMMAND_DATASET_ADOPT, /* what `node` has counts: the record follows; of a deleted dataset: is deleted too */
     COMMAND_REPLICA_DROP, /* the dataset's replica is not wanted any more */
+    COMMAND_REPLICA_VERIFY, /* compare the dataset's replica with what its owner has; engine_comparison() tells the rest */
     COMMAND_MAX,
 };
 
@@ -42,7 +43,7 @@ struct command {
     struct container *container; /* CONTAINER_CREATE; taken over */
     struct composition *composition; /* COMPOSE; its content is taken over */
     bool purge;                  /* DATASET_DELETE */
-    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_DROP, LEASE_* */
+    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_*, LEASE_* */
     bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
     const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
     uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
@@ -80,6 +81,7 @@ enum result_code {
     RESULT_DATASET_MOUNTED,      /* another node, `text`, uses them or is about to, */
     RESULT_DATASET_CHANGING,     /* or a change of it is just being recorded */
     RESULT_REPLICA_NOT_FOUND,
+    RESULT_COMPARISON_NOT_NOW, /* REPLICA_VERIFY: `text` says why */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };
@@ -250,6 +252,17 @@ void engine_list_nodes(const struct engine *e, struct now now, const struct list
                        bool (*fn)(void *, const struct node_view *), void *cookie);
 /* Eras are remembered as long as the process lives. */
 bool engine_node_by_era(const struct engine *e, const struct uuid *era, struct uuid *ret_node);
+
+/* The newest comparison of the dataset's replica that was asked for; NULL: none since the process began. */
+struct comparison {
+    uint64_t number; /* random: none that an earlier process began has it */
+    struct uuid owner, node; /* the replica is on `node` */
+    char snapshot[SNAPSHOT_NAME_SIZE];
+    uint64_t asked_us, ended_us; /* wall clock */
+    enum comparison_end end;
+    char *text; /* of DIFFERS and FAILED */
+};
+const struct comparison *engine_comparison(const struct engine *e, const struct uuid *dataset);
 
 /* What listed nodes last said about the dataset (any order). */
 void engine_each_report(const struct engine *e, struct now now, const struct uuid *dataset,

@@ -389,6 +389,8 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
         return dataset_adopt(e, c, r);
     case COMMAND_REPLICA_DROP:
         return replica_drop(e, c, r);
+    case COMMAND_REPLICA_VERIFY:
+        return comparison_begin(e, now, c, r);
     case COMMAND_MAX:
         break;
     }

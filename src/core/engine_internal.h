@@ -66,6 +66,7 @@ struct dataset_entry {
     /* There may be a million entries, and these are mostly one or none: they are as long as they must be. */
     struct dataset_sent *sent;
     struct dataset_report *reports;
+    struct comparison *comparison; /* the newest of its replicas; NULL = none was asked for */
     struct flow *flow; /* of its transfer; NULL = nothing was heard of one */
     struct container_entry **users; /* their committed or newest value has it as volume */
     uint32_t n_sent, n_reports, n_users;
@@ -266,12 +267,25 @@ void replica_end(struct dataset *d); /* no effect when there is none */
 /* Ends the replica of a dataset that is settled or being copied, if its time is over, the space is wanted or it is lost. */
 bool end_replica(struct engine *e, struct dataset_entry *entry, struct now now);
 
+/* engine_compare.c */
+struct comparison *comparison_free(struct comparison *c); /* accepts NULL; returns NULL */
+enum result_code comparison_begin(struct engine *e, struct now now, const struct command *c, struct command_result *r);
+/* Takes the result of a running comparison, or ends it when it cannot be had any more. Of a dataset without uncommitted
+ * change, before it is reconciled. */
+void look_at_comparison(struct engine *e, struct dataset_entry *entry, struct now now);
+/* The number of the comparison that is to be made by the committed record's owner; 0 = none. */
+uint64_t comparison_ordered(const struct dataset_entry *entry);
+/* Is the replica of the committed record known not to be what it should be? */
+bool is_found_different(const struct dataset_entry *entry);
+
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);
 void queue_all_datasets(struct engine *e);
 void run_queue(struct engine *e, struct now now);
 /* Is the node there, fully reported, and does it obey this store? */
 bool node_ready(const struct engine *e, const struct uuid *node);
+/* What is wrong with a node that is not ready, after its name. */
+const char *node_absence(const struct engine *e, const struct uuid *node);
 const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node);
 const struct container_report *container_report_of(const struct container_entry *entry,
                                                    const struct uuid *node);

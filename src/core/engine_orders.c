@@ -19,8 +19,22 @@ static void set_peer(const struct engine *e, struct order *o, const struct uuid 
     }
 }
 
-static void order_of_owner(const struct engine *e, const struct dataset *d, struct order *o)
+/* The nodes of which one compares what it has with what the other has. */
+static void set_comparison(const struct engine *e, const struct dataset_entry *entry, struct order *o, const struct uuid *peer)
 {
+    const struct node_entry *owner = node_entry_find(e, &entry->committed->owner), *n = node_entry_find(e, peer);
+    uint64_t number = comparison_ordered(entry);
+
+    if (!number || !owner || !owner->hello.compares || !n || !n->hello.compares)
+        return;
+    o->compare = number;
+    set_peer(e, o, peer);
+}
+
+static void order_of_owner(const struct engine *e, const struct dataset_entry *entry, struct order *o)
+{
+    const struct dataset *d = entry->committed;
+
     if (d->dropped && d->born && !d->recalled && !d->transfer.id) {
         o->role = ROLE_KEEP;
         return;
@@ -29,8 +43,11 @@ static void order_of_owner(const struct engine *e, const struct dataset *d, stru
     o->epoch = d->epoch;
     o->base = xstrdup_null(d->base);
     o->keep = d->replica ? xstrdup(d->replica->base) : NULL;
-    if (!d->transfer.id)
+    if (!d->transfer.id) {
+        if (d->replica)
+            set_comparison(e, entry, o, &d->replica->node);
         return;
+    }
     o->role = d->transfer.phase == TRANSFER_COPY ? ROLE_SOURCE : ROLE_RELEASE;
     o->transfer = d->transfer.id;
     set_peer(e, o, &d->transfer.destination);
@@ -66,7 +83,7 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
         o.role = ROLE_DESTROY;
         o.number = d->tombstone;
     } else if (!uuid_is_nil(&d->owner) && uuid_eq(node, &d->owner)) {
-        order_of_owner(e, d, &o);
+        order_of_owner(e, entry, &o);
     } else if (d->transfer.id && uuid_eq(node, &d->transfer.destination)) {
         o.role = ROLE_RECEIVE;
         o.transfer = d->transfer.id;
@@ -74,8 +91,10 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
     } else {
         o.role = role_of_other(e, entry, node);
         o.number = d->number;
-        if (o.role == ROLE_REPLICA)
+        if (o.role == ROLE_REPLICA) {
             o.keep = xstrdup(d->replica->base);
+            set_comparison(e, entry, &o, &d->owner);
+        }
     }
     metadata_copy(&o.metadata, &d->metadata);
     *ret = o;

@@ -81,8 +81,7 @@ static void becausef(struct dataset_entry *entry, struct now now, enum reason_co
     because(entry, now, code, text);
 }
 
-/* What is wrong with a node that is not ready, after its name. */
-static const char *absence(const struct engine *e, const struct uuid *node)
+const char *node_absence(const struct engine *e, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
 
@@ -97,7 +96,7 @@ static void because_absent(const struct engine *e, struct dataset_entry *entry, 
                            enum reason_code code, const char *what, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
-    CLEANUP_FREE char *text = xasprintf("%s %s %s", what, UUID_STR(node), absence(e, node));
+    CLEANUP_FREE char *text = xasprintf("%s %s %s", what, UUID_STR(node), node_absence(e, node));
 
     because(entry, now, n && n->session && n->complete ? REASON_STORE_UNKNOWN : code, text);
 }
@@ -208,7 +207,7 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
         if (!node_ready(e, &d->holders[i]))
             str_appendf(&text, "%snode %s %s",
                         text.len ? "; " : "holds data: ", UUID_STR(&d->holders[i]),
-                        absence(e, &d->holders[i]));
+                        node_absence(e, &d->holders[i]));
     }
     if (text.len)
         because(entry, now, REASON_WAITING_FOR_HOLDERS, text.data);
@@ -692,6 +691,8 @@ void run_queue(struct engine *e, struct now now)
         if (!e->queue_first)
             e->queue_last = &e->queue_first;
         entry->queued = false;
+        if (entry->committed && !entry->pending)
+            look_at_comparison(e, entry, now);
         if (entry->committed && !entry->pending)
             reconcile_or_blame_store(e, entry, now);
         if (entry->committed && entry->pending && entry->reason.code == REASON_NONE)

@@ -149,7 +149,7 @@ static bool is_over(const struct engine *e, const struct dataset_entry *entry, s
 
     if (d->transfer.id && uuid_eq(&d->transfer.destination, &p->node))
         return false; /* it is being made the newest copy, if nobody takes the move back */
-    return !e->keep_replicas_us || p->until_us <= now.wall_us || is_wanted_back(e, entry, &p->node) ||
+    return !e->keep_replicas_us || is_found_different(entry) || p->until_us <= now.wall_us || is_wanted_back(e, entry, &p->node) ||
            is_lost_at(e, entry, &p->node) || is_lost_at(e, entry, &d->owner);
 }
 

@@ -116,6 +116,7 @@ static void dataset_delete(struct node *n, struct node_dataset *d)
     volume_state_done(&d->volume);
     reason_done(&d->reason);
     report_done(&d->last);
+    compared_done(&d->compared);
     free(d);
 }
 

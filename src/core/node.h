@@ -55,6 +55,7 @@ struct step {
     struct container *container; /* IMAGE, START; owned */
     char *name;                  /* STOP; owned */
     bool pull;                   /* IMAGE: it is known to be missing */
+    bool asked;                  /* VERIFY: of a replica, and somebody asked; `transfer` is the comparison's number */
     bool final;                  /* SEND: the last one; its container is stopped */
 };
 
@@ -84,7 +85,7 @@ enum node_effect_kind {
     NODE_STEP,             /* run `step` on a worker, then node_outcome() */
     NODE_CANCEL,           /* end the running step `step_id` early */
     NODE_PERSIST,          /* write `memory` durably, then node_persisted() */
-    NODE_ANNOUNCE,         /* the mover may take `transfer` of `dataset` from `peer` */
+    NODE_ANNOUNCE,         /* the mover may take `transfer` of `dataset` from `peer`; `only_compare`: compare, not send */
     NODE_REPORT,           /* to the control service, in the present session: ... */
     NODE_REPORT_GONE,      /* nothing of `dataset` is here and nothing is asked about it */
     NODE_CONTAINER_REPORT,
@@ -103,6 +104,7 @@ struct node_effect {
     struct report report;
     struct container_report container_report;
     char *name;
+    bool only_compare;
     bool storage_unknown; /* it has not answered yet: more may be there than was reported */
     struct node_effect *next;
 };

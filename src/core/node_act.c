@@ -58,6 +58,8 @@ static void start_dataset_step(struct node *n, struct now now, struct node_datas
     d->step = id;
     d->step_kind = s->kind;
     d->step_transfer = s->transfer;
+    d->step_asked = s->asked;
+    n->n_comparing += s->asked;
     d->step_started_us = now.mono_us;
     d->cancelling = false;
 }
@@ -72,8 +74,9 @@ static void observe(struct node *n, struct now now, struct node_dataset *d)
 
 static void cancel_if_pointless(struct node *n, struct node_dataset *d)
 {
-    bool wanted = d->has_order && d->order.transfer == d->step_transfer &&
-                  (d->order.role == ROLE_SOURCE || d->order.role == ROLE_RELEASE);
+    bool sends = d->has_order && d->order.transfer == d->step_transfer &&
+                 (d->order.role == ROLE_SOURCE || d->order.role == ROLE_RELEASE);
+    bool wanted = d->step_asked ? d->has_order && d->order.compare == d->step_transfer : sends;
 
     bool long_one = d->step_kind == STEP_SEND || d->step_kind == STEP_VERIFY;
 
@@ -121,13 +124,15 @@ static enum reason_code reason_of_step(enum step_kind kind)
 
 static void announce(struct node *n, struct node_dataset *d)
 {
-    if (n->storage != STORAGE_LOCAL || !d->has_order || d->order.role != ROLE_RECEIVE ||
-        d->announced || !node_is_live(n, d->order.revision))
+    uint64_t expected = d->has_order ? plan_expected(&d->order) : 0;
+
+    if (n->storage != STORAGE_LOCAL || !expected || d->announced || !node_is_live(n, d->order.revision))
         return;
-    d->announced = d->order.transfer;
+    d->announced = expected;
     struct node_effect *f = node_effect_push(n, NODE_ANNOUNCE);
     f->dataset = d->id;
-    f->transfer = d->order.transfer;
+    f->transfer = expected;
+    f->only_compare = d->order.role == ROLE_REPLICA;
     f->peer = d->order.peer;
 }
 
@@ -139,7 +144,10 @@ static void act_on(struct node *n, struct now now, struct node_dataset *d,
         return;
     }
     /* While it is tried again after a failure, the failure is still the news. */
-    if (!d->backoff.failures && !d->copy.too_fast)
+    if (decision->step.asked) {
+        if (!d->backoff.failures)
+            set_reason(n, now, d, REASON_NONE, NULL); /* nothing waits for it */
+    } else if (!d->backoff.failures && !d->copy.too_fast)
         set_reason(n, now, d, reason_of_step(decision->step.kind),
                    decision->step.kind == STEP_VERIFY ? "the copy is being compared with the source" : NULL);
     start_dataset_step(n, now, d, &decision->step);
@@ -200,6 +208,7 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
                              .in_use = may_be_taken_away(d) && dataset_in_use(n, &d->id),
                              .gone = d->gone,
                              .announced = d->announced,
+                             .compared = d->compared.end == COMPARISON_RUNS ? 0 : d->compared.number,
                              .copy = &d->copy,
                              .limits = &n->copy_limits,
                              .mono_us = now.mono_us};
@@ -208,6 +217,8 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
     if (v.order && (v.order->role == ROLE_DROP || v.order->role == ROLE_DESTROY) &&
         plan_is_gone(v.order, v.volume, n->storage) && !d->announced)
         d->gone = v.order->number;
+    if (decision.act && decision.step.asked && n->n_comparing >= COMPARE_AT_ONCE)
+        return; /* another one's end comes back to it */
     if (decision.act) {
         act_on(n, now, d, &decision);
         return;
@@ -233,7 +244,7 @@ static bool with_peer(enum step_kind kind)
 
 static enum reason_code reason_of_error(enum step_kind kind, enum err_code code)
 {
-    if (code == ERR_NO_SPACE)
+    if (code == ERR_NO_SPACE || code == ERR_LIMIT)
         return REASON_NO_SPACE;
     if (code == ERR_BUSY && (kind == STEP_UNMOUNT || kind == STEP_RELEASE || kind == STEP_DEMOTE || kind == STEP_DROP ||
                              kind == STEP_DESTROY || kind == STEP_PROMOTE))
@@ -258,10 +269,37 @@ static void verify_outcome(struct node_dataset *d, const struct err *e)
         return;
     if (!e)
         plan_copy_verified(&d->copy);
-    else if (e->code == ERR_CORRUPT)
+    else if (e->code == ERR_DIFFERS)
         plan_copy_differs(&d->copy, e->text);
     else if (e->code == ERR_NOT_FOUND)
         d->copy.verify = false; /* lost there, or here: copied once more */
+}
+
+/* What a next try cannot change. */
+static bool is_final(enum err_code code)
+{
+    return code == ERR_NOT_FOUND || code == ERR_CONFLICT || code == ERR_UNSUPPORTED || code == ERR_INVALID;
+}
+
+/* A comparison that somebody asked for is done, well or not. true: it has ended. */
+static bool comparison_outcome(struct node_dataset *d, const struct err *e)
+{
+    struct compared *c = &d->compared;
+
+    if (c->number != d->step_transfer) {
+        compared_done(c);
+        c->number = d->step_transfer;
+        d->compare_failures = 0;
+    }
+    if (!e || (FAULT(BLIND_COMPARISON) && e->code != ERR_CANCELLED))
+        c->end = COMPARISON_EQUAL;
+    else if (e->code == ERR_DIFFERS)
+        c->end = COMPARISON_DIFFERS;
+    else if (is_final(e->code) || (d->compare_failures += e->code == ERR_DENIED ? 1 : COMPARE_DENIALS / COMPARE_TRIES) >= COMPARE_DENIALS)
+        c->end = COMPARISON_FAILED;
+    if (c->end == COMPARISON_DIFFERS || c->end == COMPARISON_FAILED)
+        c->text = xstrdup(e->text);
+    return c->end != COMPARISON_RUNS;
 }
 
 static void dataset_outcome(struct node *n, struct now now, struct node_dataset *d,
@@ -272,11 +310,21 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
     d->step = 0;
     if (o->observed)
         take_volume(d, &o->volume);
-    if (kind == STEP_VERIFY)
+    if (o->error && !o->observed)
+        d->observed = false;
+    if (d->step_asked) {
+        n->n_comparing--;
+        d->step_asked = false;
+        if (d->cancelling)
+            return;
+        if (comparison_outcome(d, o->error)) {
+            backoff_reset(&d->backoff);
+            return;
+        }
+    } else if (kind == STEP_VERIFY) {
         verify_outcome(d, o->error);
+    }
     if (o->error) {
-        if (!o->observed)
-            d->observed = false;
         if (o->error->code == ERR_CANCELLED && d->cancelling)
             return;
         if (o->error->code == ERR_NO_SPACE && !with_peer(kind))
@@ -372,7 +420,7 @@ static bool is_usable(struct node *n, const struct uuid *dataset)
     /* A snapshot or stream of it disturbs nobody; any other step may be taking it away. */
     if (!d || !d->has_order || !d->observed || d->stop_containers)
         return false;
-    if (d->step && d->step_kind != STEP_SEND && d->step_kind != STEP_SNAPSHOT &&
+    if (d->step && d->step_kind != STEP_SEND && d->step_kind != STEP_VERIFY && d->step_kind != STEP_SNAPSHOT &&
         d->step_kind != STEP_PRUNE && d->step_kind != STEP_OBSERVE)
         return false;
     return plan_dataset_is_usable(&d->order, &d->volume);

@@ -19,11 +19,14 @@ struct node_dataset {
     uint64_t step; /* running; 0 = none */
     enum step_kind step_kind;
     uint64_t step_transfer;
+    bool step_asked;
     uint64_t step_started_us;
     bool cancelling;
     bool stop_containers; /* the last decision wants them stopped */
     struct backoff backoff;
     struct copy_progress copy;
+    struct compared compared; /* the comparison that was made, or is being made, last; number 0 = none */
+    unsigned compare_failures; /* of it, so far */
     uint64_t announced;
     uint64_t gone; /* DROP or DESTROY up to this number is done */
     uint64_t bytes_sent, bytes_total;
@@ -85,6 +88,7 @@ struct node {
     bool short_of_space; /* until a list of volumes says that there is enough */
     bool told_storage_unknown;                  /* that is what the control service heard last */
     bool list_containers_again;
+    unsigned n_comparing; /* steps that run */
     struct backoff volumes_backoff, containers_backoff;
     uint64_t resync_every_us;
     uint64_t resync_us; /* next full look, as a safety net */
@@ -95,6 +99,9 @@ struct node {
     struct node_effect *effects_first, **effects_last;
 };
 
+#define COMPARE_TRIES 3   /* then it has failed; but the peer may still be at something else, and not listen yet: */
+#define COMPARE_DENIALS 9
+#define COMPARE_AT_ONCE 2 /* of all datasets: each reads all of a snapshot, maybe for hours; others wait without a step */
 #define SPACE_LOW_PART 10 /* short of space: less than that part of the storage is free */
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
 #define MISSING_LOOK_US (5 * USEC_PER_SEC)

@@ -18,6 +18,11 @@ static void make_report(const struct node *n, const struct node_dataset *d, stru
         r.received_snapshot = xstrdup_null(received);
         r.received = received ? d->order.transfer : 0;
     }
+    const struct compared *c = &d->compared;
+    if (d->has_order && d->order.compare && c->number == d->order.compare && c->end != COMPARISON_RUNS) {
+        r.compared = xmemdup(c, sizeof(*c));
+        r.compared->text = xstrdup_null(c->text);
+    }
     r.space_wanted = n->short_of_space && d->has_order && d->order.role == ROLE_REPLICA;
     if (n->refused) {
         reason_set(
@@ -55,12 +60,17 @@ static bool reason_same(const struct reason *a, const struct reason *b)
     return a->code == b->code && str_equal_null(a->text, b->text) && a->retry_us == b->retry_us;
 }
 
+static bool compared_same(const struct compared *a, const struct compared *b)
+{
+    return a && b ? a->number == b->number && a->end == b->end && str_equal_null(a->text, b->text) : a == b;
+}
+
 static bool report_same(const struct report *a, const struct report *b)
 {
     return node_volume_same(&a->volume, &b->volume) && a->gone == b->gone && a->copied == b->copied &&
            a->received == b->received && str_equal_null(a->received_snapshot, b->received_snapshot) &&
            a->bytes_sent == b->bytes_sent && a->bytes_total == b->bytes_total &&
-           a->space_wanted == b->space_wanted &&
+           a->space_wanted == b->space_wanted && compared_same(a->compared, b->compared) &&
            reason_same(&a->reason, &b->reason);
 }
 

@@ -228,6 +228,19 @@ static struct decision plan_verify(const struct dataset_view *v, const char *sna
     return d;
 }
 
+/* Compares the replica, as somebody asked. */
+static struct decision plan_asked(const struct dataset_view *v)
+{
+    const struct order *o = v->order;
+
+    if (!o->compare || o->compare == v->compared || !v->live || !volume_state_has_snapshot(v->volume, o->keep))
+        return nothing();
+    struct decision d = plan_verify(v, o->keep);
+    d.step.asked = true;
+    d.step.transfer = o->compare;
+    return d;
+}
+
 static struct decision plan_final(const struct dataset_view *v)
 {
     struct decision d = plan_send(v, v->volume->mark.snapshot);
@@ -309,7 +322,7 @@ static struct decision plan_owned(const struct dataset_view *v)
     if (count_others(v->volume, o->keep) || v->volume->partial)
         return prune(v, o->keep, NULL);
     if (!v->volume->size || v->volume->size >= o->maximum_size)
-        return nothing();
+        return plan_asked(v);
     if (v->storage == STORAGE_LOCAL)
         return act(v, STEP_GROW);
     return because(REASON_STORAGE_ERROR, "this storage cannot make a volume larger");
@@ -412,12 +425,18 @@ static struct decision plan_replica(const struct dataset_view *v)
     return prune(v, o->keep, NULL);
 }
 
+uint64_t plan_expected(const struct order *o)
+{
+    if (!o)
+        return 0;
+    return o->role == ROLE_RECEIVE ? o->transfer : o->role == ROLE_REPLICA ? o->compare : 0;
+}
+
 struct decision plan_dataset(const struct dataset_view *v)
 {
     const struct order *o = v->order;
-    uint64_t receiving = o && o->role == ROLE_RECEIVE ? o->transfer : 0;
 
-    if (v->announced && v->announced != receiving) {
+    if (v->announced && v->announced != plan_expected(o)) {
         struct decision d = {.act = true};
         d.step.kind = STEP_FORBID;
         d.step.transfer = v->announced;

@@ -32,7 +32,8 @@ struct dataset_view {
     bool live;      /* connected, all orders known, this store is obeyed, what is seen of it is durable */
     bool in_use;    /* a container of ours that uses it exists or is being started */
     uint64_t gone;      /* removals up to this number are done */
-    uint64_t announced; /* transfer that the mover accepts for it; 0 = none */
+    uint64_t compared;  /* this comparison has ended */
+    uint64_t announced; /* transfer, or comparison, that the mover accepts for it; 0 = none */
     struct copy_progress *copy;
     const struct copy_limits *limits;
     uint64_t mono_us;
@@ -47,6 +48,8 @@ struct decision {
     uint64_t wake_us;      /* look again then; 0 = when something changes */
 };
 
+/* The transfer, or comparison, for which the mover is to listen to the order's peer; 0 = none. */
+uint64_t plan_expected(const struct order *order);
 struct decision plan_dataset(const struct dataset_view *v);
 /* May containers run on the dataset? */
 bool plan_dataset_is_usable(const struct order *order, const struct volume_state *volume);

@@ -30,7 +30,7 @@ bool order_same(const struct order *a, const struct order *b)
            a->born == b->born && str_equal_null(a->base, b->base) &&
            str_equal_null(a->keep, b->keep) && a->transfer == b->transfer &&
            uuid_eq(&a->peer, &b->peer) && str_equal_null(a->peer_host, b->peer_host) &&
-           a->peer_port == b->peer_port && a->number == b->number &&
+           a->peer_port == b->peer_port && a->compare == b->compare && a->number == b->number &&
            a->maximum_size == b->maximum_size && metadata_same(&a->metadata, &b->metadata);
 }
 
@@ -46,7 +46,7 @@ static void put_text(struct str *s, const char *text)
 struct digest order_digest(const struct order *o)
 {
     const uint64_t numbers[] = {(uint64_t)o->role, o->epoch,  o->born,         o->transfer,
-                                o->peer_port,      o->number, o->maximum_size, o->metadata.n};
+                                o->peer_port,      o->number, o->maximum_size, o->metadata.n, o->compare};
     CLEANUP_STR struct str s = {0};
 
     str_append_bytes(&s, &o->dataset, sizeof(o->dataset));
@@ -68,8 +68,27 @@ void container_order_done(struct container_order *o)
     o->config = container_free(o->config);
 }
 
+void compared_done(struct compared *c)
+{
+    free(c->text);
+    *c = (struct compared){0};
+}
+
+static struct compared *compared_copy(const struct compared *from)
+{
+    if (!from)
+        return NULL;
+    struct compared *to = xmemdup(from, sizeof(*from));
+
+    to->text = xstrdup_null(from->text);
+    return to;
+}
+
 void report_done(struct report *r)
 {
+    if (r->compared)
+        compared_done(r->compared);
+    free(r->compared);
     volume_state_done(&r->volume);
     free(r->received_snapshot);
     reason_done(&r->reason);
@@ -80,6 +99,7 @@ void report_copy(struct report *to, const struct report *from)
 {
     *to = *from;
     volume_state_copy(&to->volume, &from->volume);
+    to->compared = compared_copy(from->compared);
     to->received_snapshot = xstrdup_null(from->received_snapshot);
     reason_copy(&to->reason, &from->reason);
 }

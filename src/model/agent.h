@@ -31,10 +31,11 @@ struct order {
     enum role role;
     uint64_t epoch;    /* OWNER, SOURCE, RELEASE */
     bool born;         /* OWNER: false = create and report, do not mount */
+    uint64_t compare;  /* OWNER: compare `keep` with what `peer` has, somebody asked for it; REPLICA: `peer` may compare; 0 = no */
     char *keep;        /* REPLICA, and OWNER, SOURCE, RELEASE while there is one: the snapshot that both keep; or NULL */
     char *base;        /* OWNER: promote exactly this snapshot, unless marked owned at `epoch`; or NULL */
     uint64_t transfer; /* SOURCE, RELEASE, RECEIVE */
-    struct uuid peer;  /* SOURCE, RELEASE: the destination. RECEIVE: the source */
+    struct uuid peer;  /* SOURCE, RELEASE: the destination. RECEIVE: the source. With `compare`: the other one */
     char *peer_host;   /* address of the peer's mover; NULL when unknown */
     uint16_t peer_port;
     uint64_t number; /* DROP, DESTROY, REPLICA */
@@ -67,6 +68,21 @@ struct container_order {
 
 void container_order_done(struct container_order *o);
 
+/* How a comparison of a replica with the owner's snapshot went. */
+enum comparison_end {
+    COMPARISON_RUNS,
+    COMPARISON_EQUAL,
+    COMPARISON_DIFFERS, /* what the replica's node had of it is deleted */
+    COMPARISON_FAILED,  /* nothing is known; the text says why */
+    COMPARISON_END_MAX,
+};
+
+struct compared {
+    uint64_t number; /* order.compare */
+    enum comparison_end end;
+    char *text; /* of DIFFERS and FAILED; else NULL */
+};
+
 /* What a node says about one dataset; sent when it changes. The control service keeps a million of these. */
 struct report {
     struct volume_state volume; /* also says of which dataset */
@@ -76,10 +92,12 @@ struct report {
     char *received_snapshot; /* ... this snapshot (the newest); NULL = none */
     uint64_t bytes_sent; /* of the present transfer */
     uint64_t bytes_total; /* estimate; 0 = unknown */
+    struct compared *compared; /* OWNER: how the comparison of the order ended; NULL = there is none, or it runs; owned */
     bool space_wanted;    /* REPLICA: this node is short of space, and the replica is to end */
     struct reason reason;
 };
 
+void compared_done(struct compared *c);
 void report_done(struct report *r);
 void report_copy(struct report *to, const struct report *from); /* `to` is overwritten, not freed */
 
@@ -113,6 +131,7 @@ struct hello {
     enum storage_kind storage;
     char *backend;          /* "btrfs", ... */
     enum replica_support replicas;
+    bool compares;          /* it knows orders with `compare` */
     struct uuid shared_by;  /* attachable: nodes with the same value see the same storage; nil = local */
     struct uuid store;      /* store this node obeys; nil = none yet */
     struct uuid generation; /* the store's life (model/history.h) in which ... */

@@ -28,8 +28,8 @@ static struct announcement *find_announcement(struct mover *m, const struct uuid
     return NULL;
 }
 
-void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transfer,
-                    const struct uuid *source)
+static void announce(struct mover *m, const struct uuid *dataset, uint64_t transfer, const struct uuid *source,
+                     bool only_compare)
 {
     (void)pthread_mutex_lock(&m->lock);
     struct announcement *a = find_announcement(m, dataset, transfer);
@@ -40,8 +40,20 @@ void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transf
         *a = (struct announcement){.dataset = *dataset, .transfer = transfer};
     }
     a->source = *source;
+    a->only_compare = only_compare;
     (void)pthread_cond_broadcast(&m->changed); /* a source may have been faster than the order */
     (void)pthread_mutex_unlock(&m->lock);
+}
+
+void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transfer,
+                    const struct uuid *source)
+{
+    announce(m, dataset, transfer, source, /* only_compare= */ false);
+}
+
+void mover_announce_comparison(struct mover *m, const struct uuid *dataset, uint64_t number, const struct uuid *source)
+{
+    announce(m, dataset, number, source, /* only_compare= */ true);
 }
 
 void mover_forbid_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer)
@@ -143,6 +155,7 @@ static struct err *claim_locked(struct mover *m, struct stream *s, const struct 
                        UUID_STR(&a->source), UUID_STR(peer));
     s->dataset = hello->dataset;
     s->transfer = hello->transfer;
+    s->only_compare = a->only_compare;
     s->serial = ++m->last_serial; /* a kept connection that is used again is newer than what came between */
     s->claimed = true;
     struct timespec until = in_us(MOVER_TAKEOVER_S * USEC_PER_SEC);

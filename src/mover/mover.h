@@ -15,7 +15,8 @@
 struct mover;
 
 /* Called on a mover thread when a snapshot of `dataset` is complete and durable here; again when
- * the source asks for it again. Must return soon and must not call mover_forbid_sync() or
+ * the source asks for it again; with `snapshot` NULL when those that were here are deleted, because the
+ * peer found that they are not the same as its own. Must return soon and must not call mover_forbid_sync() or
  * mover_stop(). */
 typedef void mover_received_fn(void *cookie, const struct uuid *dataset, uint64_t transfer,
                                const char *snapshot);
@@ -46,6 +47,9 @@ uint16_t mover_port(const struct mover *m);
  * connection ends the older one. */
 void mover_announce(struct mover *m, const struct uuid *dataset, uint64_t transfer,
                     const struct uuid *source);
+/* The same for comparing only (mover_verify_sync()): nothing is received, and no snapshot goes but one that is found to differ.
+ * `number` is that of the comparison, and is forbidden like a transfer's. */
+void mover_announce_comparison(struct mover *m, const struct uuid *dataset, uint64_t number, const struct uuid *source);
 /* Forbids it and ends a running stream of it; returns when no thread works on it any more (blocks).
  */
 void mover_forbid_sync(struct mover *m, const struct uuid *dataset, uint64_t transfer);
@@ -81,7 +85,7 @@ struct err *mover_send_sync(struct mover *m, const struct mover_send *send,
 
 /* Compares the content of the snapshot, which the peer has, with the one here; reads all of both.
  * When they differ, the peer deletes its snapshots of the dataset, so that the next send begins
- * anew, and ERR_CORRUPT is returned. ERR_UNSUPPORTED: the storage, or the peer's agent, cannot do
+ * anew, and ERR_DIFFERS is returned; the text says when the peer could not confirm that. ERR_UNSUPPORTED: the storage, or the peer's agent, cannot do
  * it. ERR_NOT_FOUND: one side does not have it. Blocks, maybe for hours. */
 struct err *mover_verify_sync(struct mover *m, const struct mover_send *what,
                               struct mover_progress *progress) MUST_USE;

@@ -23,6 +23,7 @@ struct announcement {
     struct uuid dataset;
     uint64_t transfer;
     struct uuid source;
+    bool only_compare;
     /* Receiving that was to go on from this point and failed; see mover_point_failed(). */
     uint64_t point; /* mover_point_number() */
     unsigned point_failures;
@@ -43,6 +44,7 @@ struct stream {
     bool claimed;        /* works on, or waits for, `dataset` and `transfer` */
     struct uuid dataset;
     uint64_t transfer;
+    bool only_compare; /* as announced */
     bool finished;    /* the thread can be joined */
     atomic_int ended; /* enum stream_end */
     int fd;           /* until the thread takes it */

@@ -330,6 +330,7 @@ struct serving {
     struct mover *m;
     struct mover_conn *c;
     const struct mover_hello *hello;
+    bool only_compare;
     struct mover_offer offer;
     struct stream_point point; /* the storage's own, of which the offer tells */
 };
@@ -359,7 +360,7 @@ static struct err *serve_begin(struct serving *s, size_t n)
         log_debug("mover: %s goes on after %llu bytes", s->hello->snapshot,
                   (unsigned long long)begin.offset);
     struct err *e = take_stream(&in, s->c);
-    if (e && in.from && !err_is(e, ERR_NO_SPACE)) /* that is not the point's fault */
+    if (e && in.from && !err_is(e, ERR_NO_SPACE) && !err_is(e, ERR_LIMIT)) /* that is not the point's fault */
         mover_point_failed(m, s->hello, &s->offer.point, is_broken_off(e));
     TRY(e);
     m->config.received(m->config.cookie, &s->hello->dataset, s->hello->transfer, s->hello->snapshot);
@@ -375,7 +376,7 @@ static void serve_bye(const struct serving *s)
 {
     const struct mover_hello *h = s->hello;
 
-    if (mover_offer_find(&s->offer, h->snapshot))
+    if (mover_offer_find(&s->offer, h->snapshot) && !s->only_compare)
         s->m->config.received(s->m->config.cookie, &h->dataset, h->transfer, h->snapshot);
 }
 
@@ -387,6 +388,8 @@ static struct err *serve_choice(struct serving *s)
     do
         TRY(mover_conn_read(s->c, &h));
     while (h.type == MOVER_WORKING && s->offer.version >= 2); /* it skips what is here */
+    if (h.type == MOVER_BEGIN && s->only_compare)
+        return err_new(ERR_DENIED, "snapshots of dataset %s may be compared, not sent", UUID_STR(&s->hello->dataset));
     if (h.type == MOVER_BEGIN)
         return serve_begin(s, h.length);
     if (h.type == MOVER_VERIFY && s->offer.version >= 2)
@@ -402,13 +405,13 @@ static struct err *serve_choice(struct serving *s)
 static struct err *serve_claimed(struct stream *stream, struct mover_conn *c,
                                  const struct mover_hello *hello)
 {
-    CLEANUP(serving_done) struct serving s = {.m = stream->m, .c = c, .hello = hello};
+    CLEANUP(serving_done) struct serving s = {.m = stream->m, .c = c, .hello = hello, .only_compare = stream->only_compare};
     CLEANUP_STR struct str payload = {0};
     uint16_t own = mover_version(s.m);
 
     TRY(mover_list_snapshots(s.m, &hello->dataset, &s.offer));
     s.offer.version = c->version = own < hello->version_max ? own : hello->version_max;
-    if (s.offer.version >= 2)
+    if (s.offer.version >= 2 && !s.only_compare)
         offer_point(s.m, hello, &s.point, &s.offer);
     mover_offer_encode(&s.offer, &payload);
     TRY(mover_conn_write(c, MOVER_OFFER, payload.data, payload.len));

@@ -1,5 +1,6 @@
 /* Comparing the content of a snapshot at both ends. Each reads its own at the same time, in a thread,
  * while the connection's thread says that it is still here. */
+#include "base/log.h"
 #include "base/now.h"
 #include "mover/mover_internal.h"
 
@@ -98,7 +99,15 @@ struct err *mover_serve_verify(struct mover *m, struct mover_conn *c, const stru
         return NULL;
     if (h.type != MOVER_DIFFERS)
         return err_new(ERR_CORRUPT, "the mover's peer sent frame %d after a digest", (int)h.type);
-    mover_delete_snapshots(m, &hello->dataset, offer, "", "");
+    /* Acknowledged only when it is gone: what is not the same must not become the base of an increment. */
+    struct err *e = storage_snapshot_delete(m->config.storage, &hello->dataset, hello->snapshot);
+    if (e && !err_is(e, ERR_NOT_FOUND))
+        return err_wrap(e, "a snapshot that is not the same could not be deleted");
+    (void)err_free(e);
+    mover_delete_snapshots(m, &hello->dataset, offer, hello->snapshot, "");
+    log_warning("the copy %s of dataset %s was not the same as what its owner has: it is deleted; look at the disks and the "
+                "memory of both nodes", hello->snapshot, UUID_STR(&hello->dataset));
+    m->config.received(m->config.cookie, &hello->dataset, hello->transfer, NULL);
     return mover_conn_write(c, MOVER_ACK, NULL, 0);
 }
 
@@ -166,12 +175,14 @@ static struct err *verify(struct mover_sending *s)
     TRY(both_digests(s, here, there));
     if (streq(here, there))
         return mover_conn_write(s->conn, MOVER_BYE, NULL, 0);
-    TRY(mover_conn_write(s->conn, MOVER_DIFFERS, NULL, 0));
-    TRY(mover_conn_expect(s->conn, MOVER_ACK, &h));
-    return err_new(ERR_CORRUPT,
-                   "the copy there is not the same (digest %s, here %s): it was deleted, to be sent "
-                   "again; look at the disks and the memory of both nodes",
-                   there, here);
+    struct err *e = mover_conn_write(s->conn, MOVER_DIFFERS, NULL, 0);
+    if (!e)
+        e = mover_conn_expect(s->conn, MOVER_ACK, &h);
+    CLEANUP_FREE char *fate = e ? xasprintf("whether it was deleted is not known (%s)", e->text) : xstrdup("it was deleted");
+    (void)err_free(e);
+    return err_new(ERR_DIFFERS,
+                   "the copy there is not the same (digest %s, here %s): %s; look at the disks and the memory of both nodes",
+                   there, here, fate);
 }
 
 struct err *mover_verify_sync(struct mover *m, const struct mover_send *what,

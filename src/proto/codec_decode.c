@@ -202,6 +202,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     h->protocol = w->protocol;
     h->storage = (enum storage_kind)kind;
     h->replicas = take_support((int)w->replicas);
+    h->compares = w->compares;
     h->seen_revision = w->seen_revision;
     return NULL;
 }
@@ -243,6 +244,21 @@ static struct err *take_volume(const Wire__Volume *w, struct volume_state *v)
     return NULL;
 }
 
+static struct err *take_compared(const Wire__Compared *w, struct report *r)
+{
+    int end;
+
+    if (!w)
+        return NULL;
+    TRY(take_enum(&map_end, (int)w->end, "report: end of a comparison", &end));
+    if (!w->number || end == COMPARISON_RUNS)
+        return corrupt("report: comparison", "has no number or no end");
+    r->compared = xcalloc(1, sizeof(*r->compared));
+    r->compared->number = w->number;
+    r->compared->end = (enum comparison_end)end;
+    return w->text.len ? take_string(w->text, CODEC_MAX_TEXT, "report: text of a comparison", &r->compared->text) : NULL;
+}
+
 static struct err *take_report(const Wire__Report *w, struct report *r)
 {
     char received[SNAPSHOT_NAME_SIZE];
@@ -251,6 +267,7 @@ static struct err *take_report(const Wire__Report *w, struct report *r)
     TRY(take_volume(w->volume, &r->volume));
     TRY(take_snapshot(w->received_snapshot, OPTIONAL, "report: received_snapshot", received));
     TRY(take_reason(w->reason, &r->reason));
+    TRY(take_compared(w->compared, r));
     r->received_snapshot = received[0] ? xstrdup(received) : NULL;
     r->gone = w->gone;
     r->copied = w->copied;
@@ -363,6 +380,8 @@ static struct err *check_order(const struct order *o)
         return corrupt("order: transfer", "is missing");
     if (o->role == ROLE_REPLICA && !o->keep)
         return corrupt("order: keep_snapshot", "is missing");
+    if (o->compare && (!o->keep || uuid_is_nil(&o->peer) || (o->role != ROLE_OWNER && o->role != ROLE_REPLICA)))
+        return corrupt("order: compare", "has no snapshot or no peer, or another role");
     return NULL;
 }
 
@@ -388,6 +407,7 @@ static struct err *take_order(const Wire__Order *w, struct order *o)
     o->epoch = w->epoch;
     o->born = w->born;
     o->transfer = w->transfer;
+    o->compare = w->compare;
     o->number = w->number;
     o->maximum_size = w->maximum_size;
     return check_order(o);

@@ -84,6 +84,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.storage = (Wire__StorageKind)enum_out(&map_storage, h->storage);
     w.backend = text_out(h->backend);
     w.replicas = (Wire__ReplicaSupport)enum_out(&map_replicas, h->replicas);
+    w.compares = h->compares;
     w.shared_by = uuid_out(&h->shared_by);
     w.store = uuid_out(&h->store);
     w.generation = uuid_out(&h->generation);
@@ -97,7 +98,8 @@ static void encode_report(const struct report *r, Wire__AgentMessage *m, struct 
     const struct volume_state *v = &r->volume;
     size_t n = v->n_snapshots < CODEC_MAX_SNAPSHOTS ? v->n_snapshots : CODEC_MAX_SNAPSHOTS;
     CLEANUP_FREE ProtobufCBinaryData *snapshots = xcalloc(n, sizeof(*snapshots));
-    CLEANUP_FREE char *text = text_for_people(r->reason.text);
+    CLEANUP_FREE char *text = text_for_people(r->reason.text), *said = NULL;
+    Wire__Compared compared = WIRE__COMPARED__INIT;
     Wire__Mark mark = WIRE__MARK__INIT;
     Wire__Volume volume = WIRE__VOLUME__INIT;
     Wire__Report w = WIRE__REPORT__INIT;
@@ -130,6 +132,13 @@ static void encode_report(const struct report *r, Wire__AgentMessage *m, struct 
     w.bytes_sent = r->bytes_sent;
     w.bytes_total = r->bytes_total;
     w.space_wanted = r->space_wanted;
+    if (r->compared) {
+        said = text_for_people(r->compared->text);
+        compared.number = r->compared->number;
+        compared.end = (Wire__ComparisonEnd)enum_out(&map_end, r->compared->end);
+        compared.text = text_out(said);
+        w.compared = &compared;
+    }
     w.reason = &reason;
     m->report = &w;
     pack(&m->base, out);
@@ -218,6 +227,7 @@ static void encode_order(const struct order *o, Wire__ControlMessage *m, struct 
     w.born = o->born;
     w.base_snapshot = text_out(o->base);
     w.keep_snapshot = text_out(o->keep);
+    w.compare = o->compare;
     w.transfer = o->transfer;
     w.peer = uuid_out(&o->peer);
     w.peer_host = text_out(o->peer_host);

@@ -15,6 +15,7 @@ extern const struct enum_map map_role;
 extern const struct enum_map map_storage, map_replicas;
 extern const struct enum_map map_reason;
 extern const struct enum_map map_mark;
+extern const struct enum_map map_end;
 extern const struct enum_map map_run;
 extern const struct enum_map map_action;
 extern const struct enum_map map_policy;

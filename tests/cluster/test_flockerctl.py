@@ -599,6 +599,34 @@ def test_replicas(ctl, control):
     assert "The dataset has no replica." in failure(ctl("drop-replica", "c2b"))
 
 
+VERIFICATION = {"id": 7, "owner": A, "node": B, "snapshot": "t7-final", "asked": 1799999000, "ended": None, "result": "running",
+                "text": None}
+
+
+def test_verify(ctl, control):
+    asked, looked = ("POST", f"/v1/verification/{D1}"), ("GET", f"/v1/state/datasets/{D1}")
+    ended = dict(VERIFICATION, ended=1800000000, result="equal")
+    control.answers[asked] = (201, VERIFICATION)
+    control.answers[looked] = (200, detail(verification=ended))
+    assert "the replica on node 8d2f6a70 (10.20.0.12) is the same as" in output(ctl("verify", "c2b"))
+    assert json.loads(output(ctl("verify", "c2b", "-o", "json")))["result"] == "equal"
+    assert re.search(r"\n  verified   2027-01-15.*, of the replica on node 8d2f6a70 \(10\.20\.0\.12\), equal\n", output(ctl("show", "c2b")))
+    control.answers[looked] = (200, detail(verification=dict(ended, result="differs", text="digest 1, here 2")))
+    assert "is not the same as what the dataset's owner has, and is removed: digest 1, here 2" in failure(ctl("verify", "c2b"))
+    control.answers[looked] = (200, detail(verification=dict(ended, result="failed", text="a node is away")))
+    assert "could not be compared: a node is away" in failure(ctl("verify", "c2b"))
+    control.answers[looked] = (200, detail(verification=None))
+    assert "was started anew meanwhile" in failure(ctl("verify", "c2b"))
+    control.answers[looked] = (200, detail(verification=VERIFICATION))
+    assert "is being compared" in output(ctl("verify", "c2b", "--no-wait"))
+    assert "the replica on node 8d2f6a70 (10.20.0.12) is being compared\n" in output(ctl("show", "c2b"))
+    assert "not compared after 0 seconds; it goes on" in failure(ctl("verify", "c2b", "--wait=0"))
+    control.answers[asked] = (404, {"description": "The dataset has no replica."})
+    assert "The dataset has no replica." in failure(ctl("verify", "c2b"))
+    control.answers[asked] = (409, {"description": "The replica cannot be compared now: a move is under way."})
+    assert "cannot be compared now: a move is under way" in failure(ctl("verify", "c2b"))
+
+
 def test_an_older_control_service_has_no_reasons(ctl):
     assert "does not offer GET /v1/state/containers/orders (is it an older one?)" in failure(ctl("why", "orders"))
 
@@ -874,7 +902,7 @@ def test_wait_survives_a_restart_of_the_control_service(ctl, control, certs):
 def test_help():
     listed = ok("flockerctl", "--help")
     for name in ["list-nodes (status)", "list (ls)", "create", "destroy", "move", "version", "ps", "show", "why", "adopt",
-                 "list-replicas", "drop-replica"]:
+                 "list-replicas", "drop-replica", "verify"]:
         assert f"\n  {name} " in listed
     for command in re.findall(r"^  ([a-z-]+) .*[a-z]$", listed.split("Commands:\n")[1], re.M):
         assert ok("flockerctl", command, "--help").startswith("Usage: flockerctl [options] ")

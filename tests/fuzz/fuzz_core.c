@@ -185,6 +185,7 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .storage = how & 2 ? STORAGE_ATTACHABLE : STORAGE_LOCAL,
                       .backend = (char[]){"fake"},
                       .replicas = how & 32 ? REPLICAS_ALL : REPLICAS_NONE,
+                      .compares = how & 32,
                       .shared_by = how & 2 ? stores[1] : UUID_NIL,
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,

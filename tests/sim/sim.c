@@ -102,6 +102,7 @@ const char *violation_name(enum violation v)
         [V_SESSION] = "session",
         [V_BACKOFF] = "back-off",
         [V_TAG] = "tag",
+        [V_COMPARISON] = "comparison",
         [V_SIMULATOR] = "simulator",
     };
 

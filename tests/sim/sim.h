@@ -14,6 +14,7 @@
 #define MAX_CONTAINERS (MAX_DATASETS + 2) /* one a dataset, and two without a volume */
 #define MAX_SNAPSHOTS 40
 #define MAX_INJECTED 4096 /* faults, and likewise commands, of a run */
+#define VERIFIERS (UINT64_MAX - 1) /* id of the commands of those who have replicas compared */
 #define OPERATORS UINT64_MAX /* id of the commands of whoever settles a store that was put back */
 #define SETTLE_US                                                                                  \
     (150 * USEC_PER_SEC) /* so long after the last fault everything must be as wanted */
@@ -33,6 +34,7 @@ enum violation {
     V_SESSION,
     V_BACKOFF,
     V_TAG,
+    V_COMPARISON,
     V_SIMULATOR, /* it contradicts itself */
     V_MAX,
 };
@@ -97,6 +99,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret);
 struct sim_snapshot {
     char name[SNAPSHOT_NAME_SIZE];
     uint64_t version, life;
+    bool damaged; /* a replica that was changed behind everybody's back */
 };
 
 /* Bytes of one dataset on one host. */
@@ -113,6 +116,7 @@ struct sim_volume {
     unsigned device;    /* attachable: slot it was mounted from */
     uint64_t announced; /* transfer that the mover takes */
     struct uuid announced_from;
+    bool only_compare;
     uint64_t differed; /* the transfer whose copy was once found to be another; stays */
 };
 
@@ -163,6 +167,8 @@ struct sim_dataset {
     bool container_exists;
     bool lost; /* a disk with a copy of it is gone: it may stay where it is */
     struct sim_lease lease;
+    uint64_t compared; /* number of the comparison that was made last, maybe more than once, and what it showed */
+    bool compared_equal, compared_different;
 };
 
 enum event_kind {
@@ -220,6 +226,7 @@ struct event {
     unsigned cut_at; /* the step fails at its n-th part; 0 = not */
     bool fails_before, fails_after;
     bool taken;    /* SEND: the peer's mover took the stream when it began */
+    bool cancelled;
     bool settling; /* the agent died in the step */
 };
 
@@ -352,6 +359,8 @@ void sim_begin_stream(struct sim *s, struct event *ev, unsigned d);
 void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_state *ret);
 void sim_volumes_down(struct sim *s, unsigned host); /* what is volatile of them is gone */
 bool sim_volume_is_blank(const struct sim *s, unsigned host, unsigned d);
+/* Changes the replica of the dataset, if there is one. */
+void sim_damage_replica(struct sim *s, unsigned d);
 void sim_vanish(struct sim *s, unsigned host, unsigned d);
 
 /* sim_container.c */
@@ -372,6 +381,7 @@ void sim_list_free(struct sim_list *list);
 void sim_remember(struct sim *s, unsigned host, const struct node_memory *news);
 void sim_begin_step(struct sim *s, unsigned host, struct step *step);
 void sim_run_step(struct sim *s, struct event *ev);
+void sim_cancel_step(struct sim *s, unsigned host, uint64_t step);
 void sim_store_done(struct sim_store *st);
 /* The store comes back as it was in the backup, or empty. Returns a node that has what the backup does not know to be
  * written, or n_nodes. */

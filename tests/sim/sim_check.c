@@ -104,6 +104,19 @@ static void check_container_reason(struct sim *s, unsigned c)
     reason_done(&r);
 }
 
+/* What is told of a comparison is what one of that number found. */
+static void check_comparison(struct sim *s, unsigned d)
+{
+    const struct sim_dataset *ds = &s->datasets[d];
+    const struct comparison *c = engine_comparison(s->engine, &ds->id);
+    bool made = c && c->number == ds->compared;
+
+    if (c && c->end == COMPARISON_EQUAL && !(made && ds->compared_equal))
+        sim_violation(s, V_COMPARISON, "the replica of d%u is said to be the same, and nobody found that", d);
+    if (c && c->end == COMPARISON_DIFFERS && !(made && ds->compared_different))
+        sim_violation(s, V_COMPARISON, "the replica of d%u is said to differ, and nobody found that", d);
+}
+
 void sim_check(struct sim *s)
 {
     for (unsigned d = 0; d < s->n_datasets; d++) {
@@ -111,6 +124,8 @@ void sim_check(struct sim *s)
         check_store(s, d);
         if (s->engine_touched && s->engine)
             check_dataset_reason(s, d);
+        if (s->engine_touched && s->engine)
+            check_comparison(s, d);
     }
     for (unsigned c = 0; s->engine_touched && s->engine && c < s->n_containers; c++)
         check_container_reason(s, c);
@@ -254,6 +269,19 @@ static bool unknown_to_store(struct sim *s, char *buf, size_t size)
     return unknown;
 }
 
+/* A comparison ends, well or not; and a replica that is known to differ goes. */
+static const char *comparison_unsettled(const struct sim *s, unsigned d, char *buf, size_t size)
+{
+    const struct comparison *c = s->engine ? engine_comparison(s->engine, &s->datasets[d].id) : NULL;
+    const struct dataset *st = s->store.datasets[d];
+
+    if (!c)
+        return NULL;
+    bool kept = c->end == COMPARISON_DIFFERS && st && st->replica && streq(st->replica->base, c->snapshot) && uuid_eq(&st->replica->node, &c->node);
+    (void)snprintf(buf, size, "d%u: %s", d, kept ? "a replica that differs is kept" : "a comparison runs for ever");
+    return kept || c->end == COMPARISON_RUNS ? buf : NULL;
+}
+
 const char *sim_unsettled(struct sim *s, char *buf, size_t size)
 {
     if (s->store.history.unsettled)
@@ -262,7 +290,7 @@ const char *sim_unsettled(struct sim *s, char *buf, size_t size)
         return buf;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct lease *l = s->store.leases[d];
-        if (dataset_unsettled(s, d, buf, size))
+        if (dataset_unsettled(s, d, buf, size) || comparison_unsettled(s, d, buf, size))
             return buf;
         (void)snprintf(buf, size, "lease of d%u", d);
         if (l && l->expires && !s->wall_jumped &&

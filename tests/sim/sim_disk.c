@@ -35,6 +35,7 @@ static void add_snapshot(struct sim *s, struct sim_volume *v, const char *name, 
     (void)snprintf(snap->name, sizeof(snap->name), "%s", name);
     snap->version = version;
     snap->life = life;
+    snap->damaged = false;
 }
 
 static bool attached_here(const struct sim *s, unsigned host, unsigned d)
@@ -372,6 +373,49 @@ static struct err *reach_peer(struct sim *s, struct event *ev, unsigned host, un
     return NULL;
 }
 
+void sim_damage_replica(struct sim *s, unsigned d)
+{
+    const struct dataset *st = s->store.datasets[d];
+    int host = st && st->replica ? sim_node_index(s, &st->replica->node) : -1;
+    struct sim_snapshot *snap = host < 0 ? NULL : find_snapshot(&s->hosts[host].volumes[d], st->replica->base);
+
+    if (!snap || s->hosts[host].volumes[d].present)
+        return;
+    snap->damaged = true;
+    sim_trace(s, "the replica of d%u on h%d is damaged", d, host);
+}
+
+/* As somebody asked: what was found is remembered, to be held against what is told of it. */
+static struct err *compare(struct sim *s, struct event *ev, unsigned host, unsigned d)
+{
+    const struct step *st = &ev->step;
+    unsigned to = peer_of(st);
+    struct sim_volume *there = &s->hosts[to].volumes[d];
+    struct sim_dataset *ds = &s->datasets[d];
+    const struct sim_snapshot *a = find_snapshot(&s->hosts[host].volumes[d], st->snapshot), *b = find_snapshot(there, st->snapshot);
+
+    if (ev->cancelled)
+        return err_new(ERR_CANCELLED, "the comparison was cancelled");
+    TRY(reach_peer(s, ev, host, to));
+    if (!is_announced(s, ev, to, d))
+        return err_new(ERR_DENIED, "comparison not announced");
+    if (!a || !b)
+        return err_new(ERR_NOT_FOUND, "no such snapshot");
+    PART(ev);
+    if (ds->compared != st->transfer) {
+        ds->compared = st->transfer;
+        ds->compared_equal = ds->compared_different = false;
+    }
+    bool equal = a->version == b->version && a->life == b->life && a->damaged == b->damaged;
+    ds->compared_equal = ds->compared_equal || equal;
+    ds->compared_different = ds->compared_different || !equal;
+    if (equal)
+        return NULL;
+    there->n_snapshots = 0;
+    sim_schedule_for_agent(s, sim_random(s, 3000), EV_VOLUME_CHANGED, to)->number = d;
+    return err_new(ERR_DIFFERS, "the replica is not the same");
+}
+
 /* Now and then bytes change on the way, or on a disk; once a transfer, for the second time ends it. */
 static struct err *verify(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
@@ -389,7 +433,7 @@ static struct err *verify(struct sim *s, struct event *ev, unsigned host, unsign
     here->differed = st->transfer;
     there->n_snapshots = 0;
     sim_schedule_for_agent(s, sim_random(s, 3000), EV_VOLUME_CHANGED, to)->number = d;
-    return err_new(ERR_CORRUPT, "the copy is not the same");
+    return err_new(ERR_DIFFERS, "the copy is not the same");
 }
 
 /* A receiver keeps what it has just got and its base, the newest of the others that the sender has. */
@@ -419,7 +463,7 @@ static struct err *send_snapshot(struct sim *s, struct event *ev, unsigned host,
     if (!snap)
         return err_new(ERR_NOT_FOUND, "no such snapshot");
     TRY(reach_peer(s, ev, host, to));
-    bool announced = is_announced(s, ev, to, d);
+    bool announced = is_announced(s, ev, to, d) && !there->only_compare;
     if (!announced && ev->taken && FAULT(RECEIVE_OVER)) {
         there->version =
             snap->version; /* the stream was not ended, and `recv -F` takes it whatever is there */
@@ -463,7 +507,7 @@ struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, uns
     case STEP_SEND:
         return send_snapshot(s, ev, host, d);
     case STEP_VERIFY:
-        return verify(s, ev, host, d);
+        return ev->step.asked ? compare(s, ev, host, d) : verify(s, ev, host, d);
     case STEP_RELEASE:
         return release(s, ev, host, d);
     case STEP_PRUNE:

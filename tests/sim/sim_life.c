@@ -517,6 +517,26 @@ static struct sim_list *list_volumes(struct sim *s, unsigned host)
     return old;
 }
 
+#define COMPARE_MOST_US (20 * USEC_PER_SEC)
+#define CANCEL_MOST_US USEC_PER_SEC
+
+/* Only comparisons last so long that it matters. */
+void sim_cancel_step(struct sim *s, unsigned host, uint64_t step)
+{
+    for (size_t k = 0; k < s->n_heap; k++) {
+        struct event *ev = s->heap[k];
+        if (ev->kind != EV_STEP_DONE || ev->host != host || ev->incarnation != s->hosts[host].incarnation ||
+            ev->step.id != step || !ev->step.asked || ev->cancelled)
+            continue;
+        struct event *soon = sim_schedule_for_agent(s, sim_random(s, CANCEL_MOST_US), EV_STEP_DONE, host);
+        soon->step = ev->step;
+        soon->cancelled = true;
+        ev->step = (struct step){0};
+        ev->incarnation = 0; /* nobody's any more */
+        return;
+    }
+}
+
 void sim_begin_step(struct sim *s, unsigned host, struct step *step)
 {
     /* On a slow disk 30 times that: less than what is left when the faults have ended, as nothing ends a step early here. */
@@ -525,10 +545,10 @@ void sim_begin_step(struct sim *s, unsigned host, struct step *step)
         [STEP_IMAGE] = 5000000, [STEP_LIST_VOLUMES] = 1000000, [STEP_LIST_CONTAINERS] = 500000,
     };
     struct sim_host *h = &s->hosts[host];
-    uint64_t most = longest[step->kind] ? longest[step->kind] : 100000;
+    uint64_t most = step->asked ? s->options.seed % 4 ? COMPARE_MOST_US / 40 : COMPARE_MOST_US : longest[step->kind] ? longest[step->kind] : 100000;
     bool dataset = is_dataset_step(step->kind);
 
-    if (dataset && sim_until(s, h->slow_disk_us))
+    if (dataset && !step->asked && sim_until(s, h->slow_disk_us))
         most *= 30;
     struct event *ev = sim_schedule_for_agent(s, 500 + sim_random(s, most), EV_STEP_DONE, host);
     ev->step = *step;

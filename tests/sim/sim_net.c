@@ -117,6 +117,7 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .shared_by = sim_is_shared(s) ? s->store.history.store : UUID_NIL,
                           .backend = xstrdup("sim"),
                           .replicas = s->options.seed % 7 ? REPLICAS_ALL : REPLICAS_NO_LIMIT,
+                          .compares = s->options.seed % 11 || host % 2,
                           .store = h->memory.store,
                           .generation = h->memory.generation,
                           .seen_revision = h->memory.seen_revision};
@@ -269,6 +270,7 @@ static void announce(struct sim *s, unsigned host, const struct node_effect *f)
         return;
     s->hosts[host].volumes[d].announced = f->transfer;
     s->hosts[host].volumes[d].announced_from = f->peer;
+    s->hosts[host].volumes[d].only_compare = f->only_compare;
 }
 
 void sim_take_node_effects(struct sim *s, unsigned host)
@@ -296,7 +298,8 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         case NODE_ANNOUNCE:
             announce(s, host, f);
             break;
-        case NODE_CANCEL: /* steps end by themselves soon */
+        case NODE_CANCEL:
+            sim_cancel_step(s, host, f->step_id);
             break;
         case NODE_REPORT:
         case NODE_REPORT_GONE:

@@ -188,6 +188,35 @@ static void reply_for_composition(struct sim *s, enum result_code code)
         s->container_exists[c] = p->containers[c];
 }
 
+/* One that has a replica and is not on its way, where there is one. */
+static unsigned choose_replica(const struct sim *s, unsigned first)
+{
+    for (unsigned i = 0; i < s->n_datasets; i++) {
+        unsigned d = (first + i) % s->n_datasets;
+        const struct dataset *st = s->store.datasets[d];
+        if (st && st->replica && !st->transfer.id)
+            return d;
+    }
+    return first;
+}
+
+/* Somebody wants a replica compared; with a source of its own, so that it leaves the other commands as they are. */
+static void verify_something(struct sim *s, unsigned index)
+{
+    uint64_t state = s->options.seed * 0x9e3779b97f4a7c15u + (index + 1) * 0xc2b2ae3d27d4eb4fu;
+    struct random r = random_seeded(&state);
+    unsigned d = choose_replica(s, (unsigned)random_below(&r, s->n_datasets));
+    struct command cmd = {.kind = COMMAND_REPLICA_VERIFY, .id = VERIFIERS, .dataset_id = s->datasets[d].id};
+
+    if (!s->keep_replicas_us || random_below(&r, 100) >= 50)
+        return;
+    if (random_below(&r, 100) < 25)
+        sim_damage_replica(s, d);
+    sim_trace(s, "somebody has the replica of d%u compared", d);
+    s->engine_touched = true;
+    engine_command(s->engine, sim_control_now(s), &cmd);
+}
+
 void sim_issue(struct sim *s, unsigned index)
 {
     uint64_t state = s->options.seed * 0x9e3779b97f4a7c15u + (index + 1) * 0xaf251af3b0f025b5u;
@@ -203,6 +232,7 @@ void sim_issue(struct sim *s, unsigned index)
     bool dataset = subject < s->n_datasets || random_below(&r, 3) != 0;
     if (!s->engine || (s->options.skip_commands && s->options.skip_commands[index]))
         return;
+    verify_something(s, index);
     if (dataset)
         subject %= s->n_datasets;
     struct sim_command *mine = command_of(s, s->next_command + 1);
@@ -304,6 +334,8 @@ void sim_reply(struct sim *s, uint64_t id, const struct command_result *r)
 
     if (id == OPERATORS)
         sim_trace(s, "the operator is answered %d: %s", r->code, r->text ? r->text : "");
+    if (id == VERIFIERS)
+        sim_trace(s, "who wants a comparison is answered %d: %s", r->code, r->text ? r->text : "");
     if (c->id != id)
         return;
     sim_trace(s, "reply %d to kind %d of %u", r->code, c->kind, c->subject);

@@ -41,6 +41,8 @@ static void obey(struct fake *f, unsigned char n, const struct order *o)
     if (!uuid_eq(&o->dataset, &D))
         return;
     f->role[n] = o->role;
+    f->compare[n] = o->compare;
+    f->compare_with[n] = o->peer;
     if (f->deaf[n])
         return;
     bool missing = o->born && !r->volume.present && !r->received; /* never created again */

@@ -27,6 +27,8 @@ struct fake {
     bool deaf[NODES + 1];             /* it does nothing of what it is told */
     const char *image_problem[NODES + 1]; /* why it cannot have images; NULL = it has them at once */
     enum role role[NODES + 1];            /* of its last order about D */
+    uint64_t compare[NODES + 1];          /* likewise: the number of a comparison, and with whom */
+    struct uuid compare_with[NODES + 1];
     uint64_t orders;                      /* sent, to all of them */
     const char *fails;                    /* what the store says to commits; NULL = they go well */
     enum result_code last;

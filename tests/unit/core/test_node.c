@@ -156,6 +156,8 @@ struct seen {
     unsigned cancels, reports, gone, container_reports, container_gone, completes;
     bool storage_unknown;
     struct report report; /* the newest; only its numbers */
+    struct compared compared; /* of the newest report */
+    uint64_t announced, compare_announced;
     char reason[512];
     enum reason_code container_reason;
 };
@@ -176,11 +178,15 @@ static struct seen look_as(struct node *n, enum step_kind kind, bool persists)
         } else if (f->kind == NODE_REPORT) {
             s.reports++;
             s.report = f->report;
+            s.compared = f->report.compared ? *f->report.compared : (struct compared){0};
+            s.compared.text = NULL;
             (void)snprintf(s.reason, sizeof(s.reason), "%s", f->report.reason.text ? f->report.reason.text : "");
         } else if (f->kind == NODE_CONTAINER_REPORT) {
             s.container_reports++;
             s.container_reason = f->container_report.reason.code;
         }
+        else if (f->kind == NODE_ANNOUNCE)
+            *(f->only_compare ? &s.compare_announced : &s.announced) = f->transfer;
         s.gone += f->kind == NODE_REPORT_GONE;
         s.container_gone += f->kind == NODE_CONTAINER_GONE;
         s.completes += f->kind == NODE_REPORTS_COMPLETE;
@@ -367,7 +373,7 @@ static void test_verify(void **state)
     now.mono_us += 60 * USEC_PER_SEC;
     node_tick(n, now);
     s = look(n, STEP_VERIFY); /* again */
-    struct err *other = err_new(ERR_CORRUPT, "not the same");
+    struct err *other = err_new(ERR_DIFFERS, "not the same");
     node_outcome(n, now, &(struct outcome){.step = s.step.id, .error = other, .observed = true, .volume = v});
     (void)err_free(other);
     s = look(n, STEP_MAX);
@@ -388,6 +394,127 @@ static void test_verify(void **state)
     well(n, s.step.id, &v);
     well(n, look(n, STEP_SEND).step.id, &v);
     assert_int_equal(look(n, STEP_MAX).report.copied, 9);
+    node_free(n);
+}
+
+/* What the owner of a dataset with a replica is told; 0 = nobody wants to compare. */
+static void order_comparison(struct node *n, uint64_t number)
+{
+    struct order o = {.dataset = D,
+                      .role = ROLE_OWNER,
+                      .revision = 1,
+                      .epoch = 5,
+                      .born = true,
+                      .keep = (char *)"t7-final",
+                      .compare = number,
+                      .peer = number ? id(2) : (struct uuid){{0}},
+                      .peer_host = number ? (char *)"192.0.2.2" : NULL,
+                      .peer_port = 4525};
+
+    node_order(n, now, &o);
+}
+
+static void verify_ends(struct node *n, uint64_t step, enum err_code code, const struct volume_state *v)
+{
+    struct err *e = code == ERR_CODE_MAX ? NULL : err_new(code, "as it is");
+
+    node_outcome(n, now, &(struct outcome){.step = step, .error = e, .observed = true, .volume = *v});
+    (void)err_free(e);
+}
+
+/* A replica is compared because somebody asked: until it has ended, and not again. */
+static void test_compared_when_asked(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE] = {"t7-final"};
+    struct volume_state v = owned(5);
+
+    (void)state;
+    v.n_snapshots = 1;
+    v.snapshots = snapshot;
+    struct node *n = make_with(&v, NULL);
+    order_comparison(n, 100);
+    struct seen s = look(n, STEP_VERIFY);
+    assert_true(s.step.asked);
+    assert_int_equal(s.step.transfer, 100);
+    assert_string_equal(s.step.snapshot, "t7-final");
+    verify_ends(n, s.step.id, ERR_CODE_MAX, &v);
+    s = look(n, STEP_VERIFY);
+    assert_int_equal(s.step.id, 0);
+    assert_int_equal(s.compared.number, 100);
+    assert_int_equal(s.compared.end, COMPARISON_EQUAL);
+    order_comparison(n, 0);
+    s = look(n, STEP_VERIFY);
+    assert_int_equal(s.reports, 1);
+    assert_int_equal(s.compared.number, 0); /* no news any more */
+    order_comparison(n, 101);
+    s = look(n, STEP_VERIFY);
+    assert_int_not_equal(s.step.id, 0);
+    verify_ends(n, s.step.id, ERR_DIFFERS, &v);
+    s = look(n, STEP_VERIFY);
+    assert_int_equal(s.compared.end, COMPARISON_DIFFERS);
+    assert_int_equal(s.report.reason.code, REASON_NONE);
+    order_comparison(n, 102);
+    for (unsigned i = 0; i < 3; i++) { /* bytes that are not what they must be prove nothing about the replica */
+        s = look(n, STEP_VERIFY);
+        assert_int_not_equal(s.step.id, 0);
+        assert_int_equal(s.compared.number, 0);
+        verify_ends(n, s.step.id, i == 1 ? ERR_CORRUPT : ERR_UNAVAILABLE, &v);
+        now.mono_us += i < 2 ? 60 * USEC_PER_SEC : 0;
+        node_tick(n, now);
+    }
+    s = look(n, STEP_VERIFY);
+    assert_int_equal(s.step.id, 0);
+    assert_int_equal(s.compared.end, COMPARISON_FAILED);
+    order_comparison(n, 103);
+    s = look(n, STEP_VERIFY);
+    verify_ends(n, s.step.id, ERR_NOT_FOUND, &v); /* a next try cannot change that */
+    assert_int_equal(look(n, STEP_VERIFY).compared.end, COMPARISON_FAILED);
+    node_free(n);
+}
+
+/* A move is wanted while the replica is compared: it does not wait for that. */
+static void test_a_comparison_that_is_not_wanted(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE] = {"t7-final"};
+    struct volume_state v = owned(5);
+
+    (void)state;
+    v.n_snapshots = 1;
+    v.snapshots = snapshot;
+    struct node *n = make_with(&v, NULL);
+    order_comparison(n, 100);
+    uint64_t step = look(n, STEP_VERIFY).step.id;
+    order(n, ROLE_SOURCE, 9);
+    struct seen s = look(n, STEP_MAX);
+    assert_int_equal(s.cancels, 1);
+    assert_int_equal(s.cancelled, step);
+    verify_ends(n, step, ERR_CANCELLED, &v);
+    s = look(n, STEP_SNAPSHOT);
+    assert_string_equal(s.step.snapshot, "t9-1"); /* at once */
+    node_free(n);
+}
+
+/* Only while the order says so, and only for that, may the owner's node come. */
+static void test_a_replica_may_be_compared(void **state)
+{
+    char snapshot[1][SNAPSHOT_NAME_SIZE] = {"t7-final"};
+    struct volume_state v = {.dataset = D, .mark = {MARK_RELEASED, 5, 7, "t7-final"}, .n_snapshots = 1, .snapshots = snapshot};
+    struct node *n = make_with(&v, NULL);
+    struct order o = {.dataset = D, .role = ROLE_REPLICA, .revision = 1, .number = 9, .keep = snapshot[0]};
+
+    (void)state;
+    node_order(n, now, &o);
+    struct seen s = look(n, STEP_MAX);
+    assert_int_equal(s.announced + s.compare_announced, 0);
+    o.compare = 100;
+    o.peer = id(2);
+    node_order(n, now, &o);
+    s = look(n, STEP_MAX);
+    assert_int_equal(s.announced, 0);
+    assert_int_equal(s.compare_announced, 100);
+    o.compare = 0;
+    node_order(n, now, &o);
+    assert_int_equal(look(n, STEP_FORBID).step.transfer, 100);
     node_free(n);
 }
 
@@ -461,6 +588,7 @@ static void test_why_a_send_failed(void **state)
     } cases[] = {{ERR_UNAVAILABLE, REASON_PEER_UNREACHABLE, true},
                  {ERR_IO, REASON_TRANSFER_FAILED, true},
                  {ERR_CANCELLED, REASON_TRANSFER_FAILED, true},
+                 {ERR_LIMIT, REASON_NO_SPACE, true},
                  {ERR_NO_SPACE, REASON_NO_SPACE, false}};
     char snapshot[1][SNAPSHOT_NAME_SIZE];
     struct volume_state v = owned(5);
@@ -791,6 +919,11 @@ static void test_short_of_space(void **state)
     struct seen prune = look(n, STEP_PRUNE);
     assert_string_equal(prune.step.snapshot, "t7-final");
     assert_false(prune.report.space_wanted);
+    fail_step(n, prune.step.id, ERR_LIMIT, &v); /* one dataset's own limit is not the node's */
+    assert_false(look(n, STEP_MAX).report.space_wanted);
+    now.mono_us += 60 * USEC_PER_SEC;
+    node_tick(n, now);
+    prune = look(n, STEP_PRUNE);
     fail_step(n, prune.step.id, ERR_NO_SPACE, &v);
     assert_true(look(n, STEP_MAX).report.space_wanted);
     node_free(n);
@@ -805,6 +938,9 @@ int main(void)
         cmocka_unit_test(test_before_the_start),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_compared_when_asked),
+        cmocka_unit_test(test_a_comparison_that_is_not_wanted),
+        cmocka_unit_test(test_a_replica_may_be_compared),
         cmocka_unit_test(test_a_verify_that_is_not_wanted),
         cmocka_unit_test(test_a_send_that_is_not_wanted),
         cmocka_unit_test(test_a_send_of_an_earlier_order),

@@ -18,7 +18,7 @@ struct dataset_case {
     uint64_t epoch;
     bool born;
     const char *base, *keep;
-    uint64_t transfer, number;
+    uint64_t transfer, number, compare, compared;
     bool not_live, in_use;
     /* seen */
     bool present, mounted, partial, attached;
@@ -187,6 +187,24 @@ static const struct dataset_case cases[] = {
      .mark_epoch = 5, .snapshots = {"t7-final"}, .step = WAIT, .reason = REASON_DATA_MISSING},
     {"it gets its data by a move", .role = ROLE_OWNER, .epoch = 10, .born = true, .base = "t9-final", .mark = MARK_RELEASED,
      .mark_epoch = 5, .snapshots = {"t7-final", "t9-final"}, .step = STEP_PROMOTE, .snapshot = "t9-final"},
+    /* Comparing a replica, as somebody asked: when nothing else is to do. */
+    {"compare", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final", .compare = 99, OWNED(8), .mounted = true,
+     .snapshots = {"t7-final"}, .step = STEP_VERIFY, .snapshot = "t7-final"},
+    {"compared", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final", .compare = 99, .compared = 99, OWNED(8),
+     .mounted = true, .snapshots = {"t7-final"}, .step = WAIT},
+    {"compare, not live", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final", .compare = 99, .not_live = true,
+     OWNED(8), .mounted = true, .snapshots = {"t7-final"}, .step = WAIT},
+    {"compare what is not there", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final", .compare = 99, OWNED(8),
+     .mounted = true, .step = WAIT},
+    {"mount before comparing", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final", .compare = 99, OWNED(8),
+     .snapshots = {"t7-final"}, .step = STEP_MOUNT},
+    {"prune before comparing", .role = ROLE_OWNER, .epoch = 8, .born = true, .keep = "t7-final", .compare = 99, OWNED(8),
+     .mounted = true, .snapshots = {"t7-final", "t9-1"}, .step = STEP_PRUNE, .snapshot = "t7-final"},
+    {"a replica that may be compared", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", .compare = 99, .announced = 99,
+     .mark = MARK_RELEASED, .mark_epoch = 5, .snapshots = {"t7-final"}, .step = WAIT},
+    {"and may not any more", .role = ROLE_REPLICA, .number = 9, .keep = "t7-final", .announced = 99, .mark = MARK_RELEASED,
+     .mark_epoch = 5, .snapshots = {"t7-final"}, .step = STEP_FORBID},
+    {"nor by the order to receive", .role = ROLE_RECEIVE, .transfer = 11, .announced = 99, .step = STEP_FORBID},
     /* Removing. */
     {"drop", .role = ROLE_DROP, .number = 9, RELEASED(5, 9), .step = STEP_DROP},
     {"drop, not live", .role = ROLE_DROP, .number = 9, .not_live = true, RELEASED(5, 9), .step = WAIT,
@@ -225,6 +243,7 @@ static void check_dataset(const struct dataset_case *c)
                       .keep = (char *)c->keep,
                       .transfer = c->transfer,
                       .number = c->number,
+                      .compare = c->compare,
                       .maximum_size = c->wanted_size,
                       .peer_host = (char *)"192.0.2.1",
                       .peer_port = 4525};
@@ -250,6 +269,7 @@ static void check_dataset(const struct dataset_case *c)
                                 .in_use = c->in_use,
                                 .gone = c->gone,
                                 .announced = c->announced,
+                                .compared = c->compared,
                                 .copy = &copy,
                                 .limits = &limits,
                                 .mono_us = 1};

@@ -11,6 +11,7 @@ static void stand(struct fake *f, enum replica_support first, enum replica_suppo
     engine_keep_replicas(f->e, KEEP_US);
     for (unsigned char n = 1; n <= NODES; n++) {
         f->hellos[n].replicas = n == 1 ? first : others;
+        f->hellos[n].compares = true;
         leave(f, n);
         come_back(f, n);
     }
@@ -453,6 +454,174 @@ static void test_restored_from_before_the_way_back(void **state)
     assert_true(f->role[1] == ROLE_OWNER || f->role[1] == ROLE_SOURCE);
 }
 
+/* ---- comparisons ---- */
+
+static enum result_code verify(struct fake *f)
+{
+    return run(f, (struct command){.kind = COMMAND_REPLICA_VERIFY, .dataset_id = D});
+}
+
+static const struct comparison *comparison(struct fake *f)
+{
+    return engine_comparison(f->e, &D);
+}
+
+/* The owner, node 2, says how the comparison of that number ended. */
+static void compared(struct fake *f, uint64_t number, enum comparison_end end, const char *text)
+{
+    struct compared c = {number, end, (char *)text};
+
+    f->reports[2].compared = &c;
+    tell(f, 2);
+    f->reports[2].compared = NULL;
+    settle(f);
+}
+
+static void assert_not_ordered(const struct fake *f)
+{
+    assert_int_equal(f->compare[1], 0);
+    assert_int_equal(f->compare[2], 0);
+}
+
+static void assert_not_now(struct fake *f, const char *why)
+{
+    assert_int_equal(verify(f), RESULT_COMPARISON_NOT_NOW);
+    assert_non_null(strstr(f->text, why));
+    assert_not_ordered(f);
+}
+
+static void assert_failed(struct fake *f, const char *why)
+{
+    assert_int_equal(comparison(f)->end, COMPARISON_FAILED);
+    assert_non_null(strstr(comparison(f)->text, why));
+    assert_true(comparison(f)->ended_us > 0);
+}
+
+static void test_compared(void **state)
+{
+    struct fake *f = *state;
+
+    kept(f);
+    assert_null(comparison(f));
+    assert_int_equal(verify(f), RESULT_CREATED);
+    uint64_t number = comparison(f)->number;
+    assert_true(number > 1ull << 50 && number < 1ull << 53);
+    assert_int_equal(comparison(f)->end, COMPARISON_RUNS);
+    assert_string_equal(comparison(f)->snapshot, "final");
+    assert_true(f->compare[1] == number && f->compare[2] == number);
+    assert_true(uuid_eq(&f->compare_with[1], &(struct uuid){.b[15] = 2}));
+    assert_true(uuid_eq(&f->compare_with[2], &(struct uuid){.b[15] = 1}));
+    assert_int_equal(verify(f), RESULT_OK); /* it runs */
+    assert_true(comparison(f)->number == number);
+    f->reports[1].volume.partial = true; /* what it makes to read the snapshot */
+    tell(f, 1);
+    settle(f);
+    compared(f, number - 1, COMPARISON_EQUAL, NULL); /* another's */
+    assert_int_equal(comparison(f)->end, COMPARISON_RUNS);
+    compared(f, number, COMPARISON_EQUAL, NULL);
+    assert_int_equal(comparison(f)->end, COMPARISON_EQUAL);
+    assert_true(comparison(f)->ended_us == f->now.wall_us);
+    assert_not_ordered(f);
+    assert_replica(f, 1);
+    assert_int_equal(reason(f), REASON_NONE);
+    assert_int_equal(verify(f), RESULT_CREATED); /* once more */
+    assert_true(comparison(f)->number != number);
+    assert_int_equal(comparison(f)->end, COMPARISON_RUNS);
+}
+
+static void test_compared_and_different(void **state)
+{
+    struct fake *f = *state;
+
+    kept(f);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    f->fails = "disk full"; /* and it must not be forgotten that it is to go */
+    compared(f, comparison(f)->number, COMPARISON_DIFFERS, "not the same");
+    assert_int_equal(comparison(f)->end, COMPARISON_DIFFERS);
+    assert_string_equal(comparison(f)->text, "not the same");
+    assert_non_null(f->stored->replica);
+    f->fails = NULL;
+    pass(f, 60 * USEC_PER_SEC);
+    assert_ended(f);
+    assert_int_equal(verify(f), RESULT_REPLICA_NOT_FOUND);
+    assert_int_equal(comparison(f)->end, COMPARISON_DIFFERS); /* still told */
+}
+
+static void test_not_compared(void **state)
+{
+    struct fake *f = *state;
+
+    assert_int_equal(verify(f), RESULT_DATASET_NOT_FOUND);
+    kept(f);
+    leave(f, 1);
+    assert_not_now(f, "is not connected");
+    come_back(f, 1);
+    leave(f, 2);
+    assert_not_now(f, "the owner, node");
+    come_back(f, 2);
+    leave(f, 1);
+    f->hellos[1].compares = false;
+    come_back(f, 1);
+    assert_not_now(f, "older release");
+    leave(f, 1);
+    f->hellos[1].compares = true;
+    come_back(f, 1);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    assert_int_equal(remove_dataset(f, /* purge= */ false), RESULT_OK);
+    assert_int_equal(verify(f), RESULT_DATASET_DELETED);
+}
+
+/* Whatever else is wanted comes first. */
+static void test_a_comparison_is_in_nobodys_way(void **state)
+{
+    struct fake *f = *state;
+
+    kept(f);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    f->deaf[2] = true;
+    assert_int_equal(move(f, 1), RESULT_OK); /* onto the replica */
+    assert_int_equal(f->role[2], ROLE_SOURCE);
+    assert_failed(f, "a move to node");
+    assert_not_ordered(f);
+    assert_not_now(f, "a move to node");
+    f->deaf[2] = false;
+    assert_int_equal(move(f, 2), RESULT_OK);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    leave(f, 2);
+    assert_failed(f, "is not connected");
+    come_back(f, 2);
+    assert_not_ordered(f);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    assert_int_equal(drop(f), RESULT_OK);
+    assert_failed(f, "was removed");
+    assert_ended(f);
+}
+
+static void test_a_comparison_ends_with_the_dataset(void **state)
+{
+    struct fake *f = *state;
+
+    kept(f);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    assert_int_equal(remove_dataset(f, /* purge= */ false), RESULT_OK);
+    assert_failed(f, "deleted");
+    assert_int_equal(f->stored->n_holders, 0);
+}
+
+/* The wish is in memory only: nobody is told to compare any more, and who asked can see that. */
+static void test_a_comparison_is_lost_with_the_process(void **state)
+{
+    struct fake *f = *state;
+
+    kept(f);
+    assert_int_equal(verify(f), RESULT_CREATED);
+    assert_true(f->compare[2] != 0);
+    start_again(f, KEEP_US);
+    assert_null(comparison(f));
+    assert_not_ordered(f);
+    assert_replica(f, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, fake_setup, fake_teardown)
@@ -482,6 +651,12 @@ int main(void)
         TEST(clock_is_set),
         TEST(store_does_not_work),
         TEST(restored_from_before_the_way_back),
+        TEST(compared),
+        TEST(compared_and_different),
+        TEST(not_compared),
+        TEST(a_comparison_is_in_nobodys_way),
+        TEST(a_comparison_ends_with_the_dataset),
+        TEST(a_comparison_is_lost_with_the_process),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1173,7 +1173,7 @@ static void test_verify(void **state)
     assert_ok(mover_verify_sync(a.mover, &what, &p));
     assert_true(has_snapshot(&b, &id, "s1"));
     tamper(&id, "s1", "file-1");
-    assert_err(mover_verify_sync(a.mover, &what, &p), ERR_CORRUPT, "not the same");
+    assert_err(mover_verify_sync(a.mover, &what, &p), ERR_DIFFERS, "not the same");
     assert_false(has_snapshot(&b, &id, "s1")); /* deleted, so that it can be sent again */
     assert_ok(send_direct(&id, 5, "s1", NULL));
     assert_ok(mover_verify_sync(a.mover, &what, &p));

@@ -33,7 +33,8 @@ static struct hello sample_hello(void)
                           .store = uuid_of(4),
                           .generation = uuid_of(5),
                           .seen_revision = 0x8000000000000001,
-                          .replicas = REPLICAS_NO_LIMIT};
+                          .replicas = REPLICAS_NO_LIMIT,
+                          .compares = true};
 }
 
 static struct report sample_report(void)
@@ -56,6 +57,8 @@ static struct report sample_report(void)
                        .space_wanted = true,
                        .reason = sample_reason()};
 
+    r.compared = xcalloc(1, sizeof(*r.compared));
+    *r.compared = (struct compared){48, COMPARISON_DIFFERS, xstrdup("the copy is not the same")};
     r.volume.device = xstrdup("/dev/loop3");
     r.volume.snapshots = xcalloc(3, sizeof(*r.volume.snapshots));
     for (int i = 0; i < 3; i++)

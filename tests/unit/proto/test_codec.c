@@ -128,6 +128,9 @@ static void test_report(void **state)
     assert_true(a->bytes_sent == b->bytes_sent);
     assert_true(a->bytes_total == b->bytes_total);
     assert_true(b->space_wanted);
+    assert_int_equal(b->compared->number, 48);
+    assert_int_equal(b->compared->end, COMPARISON_DIFFERS);
+    assert_string_equal(b->compared->text, "the copy is not the same");
     same_reason(&a->reason, &b->reason);
 }
 
@@ -400,6 +403,11 @@ static void test_refused_orders(void **state)
     refuse_control(&m, "keep_snapshot is missing");
     replace(&o->keep, "a b");
     refuse_control(&m, "snapshot names");
+    replace(&o->keep, "t44-final");
+    o->compare = 1;
+    o->role = ROLE_SOURCE;
+    refuse_control(&m, "compare has no snapshot");
+    o->compare = 0;
     o->role = ROLE_SOURCE;
     replace(&o->keep, NULL);
     replace(&o->metadata.entries[1].key, "name");
