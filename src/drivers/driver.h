@@ -30,7 +30,8 @@
  * - It keeps no cache that somebody else's action could make wrong.
  * - On success the result is on stable storage.
  * - It never waits without end, and never forces anything.
- * - Errors: ERR_NOT_FOUND no such volume or snapshot, ERR_BUSY somebody uses it, ERR_NO_SPACE full.
+ * - Errors: ERR_NOT_FOUND no such volume or snapshot, ERR_BUSY somebody uses it, ERR_NO_SPACE the storage is full,
+ *   ERR_LIMIT only the volume is, by its size limit.
  *   The text names the thing and says what to do.
  * - A verb is called only in states in which it makes sense (mounted or not, ...): said at each.
  *

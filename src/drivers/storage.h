@@ -22,7 +22,7 @@ struct storage_config {
     const char *state_dir;   /* the agent's own directory; exists, mode 0700 */
     struct uuid node;
     struct uuid cluster;
-    void (*no_space)(void *cookie); /* NULL, or: a receive found the storage full. Called on its thread; must return soon */
+    void (*no_space)(void *cookie); /* NULL, or: a receive found the storage full, not only the dataset at its limit. Called on its thread; must return soon */
     void *cookie;
 };
 

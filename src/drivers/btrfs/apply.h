@@ -18,6 +18,6 @@ struct apply_target {
 
 struct applier *applier_new(const struct apply_target *target);
 struct applier *applier_free(struct applier *a); /* accepts NULL; returns NULL */
-/* A command of the body. ERR_CORRUPT: it cannot be applied to what is there; ERR_NO_SPACE, ERR_UNSUPPORTED, ERR_IO. Something
+/* A command of the body. ERR_CORRUPT: it cannot be applied to what is there; ERR_NO_SPACE, ERR_LIMIT, ERR_UNSUPPORTED, ERR_IO. Something
  * of it may have been done when it fails. */
 struct err *applier_apply(struct applier *a, const struct send_command *c) MUST_USE;

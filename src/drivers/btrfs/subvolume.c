@@ -31,7 +31,7 @@ struct err *btrfs_error(int errnum, const char *fmt, ...)
     case ENOSPC:
         return err_new(ERR_NO_SPACE, "%s: there is no space left in the btrfs pool", what);
     case EDQUOT:
-        return err_new(ERR_NO_SPACE, "%s: the dataset is at its maximum size", what);
+        return err_new(ERR_LIMIT, "%s: the dataset is at its maximum size", what);
     default:
         return err_errno(errnum, "%s", what);
     }

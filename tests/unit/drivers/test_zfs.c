@@ -148,7 +148,7 @@ static void test_limit(void **state)
     assert_int_equal(v.size, 100000000); /* exact, not rounded for people */
     volume_state_done(&v);
     ok(storage_snapshot(A->storage, &id, "s")); /* from then on ZFS knows what is used */
-    fails(storage_grow(A->storage, &id, 1 << 20, 1), ERR_NO_SPACE, "less than current used");
+    fails(storage_grow(A->storage, &id, 1 << 20, 1), ERR_LIMIT, "less than current used");
     destroy(&id);
 }
 

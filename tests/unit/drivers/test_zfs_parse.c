@@ -204,7 +204,8 @@ static void test_error_codes(void **state)
         zfs_error_code("connect: No such file or directory\nPlease make sure that the zfs-fuse daemon is running.\n"),
         ERR_UNAVAILABLE);
     assert_int_equal(zfs_error_code("cannot set property for 'a': size is less than current used or reserved space"),
-                     ERR_NO_SPACE);
+                     ERR_LIMIT);
+    assert_int_equal(zfs_error_code("cannot receive new filesystem stream: destination a/b space quota exceeded."), ERR_LIMIT);
     assert_int_equal(zfs_error_code("cannot receive: invalid backup stream"), ERR_IO);
 }
 
