@@ -192,9 +192,10 @@ def facts(cluster, docker, programs=True):
 class World:
     """The cluster, and what is in it when no dataset is."""
 
-    def __init__(self, cluster, docker):
+    def __init__(self, cluster, docker, keeps):
         self.cluster = cluster
         self.docker = docker
+        self.keeps = keeps  # replicas
         self.empty = None
         self.learn()
 
@@ -215,6 +216,10 @@ class World:
         if self.cluster.backend == "btrfs":
             want.update([f"{host}: pool {dataset}", f"{host}: pool {dataset} vol", f"{host}: pool {dataset} mark"])
             want.update([f"{host}: quota group <one>"])
+            if life.replica:
+                other = life.replica
+                want.update([f"{other}: pool {dataset}", f"{other}: pool {dataset} mark", f"{other}: quota group <one>"])
+                want.update([f"{h}: pool {dataset} snap/<one>" for h in (host, other)])
         else:
             name = f"attached/{host}/block-{dataset}_{life.size}"
             want.update([f"shared {name}", f"loop device of shared/{name}", f"shared marks/{host}/{dataset}",
@@ -231,7 +236,7 @@ class World:
             want = collections.Counter({k: n for k, n in want.items() if ": program " not in k})
         # Names that only the agent knows.
         for text in list(have):
-            for kind in ("quota group ", "container "):
+            for kind in ("quota group ", "container ", f"pool {life.dataset} snap/"):
                 host, colon, rest = text.partition(": ")
                 if colon and rest.startswith(kind):
                     have[f"{host}: {kind}<one>"] += have.pop(text)
@@ -255,7 +260,8 @@ class Life:
         self.hosts = {"source": source, "destination": destination, "control": "control"}
         self.dataset = str(uuid.uuid4())
         self.name = f"sweep-{self.dataset[:8]}"
-        self.size = 64 << 20
+        self.size = None if world.keeps else 64 << 20  # what has a limit leaves no replica on btrfs
+        self.replica = None     # the host that keeps one
         self.place = None       # the host where the dataset is, or has to come
         self.container = False  # has to run
         self.content = None
@@ -277,8 +283,24 @@ class Life:
                 lambda: is_mounted(self.cluster, self.place, self.dataset) and
                 not os.path.lexists(volume(self.cluster, old, self.dataset)))
 
+    def move_on(self, host):
+        """What is left behind becomes a replica; from there it moves back onto that."""
+        self.replica, self.place = self.place, host
+        old = self.replica
+        return (lambda: self.cluster.api.move_dataset(self.dataset, self.cluster.node(host)),
+                lambda: any(d["dataset_id"] == self.dataset and d["primary"] == self.cluster.node(host)
+                            for d in self.cluster.api.datasets()),
+                lambda: is_mounted(self.cluster, host, self.dataset) and
+                "vol" not in pool(self.cluster, old, self.dataset))
+
+    def leave(self):
+        return self.move_on(self.hosts["destination"])
+
+    def move_back(self):
+        return self.move_on(self.hosts["source"])
+
     def delete(self):
-        old, self.place = self.place, None
+        old, self.place, self.replica = self.place, None, None
         return (lambda: self.cluster.api.delete_dataset(self.dataset),
                 lambda: all(d["dataset_id"] != self.dataset or d["deleted"] for d in self.cluster.api.datasets()),
                 lambda: not os.path.lexists(volume(self.cluster, old, self.dataset)))
@@ -322,7 +344,8 @@ class Life:
             # The lists of states are empty, too, as long as the nodes have not come back to a new control service.
             return not entries and not state(self.cluster, self.dataset)["holders"]
         now, node = state(self.cluster, self.dataset), self.cluster.node(self.place)
-        if (now["owner"] != node or now["holders"] != [node] or now["transfer"] or now["reason"] or
+        holders = {node} | ({self.cluster.node(self.replica)} if self.replica else set())
+        if (now["owner"] != node or set(now["holders"]) != holders or bool(now["replica"]) != bool(self.replica) or now["transfer"] or now["reason"] or
                 [(d.get("primary"), d.get("path")) for d in entries] != [(node, f"/flocker/{self.dataset}")]):
             return False
         shown = [c for c in api.container_states() if c["name"] == self.name]
@@ -424,6 +447,8 @@ class Life:
 VICTIMS = {
     "create": ("source", "control"),
     "move": ("source", "destination", "control"),
+    "leave": ("source",),
+    "move_back": ("source", "destination"),
     "delete": ("destination", "control"),
     "start": ("source", "control"),
     "move_container": ("source", "destination", "control"),
@@ -431,6 +456,10 @@ VICTIMS = {
 }
 DATASET = ("create", "move", "delete")
 CONTAINER = ("start", "move_container", "stop")
+REPLICA = ("leave", "move_back")
+# The stages of a life; those that are not operations of the kind are done in peace.
+STAGES = {DATASET: DATASET, CONTAINER: ("create", "start", "move_container", "stop", "delete"),
+          REPLICA: ("create", "leave", "move_back", "delete")}
 
 
 def spread(generator, counts, operation, wanted):
@@ -466,8 +495,7 @@ class Sweep:
 
     def around(self, life, work):
         """The stages of a life: those with a point are `work`, others are done in peace."""
-        container = "start" in self.operations
-        for operation in ("create", "start", "move_container", "stop", "delete") if container else DATASET:
+        for operation in STAGES[self.operations]:
             if operation in self.operations:
                 work(operation)
             else:
@@ -476,7 +504,7 @@ class Sweep:
     def count(self):
         """The calls of each operation and process: the fewer of two lives in peace. What the first life of all leaves
         for good (folders of the backend) belongs to an empty cluster."""
-        self.world = World(self.cluster, self.docker)
+        self.world = World(self.cluster, self.docker, keeps=self.operations == REPLICA)
         counts = {}
         for _ in range(2):
             life = self.life()
@@ -537,6 +565,7 @@ KINDS = {
     "btrfs": ("btrfs", False, DATASET, 27, 480),
     "loopback": ("loopback", False, DATASET, 21, 300),
     "containers": ("btrfs", True, CONTAINER, 15, 120),
+    "replicas": ("btrfs", False, REPLICA, 10, 120),
 }
 
 
@@ -545,7 +574,7 @@ KINDS = {
 def test_crash_sweep(make_cluster, kind):
     backend, docker, operations, usual, full = KINDS[kind]
     cluster = make_cluster(nodes=2, backend=backend, docker=docker, images=["busybox"] if docker else (),
-                           options=["--keep-replica", "0"])  # so that a move ends with a drop
+                           options=[] if operations == REPLICA else ["--keep-replica", "0"])  # then a move ends with a drop
     sweep = Sweep(cluster, docker, operations)
     generator = random.Random(f"{SEED} {kind}")
     say(f"seed {SEED}")
