@@ -36,7 +36,8 @@ struct intake {
     struct receive_try try;
     int base, work;
     struct point point; /* what it is, and the newest checkpoint; offset 0 = there is none */
-    uint64_t point_us;
+    uint64_t point_us; /* when the newest one was begun, or the stream */
+    uint64_t took_us;  /* until it was on disk; before the first one, what that is taken to last */
     struct send_stream stream;
     struct applier *applier;
     struct stream_hash *hash;
@@ -79,18 +80,24 @@ static bool has_new(const struct intake *in)
 /* One that cannot be taken is only missed if the stream breaks. */
 static void checkpoint(struct intake *in)
 {
+    uint64_t began = now_os().mono_us;
     struct err *e = take_checkpoint(in);
 
-    in->point_us = now_os().mono_us;
+    in->point_us = began;
+    in->took_us = now_os().mono_us - began;
     if (e)
         log_debug("no checkpoint of snapshot %s: %s", in->spec->snapshot, e->text);
     err_free(e);
 }
 
+/* A checkpoint counts once it is on disk, and that may take seconds: all that was written since the last one is flushed by it. So
+ * it is begun that much earlier, as long as half of the time is left for receiving. */
 static void checkpoint_if_due(struct intake *in)
 {
+    uint64_t early = in->took_us < receive_pace.us / 2 ? in->took_us : receive_pace.us / 2;
+
     if (has_new(in) && (in->stream.offset - in->point.offset >= receive_pace.bytes ||
-                        now_os().mono_us - in->point_us >= receive_pace.us))
+                        now_os().mono_us - in->point_us >= receive_pace.us - early))
         checkpoint(in);
 }
 
@@ -240,6 +247,7 @@ static struct err *begin(struct intake *in, int dataset)
     if (in->work < 0)
         return btrfs_error(errno, "cannot open a new subvolume");
     in->point_us = now_os().mono_us;
+    in->took_us = receive_pace.us / 2;
     return in->spec->from ? begin_content(in) : NULL;
 }
 

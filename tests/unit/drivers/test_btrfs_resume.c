@@ -2,6 +2,7 @@
 #include "btrfs_nodes.h"
 #include "content.h"
 
+#include "base/now.h"
 #include "base/str.h"
 #include "drivers/btrfs/btrfs.h"
 #include "drivers/btrfs/send_stream.h"
@@ -92,6 +93,8 @@ struct feed {
     int fd;
 };
 
+static useconds_t feed_pause_us = 500;
+
 static void *feed_it(void *cookie)
 {
     struct feed *f = cookie;
@@ -108,7 +111,7 @@ static void *feed_it(void *cookie)
             break;
         at += (size_t)w;
         if (f->pause_every)
-            usleep(500);
+            usleep(feed_pause_us);
     }
     if (f->whole)
         (void)!recv(f->fd, &byte, 1, MSG_DONTWAIT);
@@ -397,7 +400,9 @@ static void test_power_cut(void **state)
     destroy_everywhere(&id);
 }
 
-/* Receives in a process of its own; it is killed after `us`, or ends. */
+static struct receive_pace pace = {300000, 20000};
+
+/* Receives in a process of its own, with checkpoints at that pace; it is killed after `us`, or ends. */
 static bool receive_and_kill(const struct uuid *id, const struct stream *s, const struct stream_point *from, useconds_t us)
 {
     int fds[2], status;
@@ -413,7 +418,7 @@ static bool receive_and_kill(const struct uuid *id, const struct stream *s, cons
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(fds[0]);
-        receive_pace = (struct receive_pace){300000, 20000};
+        receive_pace = pace;
         struct err *e = storage_receive(B->storage, id, &spec, fds[1]);
 
         if (e)
@@ -526,6 +531,25 @@ static void test_checkpoints_of_a_running_receive(void **state)
     destroy_everywhere(&id);
 }
 
+/* It is on disk when its time is over, not only begun then. */
+static void test_checkpoint_in_time(void **state)
+{
+    struct uuid id = new_volume();
+    CLEANUP_FREE char *place = node_place(A, &id);
+
+    shell("head -c 60M /dev/urandom >%s/a", place);
+    ok(storage_snapshot(A->storage, &id, "s"));
+    CLEANUP_STREAM struct stream s = stream_make(&id, NULL, "s");
+    pace = (struct receive_pace){UINT64_MAX, 4 * USEC_PER_SEC};
+    feed_pause_us = 5000; /* for longer than that */
+    assert_false(receive_and_kill(&id, &s, NULL, 3700000));
+    struct stream_point p = point_now(&id);
+    assert_non_null(p.snapshot);
+    assert_true(p.offset > 0);
+    stream_point_done(&p);
+    destroy_everywhere(&id);
+}
+
 static int run(void)
 {
     const struct CMUnitTest tests[] = {
@@ -536,6 +560,7 @@ static int run(void)
         cmocka_unit_test(test_base_exchanged),
         cmocka_unit_test(test_killed_anywhere),
         cmocka_unit_test(test_checkpoints_of_a_running_receive),
+        cmocka_unit_test(test_checkpoint_in_time), /* changes the pace */
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
