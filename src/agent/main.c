@@ -92,6 +92,7 @@ static void hello(void *cookie, struct hello *ret)
                           .backend = (char *)a->driver->name,
                           .replicas = replicas_of(a->driver),
                           .compares = true,
+                          .extended = true,
                           .store = a->memory.store,
                           .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};

@@ -5,6 +5,7 @@
 
 #define USEC_PER_MSEC 1000u
 #define USEC_PER_SEC 1000000u
+#define MSEC_PER_SEC 1000u
 #define USEC_NEVER UINT64_MAX
 
 struct now {

@@ -180,6 +180,14 @@ static void places_of(const struct engine *e, const struct container *c, struct 
         *ret_prepare = c->node;
 }
 
+/* An older agent would start it without the settings that it does not know. */
+static bool knows_settings(const struct engine *e, const struct container *c, const struct uuid *node)
+{
+    const struct node_entry *n = node_entry_find(e, node);
+
+    return !n || n->hello.extended || !container_is_extended(c);
+}
+
 static struct container_sent *container_sent_to(struct container_entry *entry,
                                                 const struct uuid *node)
 {
@@ -214,6 +222,10 @@ void update_container_orders(struct engine *e, struct container_entry *entry)
 
     if (entry->committed)
         places_of(e, entry->committed, &run, &prepare);
+    if (entry->committed && !knows_settings(e, entry->committed, &run))
+        run = UUID_NIL;
+    if (entry->committed && !knows_settings(e, entry->committed, &prepare))
+        prepare = UUID_NIL;
     for (size_t i = 0; i < entry->n_sent;) {
         struct container_sent *s = &entry->sent[i];
         if (uuid_eq(&s->node, &run) || uuid_eq(&s->node, &prepare)) {

@@ -362,6 +362,13 @@ void engine_container_reason(const struct engine *e, struct now now, const char 
         reason_set(ret_reason, REASON_NODE_DISCONNECTED, since, 0, text);
         return;
     }
+    if (container_is_extended(c) && !n->hello.extended) {
+        CLEANUP_FREE char *text = xasprintf("flocker-agent %s of node %s does not know all settings of container %s; "
+                                            "install the version of the control service there",
+                                            n->hello.version ? n->hello.version : "?", UUID_STR(&c->node), c->name);
+        reason_set(ret_reason, REASON_START_FAILED, entry->since_us, 0, text);
+        return;
+    }
     if (r && r->run == CONTAINER_RUNNING && r->reason.code == REASON_NONE)
         return;
     if (r && r->reason.code == REASON_WAITING_FOR_DATASET && c->has_volume) {

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #define CONTAINER_PREFIX "flocker--"                 /* name in the engine = prefix + name */
+/* Ours; users' may not begin so (CONTAINER_LABEL_RESERVED). */
 #define CONTAINER_LABEL_CLUSTER "io.flocker.cluster" /* store id of the control service */
 #define CONTAINER_LABEL_NAME "io.flocker.container"
 #define CONTAINER_LABEL_CREATED                                                                    \

@@ -1,6 +1,7 @@
 /* The request that makes a container. */
 #include "engines/docker_api.h"
 
+#include "base/now.h"
 #include "base/str.h"
 
 #include <ctype.h>
@@ -66,6 +67,8 @@ static json_t *render_labels(const struct container_start *s)
 {
     json_t *labels = json_object();
 
+    for (size_t i = 0; i < s->config->n_labels; i++)
+        (void)json_object_set_new(labels, s->config->labels[i].name, json_string(s->config->labels[i].value));
     (void)json_object_set_new(labels, CONTAINER_LABEL_CLUSTER, json_string(UUID_STR(&s->cluster)));
     (void)json_object_set_new(labels, CONTAINER_LABEL_NAME, json_string(s->config->name));
     (void)json_object_set_new(labels, CONTAINER_LABEL_CREATED,
@@ -113,20 +116,81 @@ static void render_volume(const struct container_start *s, bool selinux, json_t 
                                             "Propagation", "rprivate"));
 }
 
+static json_t *render_strings(char *const *strings, size_t n)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(list, json_string(strings[i]));
+    return list;
+}
+
+#define NSEC_PER_MSEC 1000000
+
+static json_t *render_health(const struct health_check *h)
+{
+    if (h->disabled)
+        return json_pack("{s[s]}", "Test", "NONE");
+    return json_pack("{so sI sI sI sI}", "Test", render_strings(h->test, h->n_test), "Interval",
+                     (json_int_t)(h->interval_ms * NSEC_PER_MSEC), "Timeout",
+                     (json_int_t)(h->timeout_ms * NSEC_PER_MSEC), "StartPeriod",
+                     (json_int_t)(h->start_period_ms * NSEC_PER_MSEC), "Retries", (json_int_t)h->retries);
+}
+
+/* Settings that are not in the contract. */
+static void render_extended(const struct container *c, json_t *body, json_t *host)
+{
+    if (c->has_entrypoint && !c->n_entrypoint) /* an empty list would be the image's own */
+        (void)json_object_set_new(body, "Entrypoint", json_pack("[s]", ""));
+    else if (c->has_entrypoint)
+        (void)json_object_set_new(body, "Entrypoint", render_strings(c->entrypoint, c->n_entrypoint));
+    if (c->user)
+        (void)json_object_set_new(body, "User", json_string(c->user));
+    if (c->working_dir)
+        (void)json_object_set_new(body, "WorkingDir", json_string(c->working_dir));
+    if (c->stop_signal)
+        (void)json_object_set_new(body, "StopSignal", json_string(c->stop_signal));
+    if (c->health)
+        (void)json_object_set_new(body, "Healthcheck", render_health(c->health));
+    if (c->nano_cpus)
+        (void)json_object_set_new(host, "NanoCpus", json_integer((json_int_t)c->nano_cpus));
+    uint32_t grace_ms = c->stop_grace_ms ? c->stop_grace_ms : STOP_GRACE_DEFAULT_MS;
+    (void)json_object_set_new(body, "StopTimeout",
+                              json_integer((grace_ms + MSEC_PER_SEC - 1) / MSEC_PER_SEC));
+}
+
+static bool is_utf8(const char *s)
+{
+    return !s || str_is_utf8(s, strlen(s));
+}
+
+static bool strings_utf8(char *const *strings, size_t n)
+{
+    bool ok = true;
+
+    for (size_t i = 0; i < n && ok; i++)
+        ok = is_utf8(strings[i]);
+    return ok;
+}
+
+static bool entries_utf8(const struct env_entry *entries, size_t n)
+{
+    bool ok = true;
+
+    for (size_t i = 0; i < n && ok; i++)
+        ok = is_utf8(entries[i].name) && is_utf8(entries[i].value);
+    return ok;
+}
+
 static bool all_utf8(const struct container_start *s)
 {
     const struct container *c = s->config;
-    bool ok = str_is_utf8(c->name, strlen(c->name)) && str_is_utf8(c->image, strlen(c->image));
 
-    for (size_t i = 0; i < c->n_environment && ok; i++)
-        ok = str_is_utf8(c->environment[i].name, strlen(c->environment[i].name)) &&
-             str_is_utf8(c->environment[i].value, strlen(c->environment[i].value));
-    for (size_t i = 0; i < c->n_command_line && ok; i++)
-        ok = str_is_utf8(c->command_line[i], strlen(c->command_line[i]));
-    if (ok && s->volume_path)
-        ok = c->mountpoint && str_is_utf8(c->mountpoint, strlen(c->mountpoint)) &&
-             str_is_utf8(s->volume_path, strlen(s->volume_path));
-    return ok;
+    return is_utf8(c->name) && is_utf8(c->image) && entries_utf8(c->environment, c->n_environment) &&
+           strings_utf8(c->command_line, c->n_command_line) && strings_utf8(c->entrypoint, c->n_entrypoint) &&
+           entries_utf8(c->labels, c->n_labels) && is_utf8(c->user) && is_utf8(c->working_dir) &&
+           is_utf8(c->stop_signal) && (!c->health || strings_utf8(c->health->test, c->health->n_test)) &&
+           (!s->volume_path || (c->mountpoint && is_utf8(c->mountpoint) && is_utf8(s->volume_path)));
 }
 
 static struct err *check(const struct container_start *s, bool selinux)
@@ -167,13 +231,9 @@ struct err *docker_render_create(const struct container_start *start, bool selin
     (void)json_object_set_new(body, "Image", json_string(c->image));
     (void)json_object_set_new(body, "Env", render_environment(c, start->host));
     (void)json_object_set_new(body, "Labels", render_labels(start));
-    if (c->has_command_line) {
-        json_t *cmd = json_array();
-
-        for (size_t i = 0; i < c->n_command_line; i++)
-            (void)json_array_append_new(cmd, json_string(c->command_line[i]));
-        (void)json_object_set_new(body, "Cmd", cmd);
-    }
+    if (c->has_command_line)
+        (void)json_object_set_new(body, "Cmd", render_strings(c->command_line, c->n_command_line));
+    render_extended(c, body, host);
     render_ports(c, body, host);
     if (start->volume_path)
         render_volume(start, selinux, host);

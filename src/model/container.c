@@ -36,6 +36,82 @@ struct container *container_new(const char *name)
     return c;
 }
 
+static char **strings_copy(char *const *from, size_t n)
+{
+    char **to = xcalloc(n, sizeof(*to));
+
+    for (size_t i = 0; i < n; i++)
+        to[i] = xstrdup(from[i]);
+    return to;
+}
+
+static void strings_free(char **s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(s[i]);
+    free(s);
+}
+
+static struct env_entry *entries_copy(const struct env_entry *from, size_t n)
+{
+    struct env_entry *to = xcalloc(n, sizeof(*to));
+
+    for (size_t i = 0; i < n; i++)
+        to[i] = (struct env_entry){xstrdup(from[i].name), xstrdup(from[i].value)};
+    return to;
+}
+
+static void entries_free(struct env_entry *e, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(e[i].name);
+        free(e[i].value);
+    }
+    free(e);
+}
+
+static struct health_check *health_copy(const struct health_check *h)
+{
+    struct health_check *n = h ? xmemdup(h, sizeof(*h)) : NULL;
+
+    if (n)
+        n->test = strings_copy(h->test, h->n_test);
+    return n;
+}
+
+static void health_free(struct health_check *h)
+{
+    if (h)
+        strings_free(h->test, h->n_test);
+    free(h);
+}
+
+static void copy_extended(struct container *n, const struct container *c)
+{
+    n->entrypoint = strings_copy(c->entrypoint, c->n_entrypoint);
+    n->user = xstrdup_null(c->user);
+    n->working_dir = xstrdup_null(c->working_dir);
+    n->stop_signal = xstrdup_null(c->stop_signal);
+    n->labels = entries_copy(c->labels, c->n_labels);
+    n->health = health_copy(c->health);
+    n->depends_on = xmemdup(c->depends_on, c->n_depends_on * sizeof(*c->depends_on));
+    for (size_t i = 0; i < c->n_depends_on; i++)
+        n->depends_on[i].name = xstrdup(c->depends_on[i].name);
+}
+
+static void free_extended(struct container *c)
+{
+    strings_free(c->entrypoint, c->n_entrypoint);
+    free(c->user);
+    free(c->working_dir);
+    free(c->stop_signal);
+    entries_free(c->labels, c->n_labels);
+    health_free(c->health);
+    for (size_t i = 0; i < c->n_depends_on; i++)
+        free(c->depends_on[i].name);
+    free(c->depends_on);
+}
+
 struct container *container_copy(const struct container *c)
 {
     struct container *n = xmemdup(c, sizeof(*c));
@@ -47,14 +123,9 @@ struct container *container_copy(const struct container *c)
     n->links = xmemdup(c->links, c->n_links * sizeof(*c->links));
     for (size_t i = 0; i < c->n_links; i++)
         n->links[i].alias = xstrdup(c->links[i].alias);
-    n->environment = xcalloc(c->n_environment, sizeof(*c->environment));
-    for (size_t i = 0; i < c->n_environment; i++) {
-        n->environment[i].name = xstrdup(c->environment[i].name);
-        n->environment[i].value = xstrdup(c->environment[i].value);
-    }
-    n->command_line = xcalloc(c->n_command_line, sizeof(*c->command_line));
-    for (size_t i = 0; i < c->n_command_line; i++)
-        n->command_line[i] = xstrdup(c->command_line[i]);
+    n->environment = entries_copy(c->environment, c->n_environment);
+    n->command_line = strings_copy(c->command_line, c->n_command_line);
+    copy_extended(n, c);
     return n;
 }
 
@@ -64,28 +135,39 @@ struct container *container_free(struct container *c)
         return NULL;
     for (size_t i = 0; i < c->n_links; i++)
         free(c->links[i].alias);
-    for (size_t i = 0; i < c->n_environment; i++) {
-        free(c->environment[i].name);
-        free(c->environment[i].value);
-    }
-    for (size_t i = 0; i < c->n_command_line; i++)
-        free(c->command_line[i]);
+    entries_free(c->environment, c->n_environment);
+    strings_free(c->command_line, c->n_command_line);
+    free_extended(c);
     free(c->name);
     free(c->image);
     free(c->mountpoint);
     free(c->ports);
     free(c->links);
-    free(c->environment);
-    free(c->command_line);
     free(c);
     return NULL;
 }
 
+static bool same_strings(char *const *a, size_t na, char *const *b, size_t nb)
+{
+    bool same = na == nb;
+
+    for (size_t i = 0; i < na && same; i++)
+        same = streq(a[i], b[i]);
+    return same;
+}
+
+static bool same_entries(const struct env_entry *a, size_t na, const struct env_entry *b, size_t nb)
+{
+    bool same = na == nb;
+
+    for (size_t i = 0; i < na && same; i++)
+        same = streq(a[i].name, b[i].name) && streq(a[i].value, b[i].value);
+    return same;
+}
+
 static bool same_lists(const struct container *a, const struct container *b)
 {
-    if (a->n_ports != b->n_ports || a->n_links != b->n_links ||
-        a->n_environment != b->n_environment || a->n_command_line != b->n_command_line ||
-        a->has_command_line != b->has_command_line)
+    if (a->n_ports != b->n_ports || a->n_links != b->n_links)
         return false;
     for (size_t i = 0; i < a->n_ports; i++) {
         if (a->ports[i].internal != b->ports[i].internal ||
@@ -98,16 +180,54 @@ static bool same_lists(const struct container *a, const struct container *b)
             a->links[i].remote_port != b->links[i].remote_port)
             return false;
     }
-    for (size_t i = 0; i < a->n_environment; i++) {
-        if (!streq(a->environment[i].name, b->environment[i].name) ||
-            !streq(a->environment[i].value, b->environment[i].value))
-            return false;
+    return same_entries(a->environment, a->n_environment, b->environment, b->n_environment) &&
+           a->has_command_line == b->has_command_line &&
+           same_strings(a->command_line, a->n_command_line, b->command_line, b->n_command_line);
+}
+
+static bool same_health(const struct health_check *a, const struct health_check *b)
+{
+    if (!a || !b)
+        return a == b;
+    return a->disabled == b->disabled && a->interval_ms == b->interval_ms && a->timeout_ms == b->timeout_ms &&
+           a->start_period_ms == b->start_period_ms && a->retries == b->retries &&
+           same_strings(a->test, a->n_test, b->test, b->n_test);
+}
+
+static bool same_dependencies(const struct container *a, const struct container *b)
+{
+    bool same = a->n_depends_on == b->n_depends_on;
+
+    for (size_t i = 0; i < a->n_depends_on && same; i++)
+        same = streq(a->depends_on[i].name, b->depends_on[i].name) &&
+               a->depends_on[i].condition == b->depends_on[i].condition;
+    return same;
+}
+
+static bool same_extended(const struct container *a, const struct container *b)
+{
+    return a->has_entrypoint == b->has_entrypoint &&
+           same_strings(a->entrypoint, a->n_entrypoint, b->entrypoint, b->n_entrypoint) &&
+           str_equal_null(a->user, b->user) && str_equal_null(a->working_dir, b->working_dir) &&
+           str_equal_null(a->stop_signal, b->stop_signal) && a->stop_grace_ms == b->stop_grace_ms &&
+           same_entries(a->labels, a->n_labels, b->labels, b->n_labels) && same_health(a->health, b->health) &&
+           a->nano_cpus == b->nano_cpus && same_dependencies(a, b);
+}
+
+bool container_is_extended(const struct container *c)
+{
+    static const struct container plain;
+
+    return !same_extended(c, &plain);
+}
+
+const struct dependency *container_dependency(const struct container *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_depends_on; i++) {
+        if (streq(c->depends_on[i].name, name))
+            return &c->depends_on[i];
     }
-    for (size_t i = 0; i < a->n_command_line; i++) {
-        if (!streq(a->command_line[i], b->command_line[i]))
-            return false;
-    }
-    return true;
+    return NULL;
 }
 
 bool container_same_settings(const struct container *a, const struct container *b)
@@ -117,7 +237,27 @@ bool container_same_settings(const struct container *a, const struct container *
            a->restart_policy == b->restart_policy &&
            a->maximum_retry_count == b->maximum_retry_count && a->has_volume == b->has_volume &&
            uuid_eq(&a->dataset, &b->dataset) && str_equal_null(a->mountpoint, b->mountpoint) &&
-           same_lists(a, b);
+           same_lists(a, b) && same_extended(a, b);
+}
+
+static const char *const condition_names[DEPENDENCY_MAX] = {
+    [DEPENDENCY_STARTED] = "started",
+    [DEPENDENCY_HEALTHY] = "healthy",
+    [DEPENDENCY_COMPLETED] = "completed",
+};
+
+const char *dependency_condition_name(enum dependency_condition d)
+{
+    return condition_names[d];
+}
+
+enum dependency_condition dependency_condition_parse(const char *name)
+{
+    for (int i = 0; i < DEPENDENCY_MAX; i++) {
+        if (streq(condition_names[i], name))
+            return (enum dependency_condition)i;
+    }
+    return DEPENDENCY_INVALID;
 }
 
 static const char *const policy_names[RESTART_POLICY_MAX] = {

@@ -31,6 +31,33 @@ enum restart_policy {
     RESTART_POLICY_INVALID = -1,
 };
 
+/* How a container is asked whether it is well. What is 0 or empty is as the image has it, else as the engine has it. */
+struct health_check {
+    char **test; /* "CMD" and a program with its arguments, or "CMD-SHELL" and a command; n_test 0 = the image's own */
+    size_t n_test;
+    bool disabled; /* it is not asked, whatever the image says; the rest is 0 */
+    uint64_t interval_ms;
+    uint64_t timeout_ms;
+    uint64_t start_period_ms;
+    uint32_t retries;
+};
+
+enum dependency_condition {
+    DEPENDENCY_STARTED,   /* it runs, or ran and ended */
+    DEPENDENCY_HEALTHY,   /* its health check says so */
+    DEPENDENCY_COMPLETED, /* it ended with exit code 0 */
+    DEPENDENCY_MAX,
+    DEPENDENCY_INVALID = -1,
+};
+
+struct dependency {
+    char *name; /* of a container of the same cluster */
+    enum dependency_condition condition;
+};
+
+#define STOP_GRACE_DEFAULT_MS 10000u
+#define NANO_CPUS 1000000000u /* of one processor */
+
 struct container {
     char *name; /* without a leading '/' */
     uint64_t revision;
@@ -54,7 +81,23 @@ struct container {
     bool has_volume;
     struct uuid dataset;
     char *mountpoint; /* absolute path inside the container */
+    /* What container_is_extended() is about. */
+    char **entrypoint; /* before command_line; empty = the image's is taken away */
+    size_t n_entrypoint;
+    bool has_entrypoint; /* false = the image's own */
+    char *user;          /* NULL = the image's own, as the two below */
+    char *working_dir;   /* absolute path inside the container */
+    char *stop_signal;
+    uint32_t stop_grace_ms; /* from that signal to SIGKILL; 0 = STOP_GRACE_DEFAULT_MS */
+    struct env_entry *labels; /* none of ours (CONTAINER_LABEL_RESERVED) */
+    size_t n_labels;
+    struct health_check *health; /* NULL = the image's own */
+    uint64_t nano_cpus;          /* NANO_CPUS = one processor; 0 = without limit */
+    struct dependency *depends_on; /* no name twice, nor its own */
+    size_t n_depends_on;
 };
+
+#define CONTAINER_LABEL_RESERVED "io.flocker." /* labels that begin so are ours */
 
 /* For qsort(): by alias, local port, remote port. */
 int link_compare(const void *a, const void *b);
@@ -66,6 +109,16 @@ struct container *container_copy(const struct container *c);
 struct container *container_free(struct container *c); /* accepts NULL; returns NULL */
 /* true when both would be started with the same settings (name, node and revision are not compared). */
 bool container_same_settings(const struct container *a, const struct container *b);
+
+/* true when it has settings that agents and records of format 1 do not know. */
+bool container_is_extended(const struct container *c);
+
+/* NULL when there is none of that name. */
+const struct dependency *container_dependency(const struct container *c, const char *name);
+
+/* "started", "healthy", "completed". */
+const char *dependency_condition_name(enum dependency_condition d);
+enum dependency_condition dependency_condition_parse(const char *name);
 
 /* "never", "always", "on-failure". */
 const char *restart_policy_name(enum restart_policy p);

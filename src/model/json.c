@@ -272,22 +272,83 @@ static json_t *volumes(const struct container *c)
     return list;
 }
 
-static json_t *environment(const struct container *c)
+static json_t *entries(const struct env_entry *e, size_t n)
 {
     json_t *o = json_object();
 
-    for (size_t i = 0; i < c->n_environment; i++)
-        set(o, c->environment[i].name, json_string(c->environment[i].value));
+    for (size_t i = 0; i < n; i++)
+        set(o, e[i].name, json_string(e[i].value));
     return o;
 }
 
-static json_t *command_line(const struct container *c)
+static json_t *strings(char *const *s, size_t n)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; i < c->n_command_line; i++)
-        (void)json_array_append_new(list, json_string(c->command_line[i]));
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(list, json_string(s[i]));
     return list;
+}
+
+/* A whole number where it is one. */
+static json_t *quotient(uint64_t v, uint64_t by)
+{
+    return v % by ? json_real((double)v / (double)by) : json_integer((json_int_t)(v / by));
+}
+
+static json_t *health(const struct health_check *h)
+{
+    json_t *o = json_object();
+
+    if (h->n_test)
+        set(o, "test", strings(h->test, h->n_test));
+    if (h->disabled)
+        set(o, "disable", json_true());
+    if (h->interval_ms)
+        set(o, "interval", quotient(h->interval_ms, MSEC_PER_SEC));
+    if (h->timeout_ms)
+        set(o, "timeout", quotient(h->timeout_ms, MSEC_PER_SEC));
+    if (h->start_period_ms)
+        set(o, "start_period", quotient(h->start_period_ms, MSEC_PER_SEC));
+    if (h->retries)
+        set(o, "retries", json_integer(h->retries));
+    return o;
+}
+
+static json_t *dependencies(const struct container *c)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < c->n_depends_on; i++) {
+        json_t *o = json_object();
+
+        set(o, "name", json_string(c->depends_on[i].name));
+        set(o, "condition", json_string(dependency_condition_name(c->depends_on[i].condition)));
+        (void)json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static void set_extended(json_t *o, const struct container *c)
+{
+    if (c->has_entrypoint)
+        set(o, "entrypoint", strings(c->entrypoint, c->n_entrypoint));
+    if (c->user)
+        set(o, "user", json_string(c->user));
+    if (c->working_dir)
+        set(o, "working_dir", json_string(c->working_dir));
+    if (c->stop_signal)
+        set(o, "stop_signal", json_string(c->stop_signal));
+    if (c->stop_grace_ms)
+        set(o, "stop_grace_period", quotient(c->stop_grace_ms, MSEC_PER_SEC));
+    if (c->n_labels)
+        set(o, "labels", entries(c->labels, c->n_labels));
+    if (c->health)
+        set(o, "healthcheck", health(c->health));
+    if (c->nano_cpus)
+        set(o, "cpus", quotient(c->nano_cpus, NANO_CPUS));
+    if (c->n_depends_on)
+        set(o, "depends_on", dependencies(c));
 }
 
 static json_t *restart_policy(const struct container *c)
@@ -312,7 +373,7 @@ json_t *json_container_configuration(const struct container *c)
     if (c->has_volume)
         set(o, "volumes", volumes(c));
     if (c->n_environment)
-        set(o, "environment", environment(c));
+        set(o, "environment", entries(c->environment, c->n_environment));
     if (c->n_links)
         set(o, "links", links(c));
     if (c->cpu_shares)
@@ -320,8 +381,9 @@ json_t *json_container_configuration(const struct container *c)
     if (c->memory_limit)
         set(o, "memory_limit", json_integer((json_int_t)c->memory_limit));
     if (c->has_command_line)
-        set(o, "command_line", command_line(c));
+        set(o, "command_line", strings(c->command_line, c->n_command_line));
     set(o, "restart_policy", restart_policy(c)); /* swappiness is never echoed */
+    set_extended(o, c);
     return o;
 }
 

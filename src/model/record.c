@@ -465,10 +465,27 @@ static json_t *pair(struct writer *w, json_t *a, json_t *b)
     return p;
 }
 
+static json_t *strings_value(struct writer *w, char *const *strings, size_t n)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        append(w, array, json_string(strings[i]));
+    return array;
+}
+
+static json_t *entries_value(struct writer *w, const struct env_entry *entries, size_t n)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        append(w, array, pair(w, json_string(entries[i].name), json_string(entries[i].value)));
+    return array;
+}
+
 static void set_lists(struct writer *w, const struct container *c)
 {
-    json_t *ports = json_array(), *links = json_array(), *environment = json_array();
-    json_t *command_line = c->has_command_line ? json_array() : json_null();
+    json_t *ports = json_array(), *links = json_array();
 
     for (size_t i = 0; i < c->n_ports; i++)
         append(w, ports,
@@ -482,15 +499,53 @@ static void set_lists(struct writer *w, const struct container *c)
         w->failed |= link.failed;
         append(w, links, link.object);
     }
-    for (size_t i = 0; i < c->n_environment; i++)
-        append(w, environment,
-               pair(w, json_string(c->environment[i].name), json_string(c->environment[i].value)));
-    for (size_t i = 0; c->has_command_line && i < c->n_command_line; i++)
-        append(w, command_line, json_string(c->command_line[i]));
     set(w, "ports", ports);
     set(w, "links", links);
-    set(w, "environment", environment);
-    set(w, "command_line", command_line);
+    set(w, "environment", entries_value(w, c->environment, c->n_environment));
+    set(w, "command_line",
+        c->has_command_line ? strings_value(w, c->command_line, c->n_command_line) : json_null());
+}
+
+static json_t *health_value(struct writer *w, const struct health_check *h)
+{
+    struct writer v = {.object = json_object()};
+
+    set(&v, "test", strings_value(w, h->test, h->n_test));
+    set(&v, "disabled", json_boolean(h->disabled));
+    set(&v, "interval_ms", number(h->interval_ms));
+    set(&v, "timeout_ms", number(h->timeout_ms));
+    set(&v, "start_period_ms", number(h->start_period_ms));
+    set(&v, "retries", number(h->retries));
+    w->failed |= v.failed;
+    return v.object;
+}
+
+static json_t *dependencies_value(struct writer *w, const struct container *c)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < c->n_depends_on; i++)
+        append(w, array,
+               pair(w, json_string(c->depends_on[i].name),
+                    json_string(dependency_condition_name(c->depends_on[i].condition))));
+    return array;
+}
+
+static json_t *extended_value(struct writer *w, const struct container *c)
+{
+    struct writer v = {.object = json_object()};
+
+    set(&v, "entrypoint", c->has_entrypoint ? strings_value(w, c->entrypoint, c->n_entrypoint) : json_null());
+    set(&v, "user", text_or_null(c->user));
+    set(&v, "working_dir", text_or_null(c->working_dir));
+    set(&v, "stop_signal", text_or_null(c->stop_signal));
+    set(&v, "stop_grace_ms", number(c->stop_grace_ms));
+    set(&v, "labels", entries_value(w, c->labels, c->n_labels));
+    set(&v, "health", c->health ? health_value(w, c->health) : json_null());
+    set(&v, "nano_cpus", number(c->nano_cpus));
+    set(&v, "depends_on", dependencies_value(w, c));
+    w->failed |= v.failed;
+    return v.object;
 }
 
 static json_t *volume_value(struct writer *w, const struct container *c)
@@ -505,7 +560,8 @@ static json_t *volume_value(struct writer *w, const struct container *c)
 
 char *record_container_encode(const struct container *c)
 {
-    struct writer w = writer_begin(RECORD_FORMAT);
+    bool extended = container_is_extended(c);
+    struct writer w = writer_begin(extended ? RECORD_FORMAT_EXTENDED : RECORD_FORMAT);
 
     set(&w, "name", json_string(c->name));
     set(&w, "revision", number(c->revision));
@@ -519,6 +575,8 @@ char *record_container_encode(const struct container *c)
     set(&w, "restart_policy", json_string(restart_policy_name(c->restart_policy)));
     set(&w, "maximum_retry_count", number(c->maximum_retry_count));
     set(&w, "volume", c->has_volume ? volume_value(&w, c) : json_null());
+    if (extended)
+        set(&w, "extended", extended_value(&w, c));
     return finish(&w);
 }
 
@@ -563,45 +621,114 @@ static void get_links(struct reader *r, struct container *c)
     json_decref(array);
 }
 
-static void get_environment(struct reader *r, struct container *c)
+/* What the caller gets is its own; *ret_n elements of it are whole, also when something is wrong. */
+static struct env_entry *get_entries(struct reader *r, const char *key, size_t *ret_n)
 {
-    json_t *array = get_typed(r, "environment", JSON_ARRAY, "a list");
+    json_t *array = get_typed(r, key, JSON_ARRAY, "a list");
+    struct env_entry *entries = xcalloc(json_array_size(array), sizeof(*entries));
     size_t i;
     json_t *v;
 
-    c->environment = xcalloc(json_array_size(array), sizeof(*c->environment));
     json_array_foreach (array, i, v) {
         const char *name = json_string_value(json_array_get(v, 0));
         const char *value = json_string_value(json_array_get(v, 1));
 
         if (json_array_size(v) != 2 || !name || !value) {
-            wrong(r, "environment", "a list of pairs of texts");
+            wrong(r, key, "a list of pairs of texts");
             break;
         }
-        c->environment[i] = (struct env_entry){.name = xstrdup(name), .value = xstrdup(value)};
-        c->n_environment++;
+        entries[(*ret_n)++] = (struct env_entry){.name = xstrdup(name), .value = xstrdup(value)};
     }
     json_decref(array);
+    return entries;
 }
 
-static void get_command_line(struct reader *r, struct container *c)
+/* Likewise. `ret_has` NULL: it must not be null. */
+static char **get_strings(struct reader *r, const char *key, size_t *ret_n, bool *ret_has)
 {
-    json_t *array = take(r, "command_line");
+    json_t *array = take(r, key);
+    const char *must = ret_has ? "a list of texts or null" : "a list of texts";
+    char **strings = xcalloc(json_array_size(array), sizeof(*strings));
     size_t i;
     json_t *v;
 
-    if (array && !json_is_array(array) && !json_is_null(array))
-        wrong(r, "command_line", "a list of texts or null");
-    c->has_command_line = json_is_array(array);
-    c->command_line = xcalloc(json_array_size(array), sizeof(*c->command_line));
+    if (array && !json_is_array(array) && !(ret_has && json_is_null(array)))
+        wrong(r, key, must);
+    if (ret_has)
+        *ret_has = json_is_array(array);
     json_array_foreach (array, i, v) {
         if (!json_is_string(v)) {
-            wrong(r, "command_line", "a list of texts or null");
+            wrong(r, key, must);
             break;
         }
-        c->command_line[c->n_command_line++] = xstrdup(json_string_value(v));
+        strings[(*ret_n)++] = xstrdup(json_string_value(v));
     }
     json_decref(array);
+    return strings;
+}
+
+static void health_fields(struct reader *r, void *to)
+{
+    struct health_check *h = to;
+
+    h->test = get_strings(r, "test", &h->n_test, NULL);
+    h->disabled = get_bool(r, "disabled");
+    h->interval_ms = get_number(r, "interval_ms", UINT64_MAX);
+    h->timeout_ms = get_number(r, "timeout_ms", UINT64_MAX);
+    h->start_period_ms = get_number(r, "start_period_ms", UINT64_MAX);
+    h->retries = (uint32_t)get_number(r, "retries", UINT32_MAX);
+}
+
+static void get_health(struct reader *r, struct container *c)
+{
+    json_t *v = take(r, "health");
+
+    if (v && !json_is_null(v)) {
+        c->health = xcalloc(1, sizeof(*c->health));
+        read_part(r, "health", v, health_fields, c->health);
+    }
+    json_decref(v);
+}
+
+static void get_dependencies(struct reader *r, struct container *c)
+{
+    size_t n = 0;
+    struct env_entry *pairs = get_entries(r, "depends_on", &n);
+
+    c->depends_on = xcalloc(n, sizeof(*c->depends_on));
+    for (size_t i = 0; i < n; i++) {
+        enum dependency_condition condition = dependency_condition_parse(pairs[i].value);
+
+        if ((int)condition == DEPENDENCY_INVALID)
+            wrong(r, "depends_on", "with \"started\", \"healthy\" or \"completed\"");
+        free(pairs[i].value);
+        c->depends_on[c->n_depends_on++] = (struct dependency){pairs[i].name, condition};
+    }
+    free(pairs);
+}
+
+static void extended_fields(struct reader *r, void *to)
+{
+    struct container *c = to;
+
+    c->entrypoint = get_strings(r, "entrypoint", &c->n_entrypoint, &c->has_entrypoint);
+    c->user = get_text(r, "user", true);
+    c->working_dir = get_text(r, "working_dir", true);
+    c->stop_signal = get_text(r, "stop_signal", true);
+    c->stop_grace_ms = (uint32_t)get_number(r, "stop_grace_ms", UINT32_MAX);
+    c->labels = get_entries(r, "labels", &c->n_labels);
+    get_health(r, c);
+    c->nano_cpus = get_number(r, "nano_cpus", UINT64_MAX);
+    get_dependencies(r, c);
+}
+
+static void get_extended(struct reader *r, struct container *c)
+{
+    json_t *v = r->format < RECORD_FORMAT_EXTENDED ? NULL : take(r, "extended");
+
+    if (v)
+        read_part(r, "extended", v, extended_fields, c);
+    json_decref(v);
 }
 
 static void volume_fields(struct reader *r, void *to)
@@ -636,7 +763,7 @@ struct err *record_container_decode(const char *text, size_t n, struct container
 {
     struct reader r;
 
-    TRY(parse("container", RECORD_FORMAT, text, n, &r));
+    TRY(parse("container", RECORD_FORMAT_EXTENDED, text, n, &r));
     CLEANUP_FREE char *name = get_text(&r, "name", false);
     struct container *c = container_new(name ? name : "");
     c->revision = get_number(&r, "revision", UINT64_MAX);
@@ -645,11 +772,12 @@ struct err *record_container_decode(const char *text, size_t n, struct container
     c->image = get_text(&r, "image", true);
     get_ports(&r, c);
     get_links(&r, c);
-    get_environment(&r, c);
-    get_command_line(&r, c);
+    c->environment = get_entries(&r, "environment", &c->n_environment);
+    c->command_line = get_strings(&r, "command_line", &c->n_command_line, &c->has_command_line);
     c->cpu_shares = (uint32_t)get_number(&r, "cpu_shares", UINT32_MAX);
     c->memory_limit = get_number(&r, "memory_limit", UINT64_MAX);
     get_container_rest(&r, c);
+    get_extended(&r, c);
     struct err *e = parse_end(&r);
     if (e) {
         container_free(c);

@@ -18,7 +18,13 @@
 #define VALIDATE_MAX_PATH 4095         /* bytes of a mountpoint; Linux' own limit */
 #define VALIDATE_MAX_VARIABLES 4096    /* of an environment */
 #define VALIDATE_MAX_VARIABLE 131000   /* bytes of one's name and value; Linux takes 131,071 with "=" */
-#define VALIDATE_MAX_COMMAND_LINE 4096 /* strings, and characters of each */
+#define VALIDATE_MAX_COMMAND_LINE 4096 /* strings, and characters of each; of an entrypoint and a health check's test, too */
+#define VALIDATE_MAX_USER 255          /* bytes */
+#define VALIDATE_MAX_LABELS 4096
+#define VALIDATE_MAX_LABEL 65536       /* bytes of one's name and value */
+#define VALIDATE_MAX_DEPENDENCIES 256
+#define VALIDATE_MAX_DURATION 86400    /* seconds: a stop's grace, and a health check's times */
+#define VALIDATE_MAX_CPUS 65536
 
 /* The id is nil when the body names none. */
 json_t *validate_dataset_create(const json_t *body, struct dataset **ret)

@@ -61,6 +61,13 @@ static const int policies[RESTART_POLICY_MAX] = {
 };
 const struct enum_map map_policy = {policies, ARRAY_SIZE(policies)};
 
+static const int conditions[DEPENDENCY_MAX] = {
+    [DEPENDENCY_STARTED] = WIRE__DEPENDENCY_CONDITION__DEPENDENCY_CONDITION_STARTED,
+    [DEPENDENCY_HEALTHY] = WIRE__DEPENDENCY_CONDITION__DEPENDENCY_CONDITION_HEALTHY,
+    [DEPENDENCY_COMPLETED] = WIRE__DEPENDENCY_CONDITION__DEPENDENCY_CONDITION_COMPLETED,
+};
+const struct enum_map map_condition = {conditions, ARRAY_SIZE(conditions)};
+
 #define CODE(name) [REASON_##name] = WIRE__REASON_CODE__REASON_CODE_##name
 static const int reasons[REASON_CODE_MAX] = {
     [REASON_NONE] = WIRE__REASON_CODE__REASON_CODE_UNSPECIFIED,

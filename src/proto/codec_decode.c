@@ -9,7 +9,9 @@ _Static_assert(VALIDATE_MAX_NAME <= CODEC_MAX_NAME && VALIDATE_MAX_PATH <= CODEC
                    VALIDATE_MAX_VARIABLE <= CODEC_MAX_STRING &&
                    VALIDATE_MAX_VARIABLES <= CODEC_MAX_LIST &&
                    VALIDATE_MAX_COMMAND_LINE <= CODEC_MAX_LIST &&
-                   4 * VALIDATE_MAX_COMMAND_LINE <= CODEC_MAX_STRING,
+                   4 * VALIDATE_MAX_COMMAND_LINE <= CODEC_MAX_STRING &&
+                   VALIDATE_MAX_USER <= CODEC_MAX_NAME && VALIDATE_MAX_LABEL <= CODEC_MAX_STRING &&
+                   VALIDATE_MAX_LABELS <= CODEC_MAX_LIST && VALIDATE_MAX_DEPENDENCIES <= CODEC_MAX_LIST,
                "whatever the REST API accepts, an agent must be able to read");
 
 /* protobuf-c allocates for whatever the bytes ask; this allocator stops at CODEC_MAX_MEMORY, and
@@ -204,6 +206,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     h->replicas = take_support((int)w->replicas);
     h->compares = w->compares;
     h->seen_revision = w->seen_revision;
+    h->extended = w->extended;
     return NULL;
 }
 
@@ -443,19 +446,28 @@ static struct err *take_links(const Wire__Container *w, struct container *c)
     return NULL;
 }
 
-static struct err *take_environment(const Wire__Container *w, struct container *c)
+static struct err *take_entries(Wire__Variable *const *w, size_t n, const char *field, struct env_entry **ret,
+                                size_t *ret_n)
 {
-    if (w->n_environment > CODEC_MAX_LIST)
-        return corrupt("container order: environment", "has too many variables");
-    c->environment = xcalloc(w->n_environment, sizeof(*c->environment));
-    c->n_environment = w->n_environment;
-    for (size_t i = 0; i < w->n_environment; i++) {
-        const Wire__Variable *v = w->environment[i];
-        TRY(take_string(v->name, CODEC_MAX_STRING, "container order: variable",
-                        &c->environment[i].name));
-        TRY(take_string(v->value, CODEC_MAX_STRING, "container order: value",
-                        &c->environment[i].value));
+    if (n > CODEC_MAX_LIST)
+        return corrupt(field, "are too many");
+    *ret = xcalloc(n, sizeof(**ret));
+    *ret_n = n;
+    for (size_t i = 0; i < n; i++) {
+        TRY(take_string(w[i]->name, CODEC_MAX_STRING, field, &(*ret)[i].name));
+        TRY(take_string(w[i]->value, CODEC_MAX_STRING, field, &(*ret)[i].value));
     }
+    return NULL;
+}
+
+static struct err *take_strings(const ProtobufCBinaryData *w, size_t n, const char *field, char ***ret, size_t *ret_n)
+{
+    if (n > CODEC_MAX_LIST)
+        return corrupt(field, "are too many");
+    *ret = xcalloc(n, sizeof(**ret));
+    *ret_n = n;
+    for (size_t i = 0; i < n; i++)
+        TRY(take_string(w[i], CODEC_MAX_STRING, field, &(*ret)[i]));
     return NULL;
 }
 
@@ -463,14 +475,63 @@ static struct err *take_command_line(const Wire__CommandLine *w, struct containe
 {
     if (!w)
         return NULL;
-    if (w->n_arguments > CODEC_MAX_LIST)
-        return corrupt("container order: command line", "is too long");
     c->has_command_line = true;
-    c->command_line = xcalloc(w->n_arguments, sizeof(*c->command_line));
-    c->n_command_line = w->n_arguments;
-    for (size_t i = 0; i < w->n_arguments; i++)
-        TRY(take_string(w->arguments[i], CODEC_MAX_STRING, "container order: argument",
-                        &c->command_line[i]));
+    return take_strings(w->arguments, w->n_arguments, "container order: arguments", &c->command_line,
+                        &c->n_command_line);
+}
+
+static struct err *take_entrypoint(const Wire__CommandLine *w, struct container *c)
+{
+    if (!w)
+        return NULL;
+    c->has_entrypoint = true;
+    return take_strings(w->arguments, w->n_arguments, "container order: entrypoint's texts", &c->entrypoint,
+                        &c->n_entrypoint);
+}
+
+static struct err *take_health(const Wire__HealthCheck *w, struct container *c)
+{
+    if (!w)
+        return NULL;
+    struct health_check *h = c->health = xcalloc(1, sizeof(*h));
+    h->disabled = w->disabled;
+    h->interval_ms = w->interval_ms;
+    h->timeout_ms = w->timeout_ms;
+    h->start_period_ms = w->start_period_ms;
+    h->retries = w->retries;
+    return take_strings(w->test, w->n_test, "container order: texts of the health check", &h->test, &h->n_test);
+}
+
+static struct err *take_dependencies(const Wire__ExtendedSettings *w, struct container *c)
+{
+    if (w->n_depends_on > CODEC_MAX_LIST)
+        return corrupt("container order: dependencies", "are too many");
+    c->depends_on = xcalloc(w->n_depends_on, sizeof(*c->depends_on));
+    for (size_t i = 0; i < w->n_depends_on; i++) {
+        struct dependency *d = &c->depends_on[c->n_depends_on];
+        int condition;
+
+        TRY(take_enum(&map_condition, (int)w->depends_on[i]->condition, "container order: condition", &condition));
+        TRY(take_name(w->depends_on[i]->name, "container order: dependency", &d->name));
+        d->condition = (enum dependency_condition)condition;
+        c->n_depends_on++;
+    }
+    return NULL;
+}
+
+static struct err *take_extended(const Wire__ExtendedSettings *w, struct container *c)
+{
+    if (!w)
+        return NULL;
+    TRY(take_entrypoint(w->entrypoint, c));
+    TRY(take_word(w->user, CODEC_MAX_NAME, OPTIONAL, "container order: user", &c->user));
+    TRY(take_word(w->working_dir, CODEC_MAX_PATH, OPTIONAL, "container order: working_dir", &c->working_dir));
+    TRY(take_word(w->stop_signal, CODEC_MAX_NAME, OPTIONAL, "container order: stop_signal", &c->stop_signal));
+    TRY(take_entries(w->labels, w->n_labels, "container order: labels", &c->labels, &c->n_labels));
+    TRY(take_health(w->health, c));
+    TRY(take_dependencies(w, c));
+    c->stop_grace_ms = w->stop_grace_ms;
+    c->nano_cpus = w->nano_cpus;
     return NULL;
 }
 
@@ -495,10 +556,12 @@ static struct err *take_container(const Wire__Container *w, struct container *c)
     TRY(take_word(w->image, CODEC_MAX_IMAGE, REQUIRED, "container order: image", &c->image));
     TRY(take_ports(w, c));
     TRY(take_links(w, c));
-    TRY(take_environment(w, c));
+    TRY(take_entries(w->environment, w->n_environment, "container order: variables", &c->environment,
+                     &c->n_environment));
     TRY(take_command_line(w->command_line, c));
     TRY(take_enum(&map_policy, (int)w->restart_policy, "container order: restart policy", &policy));
     TRY(take_attached(w->volume, c));
+    TRY(take_extended(w->extended, c));
     if (w->swappiness) {
         if (w->swappiness->percent > 100)
             return corrupt("container order: swappiness", "is not a percentage");

@@ -89,6 +89,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.store = uuid_out(&h->store);
     w.generation = uuid_out(&h->generation);
     w.seen_revision = h->seen_revision;
+    w.extended = h->extended;
     m->hello = &w;
     pack(&m->base, out);
 }
@@ -255,6 +256,12 @@ struct container_lists {
     Wire__Variable *variables;
     Wire__Variable **variable_pointers;
     ProtobufCBinaryData *arguments;
+    ProtobufCBinaryData *entrypoint;
+    ProtobufCBinaryData *test;
+    Wire__Variable *labels;
+    Wire__Variable **label_pointers;
+    Wire__Dependency *dependencies;
+    Wire__Dependency **dependency_pointers;
 };
 
 static void lists_done(struct container_lists *l)
@@ -266,6 +273,54 @@ static void lists_done(struct container_lists *l)
     free(l->variables);
     free(l->variable_pointers);
     free(l->arguments);
+    free(l->entrypoint);
+    free(l->test);
+    free(l->labels);
+    free(l->label_pointers);
+    free(l->dependencies);
+    free(l->dependency_pointers);
+}
+
+static ProtobufCBinaryData *strings_out(char *const *strings, size_t n)
+{
+    ProtobufCBinaryData *out = xcalloc(n, sizeof(*out));
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = text_out(strings[i]);
+    return out;
+}
+
+static void entries_out(const struct env_entry *entries, size_t n, Wire__Variable **ret,
+                        Wire__Variable ***ret_pointers)
+{
+    Wire__Variable *out = xcalloc(n, sizeof(*out));
+    Wire__Variable **pointers = xcalloc(n, sizeof(Wire__Variable *));
+
+    for (size_t i = 0; i < n; i++) {
+        wire__variable__init(&out[i]);
+        out[i].name = text_out(entries[i].name);
+        out[i].value = text_out(entries[i].value);
+        pointers[i] = &out[i];
+    }
+    *ret = out;
+    *ret_pointers = pointers;
+}
+
+static void lists_fill_extended(struct container_lists *l, const struct container *c)
+{
+    l->entrypoint = strings_out(c->entrypoint, c->n_entrypoint);
+    entries_out(c->labels, c->n_labels, &l->labels, &l->label_pointers);
+    if (c->health)
+        l->test = strings_out(c->health->test, c->health->n_test);
+    l->dependencies = xcalloc(c->n_depends_on, sizeof(*l->dependencies));
+    l->dependency_pointers = xcalloc(c->n_depends_on, sizeof(*l->dependency_pointers));
+    for (size_t i = 0; i < c->n_depends_on; i++) {
+        wire__dependency__init(&l->dependencies[i]);
+        l->dependencies[i].name = text_out(c->depends_on[i].name);
+        l->dependencies[i].condition =
+            (Wire__DependencyCondition)enum_out(&map_condition, c->depends_on[i].condition);
+        l->dependency_pointers[i] = &l->dependencies[i];
+    }
 }
 
 static void lists_fill(struct container_lists *l, const struct container *c)
@@ -287,17 +342,9 @@ static void lists_fill(struct container_lists *l, const struct container *c)
         l->links[i].remote_port = c->links[i].remote_port;
         l->link_pointers[i] = &l->links[i];
     }
-    l->variables = xcalloc(c->n_environment, sizeof(*l->variables));
-    l->variable_pointers = xcalloc(c->n_environment, sizeof(*l->variable_pointers));
-    for (size_t i = 0; i < c->n_environment; i++) {
-        wire__variable__init(&l->variables[i]);
-        l->variables[i].name = text_out(c->environment[i].name);
-        l->variables[i].value = text_out(c->environment[i].value);
-        l->variable_pointers[i] = &l->variables[i];
-    }
-    l->arguments = xcalloc(c->n_command_line, sizeof(*l->arguments));
-    for (size_t i = 0; i < c->n_command_line; i++)
-        l->arguments[i] = text_out(c->command_line[i]);
+    entries_out(c->environment, c->n_environment, &l->variables, &l->variable_pointers);
+    l->arguments = strings_out(c->command_line, c->n_command_line);
+    lists_fill_extended(l, c);
 }
 
 static void container_fill(Wire__Container *w, const struct container *c,
@@ -318,6 +365,46 @@ static void container_fill(Wire__Container *w, const struct container *c,
     w->memory_limit = c->memory_limit;
     w->restart_policy = (Wire__RestartPolicy)enum_out(&map_policy, c->restart_policy);
     w->maximum_retry_count = c->maximum_retry_count;
+}
+
+/* The parts of ExtendedSettings, which point at each other. */
+struct extended_out {
+    Wire__ExtendedSettings settings;
+    Wire__CommandLine entrypoint;
+    Wire__HealthCheck health;
+};
+
+static void extended_fill(struct extended_out *x, const struct container *c, const struct container_lists *l)
+{
+    Wire__ExtendedSettings *w = &x->settings;
+
+    wire__extended_settings__init(w);
+    if (c->has_entrypoint) {
+        wire__command_line__init(&x->entrypoint);
+        x->entrypoint.arguments = l->entrypoint;
+        x->entrypoint.n_arguments = c->n_entrypoint;
+        w->entrypoint = &x->entrypoint;
+    }
+    w->user = text_out(c->user);
+    w->working_dir = text_out(c->working_dir);
+    w->stop_signal = text_out(c->stop_signal);
+    w->stop_grace_ms = c->stop_grace_ms;
+    w->labels = l->label_pointers;
+    w->n_labels = c->n_labels;
+    w->nano_cpus = c->nano_cpus;
+    w->depends_on = l->dependency_pointers;
+    w->n_depends_on = c->n_depends_on;
+    if (!c->health)
+        return;
+    wire__health_check__init(&x->health);
+    x->health.test = l->test;
+    x->health.n_test = c->health->n_test;
+    x->health.disabled = c->health->disabled;
+    x->health.interval_ms = c->health->interval_ms;
+    x->health.timeout_ms = c->health->timeout_ms;
+    x->health.start_period_ms = c->health->start_period_ms;
+    x->health.retries = c->health->retries;
+    w->health = &x->health;
 }
 
 static void encode_container_order(const struct container_order *o, Wire__ControlMessage *m,
@@ -346,6 +433,11 @@ static void encode_container_order(const struct container_order *o, Wire__Contro
         volume.dataset = uuid_out(&c->dataset);
         volume.mountpoint = text_out(c->mountpoint);
         container.volume = &volume;
+    }
+    struct extended_out extended;
+    if (container_is_extended(c)) {
+        extended_fill(&extended, c, &lists);
+        container.extended = &extended.settings;
     }
     w.action = (Wire__ContainerAction)enum_out(&map_action, o->action);
     w.config = &container;

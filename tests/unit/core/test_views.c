@@ -568,6 +568,28 @@ static void test_why_a_container_without_volume_does_not_run(void **state)
     assert_int_equal(container_reason(f, "c"), REASON_STORE_UNKNOWN);
 }
 
+/* What it does not know an agent does not leave out: it does not start the container. */
+static void test_an_older_agent_and_new_settings(void **state)
+{
+    struct fake *f = *state;
+    struct container *k = container_new("c");
+
+    k->node = id(1);
+    k->image = xstrdup("img:1");
+    k->user = xstrdup("70");
+    assert_int_equal(create_container(f, k), RESULT_CREATED);
+    assert_int_equal(f->started, 0);
+    assert_int_equal(container_reason(f, "c"), REASON_START_FAILED);
+    leave(f, 1);
+    f->hellos[1].extended = true; /* it was upgraded */
+    come_back(f, 1);
+    assert_int_equal(f->started, 1);
+    assert_int_equal(container_reason(f, "c"), REASON_NONE);
+    assert_int_equal(move_container(f, "c", 2), RESULT_OK);
+    assert_int_equal(f->started, 1);
+    assert_int_equal(container_reason(f, "c"), REASON_START_FAILED);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
@@ -586,6 +608,7 @@ int main(void)
         TEST(test_of_two_nodes_the_one_with_the_cause),
         TEST(test_why_a_container_does_not_run),
         TEST(test_why_a_container_without_volume_does_not_run),
+        TEST(test_an_older_agent_and_new_settings),
     };
 
     return cmocka_run_group_tests_name("views", tests, NULL, NULL);

@@ -310,12 +310,65 @@ static void test_create(void **state)
     assert_null(docker_render_create(&s, true, &selinux));
     assert_non_null(strstr(selinux, "\"Binds\":[\"/flocker/x:/data:Z\"]"));
     assert_null(strstr(selinux, "Mounts"));
+    assert_null(strstr(plain, "Entrypoint"));
+    assert_null(strstr(plain, "Healthcheck"));
+    assert_null(strstr(plain, "\"User\""));
+    assert_non_null(strstr(plain, "\"StopTimeout\":10"));
     char *never = NULL;
     s.volume_path = NULL;
     assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "not mounted");
     s.volume_path = "/flocker/\xff";
     assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "UTF-8");
     assert_null(never);
+    (void)container_free(c);
+}
+
+static void test_create_extended(void **state)
+{
+    struct uuid id = cluster();
+    struct container *c = container_new("web-1");
+    struct container_start s = {.config = c, .cluster = id, .era = id};
+    CLEANUP_FREE char *text = NULL, *off = NULL;
+
+    c->image = xstrdup("x:1");
+    c->has_entrypoint = true;
+    c->n_entrypoint = 2;
+    c->entrypoint = xmemdup((char *[]){xstrdup("tini"), xstrdup("--")}, 2 * sizeof(char *));
+    c->user = xstrdup("70:70");
+    c->working_dir = xstrdup("/srv/\xc3\xa9");
+    c->stop_signal = xstrdup("SIGQUIT");
+    c->stop_grace_ms = 90500;
+    c->labels = xmemdup((struct env_entry[]){{xstrdup("tier"), xstrdup("db")}}, sizeof(struct env_entry));
+    c->n_labels = 1;
+    c->health = xcalloc(1, sizeof(*c->health));
+    c->health->test = xmemdup((char *[]){xstrdup("CMD"), xstrdup("pg_isready")}, 2 * sizeof(char *));
+    c->health->n_test = 2;
+    c->health->interval_ms = 5000;
+    c->health->timeout_ms = 2500;
+    c->health->start_period_ms = 60000;
+    c->health->retries = 3;
+    c->nano_cpus = 1500000000;
+    c->depends_on = xmemdup((struct dependency[]){{xstrdup("cache"), DEPENDENCY_HEALTHY},
+                                                  {xstrdup("schema"), DEPENDENCY_COMPLETED}},
+                            2 * sizeof(struct dependency));
+    c->n_depends_on = 2;
+    assert_null(docker_render_create(&s, false, &text));
+    assert_non_null(strstr(text, "\"Entrypoint\":[\"tini\",\"--\"]"));
+    assert_non_null(strstr(text, "\"User\":\"70:70\""));
+    assert_non_null(strstr(text, "\"WorkingDir\":\"/srv/"));
+    assert_non_null(strstr(text, "\"StopSignal\":\"SIGQUIT\""));
+    assert_non_null(strstr(text, "\"StopTimeout\":91"));
+    assert_non_null(strstr(text, "\"tier\":\"db\""));
+    assert_non_null(strstr(text, "\"NanoCpus\":1500000000"));
+    assert_non_null(strstr(text, "\"Healthcheck\":{\"Test\":[\"CMD\",\"pg_isready\"],\"Interval\":5000000000,"
+                                 "\"Timeout\":2500000000,\"StartPeriod\":60000000000,\"Retries\":3}"));
+    for (size_t i = 0; i < c->n_entrypoint; i++)
+        free(c->entrypoint[i]);
+    c->n_entrypoint = 0;
+    c->health->disabled = true;
+    assert_null(docker_render_create(&s, false, &off));
+    assert_non_null(strstr(off, "\"Entrypoint\":[\"\"]"));
+    assert_non_null(strstr(off, "\"Healthcheck\":{\"Test\":[\"NONE\"]}"));
     (void)container_free(c);
 }
 
@@ -453,7 +506,7 @@ int main(void)
         cmocka_unit_test(test_version),      cmocka_unit_test(test_list),
         cmocka_unit_test(test_inspect),      cmocka_unit_test(test_pull_lines),
         cmocka_unit_test(test_events),       cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create),
+        cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create), cmocka_unit_test(test_create_extended),
         cmocka_unit_test(test_images),       cmocka_unit_test(test_registry_auth),
         cmocka_unit_test(test_lines),        cmocka_unit_test(test_damaged),
     };

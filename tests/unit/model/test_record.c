@@ -17,7 +17,7 @@
  * up to date. */
 #if defined(__x86_64__) || defined(__aarch64__)
 _Static_assert(sizeof(struct dataset) == 208, "struct dataset has changed: see record.c");
-_Static_assert(sizeof(struct container) == 168, "struct container has changed: see record.c");
+_Static_assert(sizeof(struct container) == 272, "struct container has changed: see record.c");
 _Static_assert(sizeof(struct lease) == 56, "struct lease has changed: see record.c");
 #endif
 
@@ -260,6 +260,34 @@ static struct container *full_container(void)
     return c;
 }
 
+static struct container *extended_container(void)
+{
+    struct container *c = full_container();
+
+    c->has_entrypoint = true;
+    c->n_entrypoint = 2;
+    c->entrypoint = xmemdup((char *[]){xstrdup("tini"), xstrdup("--")}, 2 * sizeof(char *));
+    c->user = xstrdup("70:70");
+    c->working_dir = xstrdup("/srv/\xc3\xa9");
+    c->stop_signal = xstrdup("SIGQUIT");
+    c->stop_grace_ms = 90500;
+    c->labels = xmemdup((struct env_entry[]){{xstrdup("tier"), xstrdup("db")}}, sizeof(struct env_entry));
+    c->n_labels = 1;
+    c->health = xcalloc(1, sizeof(*c->health));
+    c->health->test = xmemdup((char *[]){xstrdup("CMD"), xstrdup("pg_isready")}, 2 * sizeof(char *));
+    c->health->n_test = 2;
+    c->health->interval_ms = 5000;
+    c->health->timeout_ms = 2500;
+    c->health->start_period_ms = 60000;
+    c->health->retries = 3;
+    c->nano_cpus = 1500000000;
+    c->depends_on = xmemdup((struct dependency[]){{xstrdup("cache"), DEPENDENCY_HEALTHY},
+                                                  {xstrdup("schema"), DEPENDENCY_COMPLETED}},
+                            2 * sizeof(struct dependency));
+    c->n_depends_on = 2;
+    return c;
+}
+
 static void round_trip_container(struct container *c)
 {
     struct container *back = NULL;
@@ -281,6 +309,16 @@ static void test_container(void **state)
 {
     round_trip_container(full_container());
     round_trip_container(container_new("xx"));
+    round_trip_container(extended_container());
+    struct container *off = extended_container();
+    for (size_t i = 0; i < off->health->n_test; i++)
+        free(off->health->test[i]);
+    free(off->health->test);
+    *off->health = (struct health_check){.disabled = true};
+    for (size_t i = 0; i < off->n_entrypoint; i++)
+        free(off->entrypoint[i]);
+    off->n_entrypoint = 0; /* taken away is not the image's own */
+    round_trip_container(off);
     struct container *c = full_container();
     c->restart_policy = RESTART_ALWAYS;
     c->swappiness = UINT32_MAX;
@@ -404,6 +442,22 @@ static void test_corrupt_replica(void **state)
     dataset_free(d);
 }
 
+/* The record with the first `from` made `to` is refused, by a text with `says`. */
+static void refuse_container(const char *good, const char *from, const char *to, const char *says)
+{
+    struct container *back = NULL;
+    const char *at = strstr(good, from);
+
+    assert_non_null(at);
+    char *text = xasprintf("%.*s%s%s", (int)(at - good), good, to, at + strlen(from));
+    struct err *e = record_container_decode(text, strlen(text), &back);
+    assert_non_null(e);
+    if (!strstr(e->text, says))
+        fail_msg("\"%s\" does not say \"%s\"", e->text, says);
+    err_free(e);
+    free(text);
+}
+
 static void test_corrupt_container(void **state)
 {
     static const char *const changes[][3] = {
@@ -419,20 +473,31 @@ static void test_corrupt_container(void **state)
     struct container *c = full_container();
     CLEANUP_FREE char *good = record_container_encode(c);
 
-    for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
-        struct container *back = NULL;
-        char *at = strstr(good, changes[i][0]);
+    for (size_t i = 0; i < ARRAY_SIZE(changes); i++)
+        refuse_container(good, changes[i][0], changes[i][1], changes[i][2]);
+    container_free(c);
+}
 
-        assert_non_null(at);
-        char *text = xasprintf("%.*s%s%s", (int)(at - good), good, changes[i][1],
-                               at + strlen(changes[i][0]));
-        struct err *e = record_container_decode(text, strlen(text), &back);
-        assert_true(err_is(e, ERR_CORRUPT));
-        if (!strstr(e->text, changes[i][2]))
-            fail_msg("\"%s\" does not say \"%s\"", e->text, changes[i][2]);
-        err_free(e);
-        free(text);
-    }
+/* What older versions can read is written as they read it. */
+static void test_extended_format(void **state)
+{
+    struct container *plain = full_container(), *c = extended_container();
+    CLEANUP_FREE char *old = record_container_encode(plain);
+    CLEANUP_FREE char *good = record_container_encode(c);
+
+    assert_non_null(strstr(old, "\"format\":1"));
+    assert_null(strstr(old, "extended"));
+    refuse_container(good, "\"format\":2", "\"format\":1", "\"extended\" is unknown");
+    refuse_container(good, "\"format\":2", "\"format\":3", "format 3");
+    refuse_container(old, "\"format\":1", "\"format\":2", "\"extended\" is missing");
+    refuse_container(good, "\"user\":\"70:70\"", "\"user\":70", "\"user\" must be a text or null");
+    refuse_container(good, "\"user\":", "\"x\":", "\"user\" is missing");
+    refuse_container(good, "[\"tini\"", "[7", "\"entrypoint\" must be a list of texts or null");
+    refuse_container(good, "[\"CMD\"", "[null", "\"test\" must be a list of texts");
+    refuse_container(good, "\"healthy\"", "\"well\"", "\"depends_on\" must be with");
+    refuse_container(good, "[\"tier\",\"db\"]", "[\"tier\"]", "\"labels\" must be a list of pairs");
+    refuse_container(good, "\"retries\":3", "\"retries\":4294967296", "smaller");
+    container_free(plain);
     container_free(c);
 }
 
@@ -462,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_replica),
         cmocka_unit_test(test_corrupt_replica),
         cmocka_unit_test(test_corrupt_container),
+        cmocka_unit_test(test_extended_format),
         cmocka_unit_test(test_truncated),
     };
 

@@ -52,6 +52,27 @@ static struct container *full_container(void)
     c->has_volume = true;
     c->dataset = numbered(9);
     c->mountpoint = xstrdup("/data");
+    c->has_entrypoint = true;
+    c->n_entrypoint = 2;
+    c->entrypoint = xmemdup((char *[]){xstrdup("tini"), xstrdup("--")}, 2 * sizeof(char *));
+    c->user = xstrdup("70:70");
+    c->working_dir = xstrdup("/srv/\xc3\xa9");
+    c->stop_signal = xstrdup("SIGQUIT");
+    c->stop_grace_ms = 90500;
+    c->labels = xmemdup((struct env_entry[]){{xstrdup("tier"), xstrdup("db")}}, sizeof(struct env_entry));
+    c->n_labels = 1;
+    c->health = xcalloc(1, sizeof(*c->health));
+    c->health->test = xmemdup((char *[]){xstrdup("CMD"), xstrdup("pg_isready")}, 2 * sizeof(char *));
+    c->health->n_test = 2;
+    c->health->interval_ms = 5000;
+    c->health->timeout_ms = 2500;
+    c->health->start_period_ms = 60000;
+    c->health->retries = 3;
+    c->nano_cpus = 1500000000;
+    c->depends_on = xmemdup((struct dependency[]){{xstrdup("cache"), DEPENDENCY_HEALTHY},
+                                                  {xstrdup("schema"), DEPENDENCY_COMPLETED}},
+                            2 * sizeof(struct dependency));
+    c->n_depends_on = 2;
     return c;
 }
 
@@ -59,6 +80,78 @@ static void put(char **text, const char *to)
 {
     free(*text);
     *text = xstrdup_null(to);
+}
+
+static bool change_extended(struct container *c, int which)
+{
+    switch (which) {
+    case 0:
+        put(&c->entrypoint[0], "dumb-init");
+        return true;
+    case 1:
+        free(c->entrypoint[--c->n_entrypoint]);
+        return true;
+    case 2: /* an empty entrypoint is not the image's own */
+        c->has_entrypoint = false;
+        return true;
+    case 3:
+        put(&c->user, NULL);
+        return true;
+    case 4:
+        put(&c->working_dir, "/");
+        return true;
+    case 5:
+        put(&c->stop_signal, "SIGINT");
+        return true;
+    case 6:
+        c->stop_grace_ms++;
+        return true;
+    case 7:
+        put(&c->labels[0].name, "level");
+        return true;
+    case 8:
+        put(&c->labels[0].value, "web");
+        return true;
+    case 9:
+        free(c->labels[--c->n_labels].name);
+        free(c->labels[c->n_labels].value);
+        return true;
+    case 10:
+        put(&c->health->test[1], "true");
+        return true;
+    case 11:
+        free(c->health->test[--c->health->n_test]);
+        return true;
+    case 12:
+        c->health->disabled = true;
+        return true;
+    case 13:
+        c->health->interval_ms++;
+        return true;
+    case 14:
+        c->health->timeout_ms++;
+        return true;
+    case 15:
+        c->health->start_period_ms++;
+        return true;
+    case 16:
+        c->health->retries++;
+        return true;
+    case 17:
+        c->nano_cpus++;
+        return true;
+    case 18:
+        put(&c->depends_on[0].name, "queue");
+        return true;
+    case 19:
+        c->depends_on[1].condition = DEPENDENCY_STARTED;
+        return true;
+    case 20:
+        free(c->depends_on[--c->n_depends_on].name);
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* One change of a setting each. */
@@ -136,7 +229,7 @@ static bool change_container(struct container *c, int which)
         put(&c->mountpoint, "/other");
         return true;
     default:
-        return false;
+        return change_extended(c, which - 23);
     }
 }
 
