@@ -130,6 +130,8 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_PORT_IN_USE] = REST_ERROR_PORT_IN_USE,
     [RESULT_LINK_ALIAS] = REST_ERROR_LINK_ALIAS,
     [RESULT_LINK_PORT] = REST_ERROR_LINK_PORT,
+    [RESULT_DEPENDENCY_MISSING] = REST_ERROR_DEPENDENCY_MISSING,
+    [RESULT_DEPENDENCY_CIRCLE] = REST_ERROR_DEPENDENCY_CIRCLE,
     [RESULT_LEASE_NOT_FOUND] = REST_ERROR_LEASE_NOT_FOUND,
     [RESULT_LEASE_HELD] = REST_ERROR_LEASE_HELD,
     [RESULT_LEASE_RELEASING] = REST_ERROR_LEASE_RELEASING,
@@ -268,7 +270,7 @@ const struct route rest_routes[] = {
     {HTTP_POST, "/v1/configuration/containers", "createContainer", containers_create,
      BODY | CHANGE | DATASET | REST_BIT(CONTAINER_EXISTS) | REST_BIT(DATASET_ELSEWHERE) |
          REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) | REST_BIT(LINK_ALIAS) |
-         REST_BIT(LINK_PORT)},
+         REST_BIT(LINK_PORT) | REST_BIT(DEPENDENCY_MISSING) | REST_BIT(DEPENDENCY_CIRCLE)},
     {HTTP_POST, "/v1/configuration/containers/", "moveContainer", containers_move,
      BODY | CHANGE | CONTAINER},
     {HTTP_DELETE, "/v1/configuration/containers/", "deleteContainer", containers_delete,
@@ -276,7 +278,8 @@ const struct route rest_routes[] = {
     {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose,
      BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED) |
          REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) |
-         REST_BIT(LINK_PORT) | REST_BIT(DATASET_LEAVING)},
+         REST_BIT(LINK_PORT) | REST_BIT(DATASET_LEAVING) | REST_BIT(DEPENDENCY_MISSING) |
+         REST_BIT(DEPENDENCY_CIRCLE)},
     {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
     {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
     {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},

@@ -137,6 +137,9 @@ struct place {
     const struct container *container;
     enum container_run run;
     struct uuid node;
+    enum container_health health;
+    bool has_exit_code;
+    int exit_code;
 };
 
 /* Where it runs counts first, then where it should be, then wherever something of it is. */
@@ -154,6 +157,9 @@ static void note_place(void *cookie, const struct uuid *node, const struct conta
     if (rank(p, report->run, node) > rank(p, p->run, &p->node)) {
         p->run = report->run;
         p->node = *node;
+        p->health = report->health;
+        p->has_exit_code = report->has_exit_code;
+        p->exit_code = report->exit_code;
     }
 }
 
@@ -205,6 +211,8 @@ void containers_state(struct rest *rest, struct http_request *r, const char *par
                           p.run == CONTAINER_RUNNING, "state", run_names[p.run], "on",
                           json_uuid_or_null(&p.node), "volumes", volumes_value(c), "reason",
                           json_reason(&reason), "revision", (json_int_t)c->revision);
+    (void)json_object_set_new(o, "exit_code", p.has_exit_code ? json_integer(p.exit_code) : json_null());
+    (void)json_object_set_new(o, "health", json_text(container_health_name(p.health)));
     (void)json_object_set_new(o, "configuration", json_container_configuration(c));
     (void)json_object_set_new(o, "history", past_value(rest, OBJECT_CONTAINER, c->name));
     respond_read(r, o);

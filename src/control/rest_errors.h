@@ -35,6 +35,10 @@
     X(PORT_IN_USE, "PortInUse", 409, "A specified external port is already in use.")               \
     X(LINK_ALIAS, "LinkAlias", 409, "Link aliases must be unique.")                                \
     X(LINK_PORT, "LinkPort", 409, "The local ports in a container's links must be unique.")        \
+    X(DEPENDENCY_MISSING, "DependencyMissing", 409,                                                \
+      "A container that it depends on does not exist; create that one first.")                     \
+    X(DEPENDENCY_CIRCLE, "DependencyCircle", 409,                                                  \
+      "Containers cannot depend on each other in a circle: none of them could start first.")       \
     X(LEASE_NOT_FOUND, "LeaseNotFound", 404, "Lease not found.")                                   \
     X(LEASE_HELD, "LeaseHeld", 409, "Lease already held.")                                         \
     X(LEASE_RELEASING, "LeaseReleasing", 409,                                                      \

@@ -130,6 +130,9 @@ struct container_entry *container_entry_get(struct engine *e, const char *name)
 
 static void container_entry_free(struct container_entry *entry)
 {
+    for (size_t i = 0; i < entry->n_depends; i++)
+        free(entry->depends[i]);
+    free(entry->depends);
     if (entry->head != entry->committed)
         container_free(entry->head);
     container_free(entry->committed);
@@ -353,6 +356,7 @@ static void committed_container(struct engine *e, struct now now, struct change 
         datasets[1] = entry->committed->dataset;
     entry->since_us = now.wall_us;
     update_container_orders(e, entry);
+    update_dependents(e, entry->name);
     for (size_t i = 0; i < ARRAY_SIZE(datasets); i++) {
         struct dataset_entry *d = dataset_entry_find(e, &datasets[i]);
         if (d)
@@ -534,6 +538,7 @@ struct engine *engine_free(struct engine *e)
     history_done(&e->history);
     index_free(e);
     replicas_free(e);
+    dependencies_free(e);
     free(e->deletions);
     HASH_ITER(hh, e->datasets, d, d2)
     {

@@ -71,6 +71,8 @@ enum result_code {
     RESULT_PORT_IN_USE,
     RESULT_LINK_ALIAS,
     RESULT_LINK_PORT,
+    RESULT_DEPENDENCY_MISSING, /* `text` is the container that does not exist */
+    RESULT_DEPENDENCY_CIRCLE,  /* `text` says which depends on which */
     RESULT_LEASE_NOT_FOUND,
     RESULT_LEASE_HELD,
     RESULT_LEASE_RELEASING, /* the dataset is just leaving that node */

@@ -226,7 +226,7 @@ static enum result_code check_links(const struct container *c)
 }
 
 /* Contract section 1.4: the first failing check wins. */
-static enum result_code check_container(const struct engine *e, const struct container *c)
+static enum result_code check_container(struct engine *e, const struct container *c, struct command_result *r)
 {
     const struct container_entry *entry = container_entry_find(e, c->name);
 
@@ -239,13 +239,14 @@ static enum result_code check_container(const struct engine *e, const struct con
     }
     if (external_port_used(e, c))
         return RESULT_PORT_IN_USE;
-    return check_links(c);
+    enum result_code code = check_links(c);
+    return code == RESULT_OK ? check_dependencies(e, c, r) : code;
 }
 
 static enum result_code container_create(struct engine *e, struct command *c,
                                          struct command_result *r)
 {
-    enum result_code code = check_container(e, c->container);
+    enum result_code code = check_container(e, c->container, r);
 
     if (code != RESULT_OK)
         return code;

@@ -133,6 +133,87 @@ static char *leaving_text(const struct engine *e, const struct uuid *id)
     return str_steal(&s);
 }
 
+static size_t number_of(const struct index *x, const char *name)
+{
+    struct wanted_container *w;
+
+    HASH_FIND_STR(x->containers, name, w);
+    return (size_t)(w - x->all_containers); /* all that are asked for are there */
+}
+
+/* A walk from container to container along what they depend on. */
+struct walk {
+    struct step_of_walk {
+        size_t container, next; /* of its dependencies */
+    } *path;
+    size_t n, cap;
+    enum { UNSEEN, ON_PATH, SEEN } *colour; /* of each container */
+};
+
+static void walk_to(struct walk *w, size_t container)
+{
+    w->path = mem_grow(w->path, w->n, &w->cap, sizeof(*w->path));
+    w->path[w->n++] = (struct step_of_walk){.container = container};
+    w->colour[container] = ON_PATH;
+}
+
+/* Walks everywhere from the path's only step; true when it comes to where it has been on this path. Then the last
+ * step's container depends on that one, *ret_again. */
+static bool walks_in_circle(struct walk *w, const struct composition *c, const struct index *x, size_t *ret_again)
+{
+    while (w->n) {
+        struct step_of_walk *s = &w->path[w->n - 1];
+        const struct container *k = c->containers[s->container];
+        if (s->next == k->n_depends_on) {
+            w->colour[s->container] = SEEN;
+            w->n--;
+            continue;
+        }
+        size_t to = number_of(x, k->depends_on[s->next++].name);
+        *ret_again = to;
+        if (w->colour[to] == ON_PATH)
+            return true;
+        if (w->colour[to] == UNSEEN)
+            walk_to(w, to);
+    }
+    return false;
+}
+
+static enum result_code refuse_circles(const struct composition *c, const struct index *x, struct command_result *r)
+{
+    struct walk w = {.colour = xcalloc(c->n_containers + 1, sizeof(*w.colour))};
+    size_t again;
+    bool found = false;
+
+    for (size_t i = 0; i < c->n_containers && !found; i++) {
+        if (w.colour[i] == SEEN)
+            continue;
+        walk_to(&w, i);
+        found = walks_in_circle(&w, c, x, &again);
+    }
+    if (found)
+        r->text = xasprintf("%s depends on %s, which depends on it", c->containers[w.path[w.n - 1].container]->name,
+                            c->containers[again]->name);
+    free(w.path);
+    free(w.colour);
+    return found ? RESULT_DEPENDENCY_CIRCLE : RESULT_OK;
+}
+
+static enum result_code check_all_dependencies(const struct composition *c, const struct index *x,
+                                               struct command_result *r)
+{
+    for (size_t i = 0; i < c->n_containers; i++) {
+        const struct container *k = c->containers[i];
+        for (size_t d = 0; d < k->n_depends_on; d++) {
+            if (is_wanted_container(x, k->depends_on[d].name))
+                continue;
+            r->text = xasprintf("%s depends on %s", k->name, k->depends_on[d].name);
+            return RESULT_DEPENDENCY_MISSING;
+        }
+    }
+    return refuse_circles(c, x, r);
+}
+
 /* Checks all of it. When something is wrong, result->text names it. */
 static enum result_code index_composition(const struct engine *e, const struct composition *c, struct index *x,
                                           struct command_result *r)
@@ -155,7 +236,7 @@ static enum result_code index_composition(const struct engine *e, const struct c
             return code;
         }
     }
-    return RESULT_OK;
+    return check_all_dependencies(c, x, r);
 }
 
 static void drop_all_leases(struct engine *e)

@@ -324,6 +324,7 @@ void index_container(struct engine *e, struct container_entry *entry)
         join(e, &entry->near, &entry->reports[i].node, NEAR_CONTAINERS);
     leave_unseen(e, &entry->near, NEAR_CONTAINERS);
     index_volumes(e, entry);
+    index_dependencies(e, entry);
 }
 
 const struct container_entry *container_using(const struct engine *e, const struct uuid *dataset,

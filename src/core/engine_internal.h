@@ -85,6 +85,7 @@ struct container_sent {
     uint64_t session;
     enum container_action action;
     uint64_t revision;
+    bool hold;
 };
 
 struct container_entry {
@@ -95,6 +96,9 @@ struct container_entry {
     struct container *head;
     unsigned pending;
     uint64_t since_us; /* wall clock: last change of configuration or state */
+    char **depends;    /* what the committed and the newest value depend on */
+    size_t n_depends;
+    uint64_t visit; /* of the search for circles that came by last */
     struct container_sent *sent;
     size_t n_sent, cap_sent;
     struct container_report_entry *reports;
@@ -167,6 +171,8 @@ struct engine {
 
     struct dataset_entry *datasets;
     struct container_entry *containers;
+    struct dependents *dependents; /* engine_depends.c */
+    uint64_t visits;
     struct lease_entry *leases;
     struct node_entry *nodes;
     struct node_entry *sessions; /* those with one, by its number */
@@ -327,4 +333,20 @@ bool report_is_mounted_at(const struct report *r, uint64_t epoch);
 /* engine_orders.c */
 void update_dataset_orders(struct engine *e, struct dataset_entry *entry);
 void update_container_orders(struct engine *e, struct container_entry *entry);
+/* Where the container is to run now, and where its image is to be ready. Nil = nowhere. */
+void container_places(const struct engine *e, const struct container *c, struct uuid *ret_run,
+                      struct uuid *ret_prepare);
+
+/* ---- engine_depends.c ---- */
+
+void index_dependencies(struct engine *e, struct container_entry *entry); /* called by index_container() */
+void dependencies_free(struct engine *e);
+/* Something about the container `name` changed, or it came or went: tells those that depend on it. */
+void update_dependents(struct engine *e, const char *name);
+/* It must not be started yet: something that it depends on is not as its condition says. */
+bool is_held(const struct engine *e, const struct container *c);
+/* Why it is, for people; the caller frees it. */
+char *held_text(const struct engine *e, const struct container *c);
+/* Of a new container, against what there is. */
+enum result_code check_dependencies(struct engine *e, const struct container *c, struct command_result *r);
 void send_all_orders(struct engine *e, struct node_entry *node);

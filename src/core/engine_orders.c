@@ -162,8 +162,7 @@ void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
     }
 }
 
-/* Where the container is to run now, and where its image is to be ready. Nil = nowhere. */
-static void places_of(const struct engine *e, const struct container *c, struct uuid *ret_run,
+void container_places(const struct engine *e, const struct container *c, struct uuid *ret_run,
                       struct uuid *ret_prepare)
 {
     *ret_run = *ret_prepare = UUID_NIL;
@@ -206,13 +205,15 @@ static void send_container_order(struct engine *e, struct container_entry *entry
 {
     struct container_sent *s = container_sent_to(entry, &n->id);
     uint64_t revision = entry->committed->revision;
+    bool hold = is_held(e, entry->committed);
 
-    if (s->session == n->session && s->action == action && s->revision == revision)
+    if (s->session == n->session && s->action == action && s->revision == revision && s->hold == hold)
         return;
-    *s = (struct container_sent){n->id, n->session, action, revision};
+    *s = (struct container_sent){n->id, n->session, action, revision, hold};
     struct effect *f = effect_push(e, EFFECT_CONTAINER_ORDER);
     f->session = n->session;
     f->container_order.action = action;
+    f->container_order.hold = hold;
     f->container_order.config = container_copy(entry->committed);
 }
 
@@ -221,7 +222,7 @@ void update_container_orders(struct engine *e, struct container_entry *entry)
     struct uuid run = UUID_NIL, prepare = UUID_NIL;
 
     if (entry->committed)
-        places_of(e, entry->committed, &run, &prepare);
+        container_places(e, entry->committed, &run, &prepare);
     if (entry->committed && !knows_settings(e, entry->committed, &run))
         run = UUID_NIL;
     if (entry->committed && !knows_settings(e, entry->committed, &prepare))

@@ -285,6 +285,7 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
     reason_copy(&mine->report.reason, &report->reason);
     mine->stale = false;
     effect_push_changed(e, OBJECT_CONTAINER, entry->name);
+    update_dependents(e, entry->name);
     struct dataset_entry *d = entry->committed && entry->committed->has_volume
                                   ? dataset_entry_find(e, &entry->committed->dataset)
                                   : NULL;
@@ -307,6 +308,7 @@ void engine_container_gone(struct engine *e, struct now now, uint64_t session, c
         entry->reports[i] = entry->reports[--entry->n_reports];
         index_container(e, entry);
         effect_push_changed(e, OBJECT_CONTAINER, name);
+        update_dependents(e, name);
         break;
     }
     container_entry_gc(e, entry);

@@ -373,6 +373,9 @@ void engine_container_reason(const struct engine *e, struct now now, const char 
         return;
     if (r && r->reason.code == REASON_WAITING_FOR_DATASET && c->has_volume) {
         wait_for_dataset(e, now, c, r->reason.since_us, ret_reason);
+    } else if (r && r->reason.code == REASON_WAITING_FOR_DEPENDENCY) {
+        CLEANUP_FREE char *text = held_text(e, c);
+        reason_set(ret_reason, r->reason.code, r->reason.since_us, 0, text);
     } else if (r && r->reason.code != REASON_NONE) {
         reason_copy(ret_reason, &r->reason);
     } else if (!node_ready(e, &c->node) && n->complete) {

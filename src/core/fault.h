@@ -22,6 +22,7 @@
     X(STALE_TRANSFER)  /* take what was said about an earlier transfer for this one */             \
     X(OLDER_STORE)     /* obey a store that knows less than this node has seen */                  \
     X(BELIEVE_RESTORED) /* decide from a store that was put back as if nothing had happened since */ \
+    X(FORGET_HOLD)     /* start a container before what it depends on */                           \
     X(NO_CAP)          /* wait longer and longer after failures */                                 \
     X(STALE_REPLICA)   /* begin, on the way back, from what the replica had */                     \
     X(LEAK_REPLICA)    /* forget who has the replica when it ends */                               \

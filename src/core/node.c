@@ -128,6 +128,7 @@ static void container_delete(struct node *n, struct node_container *c)
     container_state_done(&c->state);
     reason_done(&c->reason);
     container_report_done(&c->last);
+    free(c->last_words);
     free(c->name);
     free(c);
 }
@@ -417,7 +418,8 @@ void node_container_order(struct node *n, struct now now, const struct container
                 c->order.config->created != order->config->created;
 
     container_order_done(&c->order);
-    c->order = (struct container_order){order->action, container_copy(order->config)};
+    c->order = (struct container_order){order->action, container_copy(order->config), order->hold};
+    container_spec(order->config, c->spec);
     c->has_order = true;
     c->order_stale = false;
     if (order->config->revision > n->want_revision)

@@ -442,14 +442,21 @@ static void watch_crash_loop(struct now now, struct node_container *c)
     reason_done(&c->reason);
 }
 
+/* What its output ended with, as the end of a sentence; the caller frees it. */
+static char *last_words_of(const struct node_container *c)
+{
+    return c->last_words ? xasprintf(". Its output ended with: %s", c->last_words) : xstrdup("");
+}
+
 /* Neither to start nor to stop it: why. */
 static void container_waits(struct now now, struct node_container *c,
                             const struct decision *decision)
 {
     if (decision->reason == REASON_CONTAINER_EXITED) {
+        CLEANUP_FREE char *words = last_words_of(c);
         CLEANUP_FREE char *text = xasprintf("container %s exited with status %d, and its restart "
-                                            "policy does not start it again",
-                                            c->name, c->state.exit_code);
+                                            "policy does not start it again%s",
+                                            c->name, c->state.exit_code, words);
         reason_set(&c->reason, decision->reason, now.wall_us, 0, text);
     } else if (decision->reason != REASON_NONE) {
         reason_set(&c->reason, decision->reason, now.wall_us, 0, decision->text);
@@ -482,6 +489,7 @@ void node_decide_container(struct node *n, struct now now, struct node_container
         .known = n->containers_known,
         .synced = n->synced && !n->refused,
         .live = node_is_live(n, revision),
+        .other_spec = c->has_order && c->state.spec[0] && !streq(c->state.spec, c->spec),
         .must_stop = must_stop(n, config) || must_stop(n, c->running_config),
         .volume_usable = !config || !config->has_volume || is_usable(n, &config->dataset),
         .image_ready = c->image_ready,
@@ -568,6 +576,8 @@ static void container_outcome(struct node *n, struct now now, struct node_contai
     }
     c->state.run = CONTAINER_RUNNING;
     c->state.created = c->running_config->created;
+    c->state.health = HEALTH_NONE;
+    container_spec(c->running_config, c->state.spec);
     c->state.era = n->era;
     c->revive = false;
     c->image_ready = true;
@@ -585,8 +595,9 @@ static void container_died(struct node *n, struct now now, struct node_container
         backoff_reset(&c->backoff);
     }
     c->restarts++;
-    CLEANUP_FREE char *text = xasprintf("container %s exited with status %d; %u exits in a row",
-                                        c->name, c->state.exit_code, c->restarts);
+    CLEANUP_FREE char *words = last_words_of(c);
+    CLEANUP_FREE char *text = xasprintf("container %s exited with status %d; %u exits in a row%s",
+                                        c->name, c->state.exit_code, c->restarts, words);
     container_failed(n, now, c, REASON_CRASH_LOOP, text);
 }
 
@@ -598,6 +609,11 @@ static void take_container(struct node *n, struct now now, struct node_container
 
     c->state = *s;
     c->state.name = name;
+    c->state.last_words = NULL;
+    if (s->run == CONTAINER_EXITED) {
+        free(c->last_words);
+        c->last_words = xstrdup_null(s->last_words);
+    }
     if (ran && s->run == CONTAINER_EXITED)
         container_died(n, now, c);
 }

@@ -43,6 +43,8 @@ struct node_container {
     bool has_order;
     bool order_stale;
     struct container_order order;
+    char spec[CONTAINER_SPEC_SIZE];   /* of the order's configuration */
+    char *last_words;                 /* of its last run, if that has ended; or NULL */
     struct container *running_config; /* what was started last, to know its volume; or NULL */
     struct container_state state;     /* run = ABSENT: not here */
     uint64_t step;

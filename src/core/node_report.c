@@ -111,9 +111,13 @@ static void report_container(struct node *n, struct node_container *c)
                                  .run = c->state.run,
                                  .image_ready = c->image_ready,
                                  .created = c->state.created,
+                                 .health = c->state.run == CONTAINER_RUNNING ? c->state.health : HEALTH_NONE,
+                                 .has_exit_code = c->state.run == CONTAINER_EXITED,
+                                 .exit_code = c->state.run == CONTAINER_EXITED ? c->state.exit_code : 0,
                                  .reason = c->reason};
     if (c->reported && c->last.run == r.run && c->last.image_ready == r.image_ready &&
-        c->last.created == r.created && reason_same(&c->last.reason, &r.reason))
+        c->last.created == r.created && c->last.health == r.health && c->last.has_exit_code == r.has_exit_code &&
+        c->last.exit_code == r.exit_code && reason_same(&c->last.reason, &r.reason))
         return;
     struct container_report *out = &node_effect_push(n, NODE_CONTAINER_REPORT)->container_report;
     *out = r;

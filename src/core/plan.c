@@ -498,7 +498,7 @@ static struct decision plan_run(const struct container_view *v)
     bool here = v->state != NULL;
     bool running = here && v->state->run == CONTAINER_RUNNING;
 
-    if (here && v->state->created != c->created)
+    if (here && (v->state->created != c->created || v->other_spec))
         return container_act(v, STEP_STOP); /* made from an earlier configuration of that name */
     if (running)
         return nothing();
@@ -508,6 +508,9 @@ static struct decision plan_run(const struct container_view *v)
         return because(REASON_WAITING_FOR_DATASET, "its dataset is not mounted here");
     if (v->pull)
         return container_act(v, STEP_IMAGE);
+    if (v->order->hold && !(here && v->state->run == CONTAINER_EXITED))
+        return v->image_ready ? because(REASON_WAITING_FOR_DEPENDENCY, "what it depends on is not as it must be yet")
+                              : container_act(v, STEP_IMAGE);
     return container_act(v, STEP_START);
 }
 

@@ -77,6 +77,7 @@ struct container_view {
     bool known;          /* the engine was listed at least once */
     bool synced;         /* all orders are known: what has none is to go */
     bool live;           /* as in dataset_view */
+    bool other_spec;     /* what is here was made from other settings than the order's */
     bool must_stop;      /* its dataset is about to leave */
     bool volume_usable;  /* always true without a volume */
     bool image_ready;

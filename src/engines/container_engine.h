@@ -13,6 +13,8 @@
 #define CONTAINER_LABEL_CREATED                                                                    \
     "io.flocker.created"                     /* `created` of the configuration it was made from */
 #define CONTAINER_LABEL_ERA "io.flocker.era" /* boot id under which it was made */
+#define CONTAINER_LABEL_STOP "io.flocker.stop-timeout" /* seconds; only when the configuration has a stop_grace_ms */
+#define CONTAINER_LABEL_SPEC "io.flocker.spec" /* container_spec() of the configuration it was made from */
 
 struct container_engine;
 
@@ -54,7 +56,7 @@ struct container_start {
  * started is removed again. */
 struct err *container_engine_start_sync(struct container_engine *ce,
                                         const struct container_start *start) MUST_USE;
-/* Stops it by the image's stop signal, waits at most `timeout_s`, then kills it; removes it (not
+/* Stops it by its stop signal, waits for the grace it was made with (stop_grace_ms), else `timeout_s`, then kills it; removes it (not
  * its anonymous volumes); returns when it is gone and no process of it is left. No effect when
  * absent or not ours (label `cluster`). ERR_TIMEOUT: the engine did not get it done; whatever is
  * left is still listed. */

@@ -128,6 +128,21 @@ static void free_list(struct docker_container *list, size_t n)
     free(list);
 }
 
+/* The end of what the container wrote; NULL when the engine cannot tell (its log may be kept elsewhere). */
+static char *last_words(struct container_engine *ce, const char *id)
+{
+    CLEANUP(docker_response_done) struct docker_response r = {0};
+    CLEANUP_FREE char *path = xasprintf("/containers/%s/logs?stdout=1&stderr=1&tail=%d", id, DOCKER_LOG_LINES);
+    struct docker_request request = {.method = "GET", .path = path};
+    struct err *e = docker_http_call(&ce->http, &request, &r);
+
+    if (e)
+        log_debug("no output of container %s: %s", id, e->text);
+    bool ok = !e && r.status == 200;
+    (void)err_free(e);
+    return ok ? docker_parse_logs(r.body.data, r.body.len) : NULL;
+}
+
 /* Fills in what the list does not tell. A container that went away meanwhile is not `ours` any
  * more. */
 static struct err *complete(struct container_engine *ce, const struct uuid *cluster,
@@ -169,12 +184,18 @@ struct err *container_engine_list_sync(struct container_engine *ce, const struct
     }
     struct container_state *states = xcalloc(n, sizeof(*states));
     for (size_t i = 0; i < n; i++) {
-        if (list[i].ours)
-            states[used++] = (struct container_state){.name = steal(&list[i].name),
-                                                      .run = list[i].run,
-                                                      .created = list[i].created,
-                                                      .era = list[i].era,
-                                                      .exit_code = list[i].exit_code};
+        if (!list[i].ours)
+            continue;
+        struct container_state *s = &states[used++];
+        *s = (struct container_state){.name = steal(&list[i].name),
+                                      .run = list[i].run,
+                                      .created = list[i].created,
+                                      .era = list[i].era,
+                                      .exit_code = list[i].exit_code,
+                                      .health = list[i].health};
+        memcpy(s->spec, list[i].spec, sizeof(s->spec));
+        if (s->run == CONTAINER_EXITED)
+            s->last_words = last_words(ce, list[i].id);
     }
     free_list(list, n);
     *ret_states = states;
@@ -482,6 +503,12 @@ static struct err *ask_stop(struct container_engine *ce, struct stopping *s,
                             const struct docker_container *c)
 {
     CLEANUP(docker_response_done) struct docker_response r = {0};
+
+    if (c->stop_timeout_s && c->stop_timeout_s != s->timeout_s) {
+        s->deadline_us -= s->timeout_s * (uint64_t)USEC_PER_SEC;
+        s->deadline_us += c->stop_timeout_s * (uint64_t)USEC_PER_SEC;
+        s->timeout_s = c->stop_timeout_s;
+    }
     CLEANUP_FREE char *path = xasprintf("/containers/%s/stop?t=%u", c->id, s->timeout_s);
     struct docker_request request = {
         .method = "POST", .path = path, .timeout_s = DOCKER_LONG_TIMEOUT_S + (long)s->timeout_s};

@@ -7,6 +7,7 @@
 #include <limits.h>
 
 #define LIST_MAX 100000u
+#define STOP_TIMEOUT_MAX 86400
 
 void docker_container_done(struct docker_container *c)
 {
@@ -125,6 +126,13 @@ static void take_labels(struct docker_container *c, const json_t *labels, const 
     const char *era = json_string_value(json_object_get(labels, CONTAINER_LABEL_ERA));
     if (!era || !uuid_parse(era, &c->era))
         c->era = UUID_NIL;
+    uint64_t grace;
+    /* Not Config.StopTimeout: podman has its own default there. */
+    if (parse_u64(json_string_value(json_object_get(labels, CONTAINER_LABEL_STOP)), &grace) && grace <= STOP_TIMEOUT_MAX)
+        c->stop_timeout_s = (unsigned)grace;
+    const char *spec = json_string_value(json_object_get(labels, CONTAINER_LABEL_SPEC));
+    if (spec) /* a damaged one is another one */
+        (void)snprintf(c->spec, sizeof(c->spec), "%s", *spec ? spec : "?");
 }
 
 struct err *docker_parse_list(const char *body, size_t n, const struct uuid *cluster,
@@ -167,6 +175,19 @@ static bool take_int(const json_t *j, int *ret_value)
     return true;
 }
 
+static enum container_health health_of(const json_t *state)
+{
+    const char *status = json_string_value(json_object_get(json_object_get(state, "Health"), "Status"));
+
+    if (!status) /* podman calls it so */
+        status = json_string_value(json_object_get(json_object_get(state, "Healthcheck"), "Status"));
+    for (int i = HEALTH_STARTING; status && i < CONTAINER_HEALTH_MAX; i++) {
+        if (streq(status, container_health_name((enum container_health)i)))
+            return (enum container_health)i;
+    }
+    return HEALTH_NONE;
+}
+
 /* Whatever is not surely over counts as running: somebody may still write. */
 static enum container_run run_of_state(const json_t *state, pid_t pid)
 {
@@ -203,6 +224,7 @@ struct err *docker_parse_inspect(const char *body, size_t n, const struct uuid *
     c.pid = pid > 0 ? pid : 0;
     c.exit_code = code;
     c.run = run_of_state(state, c.pid);
+    c.health = health_of(state);
     take_labels(&c, json_object_get(json_object_get(j, "Config"), "Labels"),
                 json_object_get(j, "Name"), cluster);
     *ret_container = c;
@@ -281,5 +303,5 @@ bool docker_parse_event_matters(const char *line, size_t n)
         if (streq(action, actions[i]))
             return true;
     }
-    return false;
+    return str_has_prefix(action, "health_status"); /* "health_status: healthy" */
 }

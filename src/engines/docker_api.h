@@ -28,6 +28,9 @@ struct docker_container {
     struct uuid era; /* nil when the label is damaged */
     pid_t pid;       /* of its first process in the engine's pid namespace; 0 = none */
     int exit_code;
+    enum container_health health;
+    char spec[CONTAINER_SPEC_SIZE]; /* "" when it has no such label: an older agent made it */
+    unsigned stop_timeout_s;        /* it was made with; 0 = none */
 };
 
 void docker_container_done(struct docker_container *c);
@@ -48,6 +51,12 @@ struct err *docker_parse_inspect(const char *body, size_t n, const struct uuid *
 #define DOCKER_ADDRESSES_MAX 16
 struct err *docker_parse_addresses(const char *body, size_t n, char *ret_addresses[DOCKER_ADDRESSES_MAX],
                                    size_t *ret_n) MUST_USE;
+/* Answer of GET /containers/<id>/logs: the last DOCKER_LOG_LINES lines that are not empty, with " | " in between, at
+ * most DOCKER_LOG_BYTES (what is before that is left out), in valid UTF-8 without control characters; the escape
+ * sequences of terminals are taken out. NULL when nothing is left; the caller frees it. */
+#define DOCKER_LOG_LINES 5
+#define DOCKER_LOG_BYTES 500
+char *docker_parse_logs(const char *body, size_t n);
 /* Answer of POST /containers/create. */
 struct err *docker_parse_created(const char *body, size_t n,
                                  char ret_id[DOCKER_ID_MAX + 1]) MUST_USE;

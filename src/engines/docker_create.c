@@ -63,6 +63,12 @@ static json_t *render_environment(const struct container *c, const char *host)
     return env;
 }
 
+/* Engines count whole seconds. */
+static unsigned grace_seconds(const struct container *c)
+{
+    return (c->stop_grace_ms + MSEC_PER_SEC - 1) / MSEC_PER_SEC;
+}
+
 static json_t *render_labels(const struct container_start *s)
 {
     json_t *labels = json_object();
@@ -74,6 +80,11 @@ static json_t *render_labels(const struct container_start *s)
     (void)json_object_set_new(labels, CONTAINER_LABEL_CREATED,
                               json_sprintf("%llu", (unsigned long long)s->config->created));
     (void)json_object_set_new(labels, CONTAINER_LABEL_ERA, json_string(UUID_STR(&s->era)));
+    if (s->config->stop_grace_ms)
+        (void)json_object_set_new(labels, CONTAINER_LABEL_STOP, json_sprintf("%u", grace_seconds(s->config)));
+    char spec[CONTAINER_SPEC_SIZE];
+    container_spec(s->config, spec);
+    (void)json_object_set_new(labels, CONTAINER_LABEL_SPEC, json_string(spec));
     return labels;
 }
 
@@ -154,9 +165,8 @@ static void render_extended(const struct container *c, json_t *body, json_t *hos
         (void)json_object_set_new(body, "Healthcheck", render_health(c->health));
     if (c->nano_cpus)
         (void)json_object_set_new(host, "NanoCpus", json_integer((json_int_t)c->nano_cpus));
-    uint32_t grace_ms = c->stop_grace_ms ? c->stop_grace_ms : STOP_GRACE_DEFAULT_MS;
-    (void)json_object_set_new(body, "StopTimeout",
-                              json_integer((grace_ms + MSEC_PER_SEC - 1) / MSEC_PER_SEC));
+    if (c->stop_grace_ms)
+        (void)json_object_set_new(body, "StopTimeout", json_integer(grace_seconds(c)));
 }
 
 static bool is_utf8(const char *s)

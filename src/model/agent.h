@@ -64,6 +64,7 @@ enum container_action {
 struct container_order {
     enum container_action action;
     struct container *config; /* owned */
+    bool hold; /* RUN: as long as it has not been started, do not, because of what it depends on; prepare the image */
 };
 
 void container_order_done(struct container_order *o);
@@ -107,6 +108,9 @@ struct container_report {
     enum container_run run;
     bool image_ready;
     uint64_t created; /* of the configuration that runs */
+    enum container_health health;
+    bool has_exit_code; /* it has run, and does not now */
+    int exit_code;
     struct reason reason;
 };
 

@@ -2,8 +2,12 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "model/json.h"
 
 #include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <xxhash.h>
 
 int link_compare(const void *a, const void *b)
 {
@@ -280,8 +284,34 @@ enum restart_policy restart_policy_parse(const char *name)
     return RESTART_POLICY_INVALID;
 }
 
+static const char *const health_names[CONTAINER_HEALTH_MAX] = {
+    [HEALTH_STARTING] = "starting",
+    [HEALTH_HEALTHY] = "healthy",
+    [HEALTH_UNHEALTHY] = "unhealthy",
+};
+
+const char *container_health_name(enum container_health h)
+{
+    return health_names[h];
+}
+
+void container_spec(const struct container *c, char ret_spec[CONTAINER_SPEC_SIZE])
+{
+    CLEANUP_STR struct str text = {0};
+    json_t *v = json_container_configuration(c);
+
+    (void)json_object_del(v, "node_uuid");
+    if (c->swappiness != UINT32_MAX)
+        (void)json_object_set_new(v, "swappiness", json_integer(c->swappiness));
+    json_append(&text, v);
+    json_decref(v);
+    XXH128_hash_t d = XXH3_128bits(text.data, text.len);
+    (void)snprintf(ret_spec, CONTAINER_SPEC_SIZE, "%016" PRIx64 "%016" PRIx64, (uint64_t)d.high64, (uint64_t)d.low64);
+}
+
 void container_state_done(struct container_state *s)
 {
+    free(s->last_words);
     free(s->name);
     *s = (struct container_state){0};
 }

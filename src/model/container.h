@@ -55,7 +55,6 @@ struct dependency {
     enum dependency_condition condition;
 };
 
-#define STOP_GRACE_DEFAULT_MS 10000u
 #define NANO_CPUS 1000000000u /* of one processor */
 
 struct container {
@@ -88,7 +87,7 @@ struct container {
     char *user;          /* NULL = the image's own, as the two below */
     char *working_dir;   /* absolute path inside the container */
     char *stop_signal;
-    uint32_t stop_grace_ms; /* from that signal to SIGKILL; 0 = STOP_GRACE_DEFAULT_MS */
+    uint32_t stop_grace_ms; /* from that signal to SIGKILL; 0 = as agent.yml says */
     struct env_entry *labels; /* none of ours (CONTAINER_LABEL_RESERVED) */
     size_t n_labels;
     struct health_check *health; /* NULL = the image's own */
@@ -134,12 +133,33 @@ enum container_run {
     CONTAINER_RUN_INVALID = -1,
 };
 
+/* What the health check says of a container that runs. */
+enum container_health {
+    HEALTH_NONE, /* it has no check */
+    HEALTH_STARTING,
+    HEALTH_HEALTHY,
+    HEALTH_UNHEALTHY,
+    CONTAINER_HEALTH_MAX,
+};
+
+/* "starting", "healthy", "unhealthy"; NULL for HEALTH_NONE. */
+const char *container_health_name(enum container_health h);
+
+/* What a container is made from, in short: equal settings have the same text, others another one (XXH3, 128 bits; not
+ * made against malice). Where it runs, and when it was configured, make no difference. Settings that are left out must
+ * not change the text, nor may those that later versions add, else an upgrade would make all containers anew. */
+#define CONTAINER_SPEC_SIZE 33
+void container_spec(const struct container *c, char ret_spec[CONTAINER_SPEC_SIZE]);
+
 struct container_state {
     char *name; /* as configured, without the engine's prefix */
     enum container_run run;
     uint64_t created;  /* of the configuration it was made from (label) */
     struct uuid era;   /* boot id under which it was made (label) */
     int exit_code;     /* of the last run; meaningful in CONTAINER_EXITED */
+    enum container_health health;
+    char spec[CONTAINER_SPEC_SIZE]; /* of the configuration it was made from (label); "" = not known */
+    char *last_words;               /* CONTAINER_EXITED: the end of its output, on one line; or NULL */
 };
 
 void container_state_done(struct container_state *s);

@@ -105,6 +105,10 @@ static const struct {
         {"store-restored",
          "Bring all nodes back that were part of the cluster when the old store was lost, those that joined after the copy "
          "was made too. Then say so: flockerctl adopt."},
+    [REASON_WAITING_FOR_DEPENDENCY] =
+        {"waiting-for-dependency",
+         "Ask for the reason of the container on which it depends with flockerctl why; it starts when that one is as its "
+         "depends_on says."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
     [REASON_CHANGES_TOO_FAST] =
         {"changes-too-fast", "Slow down or stop what writes to the volume, or allow a longer pause (move: max-pause-ms in "

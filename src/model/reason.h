@@ -44,6 +44,7 @@ enum reason_code {
     REASON_STORE_FAILED, /* the control service cannot write its store */
     REASON_CHANGES_TOO_FAST, /* a volume is written as fast as it can be copied: no hand-off */
     REASON_STORE_RESTORED, /* the store was put back from a copy: somebody who is not here may have the data since */
+    REASON_WAITING_FOR_DEPENDENCY, /* a container that this one depends on is not as it must be */
     REASON_CODE_MAX,
     REASON_CODE_INVALID = -1,
 };

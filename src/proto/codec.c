@@ -48,6 +48,14 @@ static const int runs[CONTAINER_RUN_MAX] = {
 };
 const struct enum_map map_run = {runs, ARRAY_SIZE(runs)};
 
+static const int healths[CONTAINER_HEALTH_MAX] = {
+    [HEALTH_NONE] = WIRE__CONTAINER_HEALTH__CONTAINER_HEALTH_UNSPECIFIED,
+    [HEALTH_STARTING] = WIRE__CONTAINER_HEALTH__CONTAINER_HEALTH_STARTING,
+    [HEALTH_HEALTHY] = WIRE__CONTAINER_HEALTH__CONTAINER_HEALTH_HEALTHY,
+    [HEALTH_UNHEALTHY] = WIRE__CONTAINER_HEALTH__CONTAINER_HEALTH_UNHEALTHY,
+};
+const struct enum_map map_health = {healths, ARRAY_SIZE(healths)};
+
 static const int actions[CONTAINER_ACTION_MAX] = {
     [CONTAINER_PREPARE] = WIRE__CONTAINER_ACTION__CONTAINER_ACTION_PREPARE,
     [CONTAINER_RUN] = WIRE__CONTAINER_ACTION__CONTAINER_ACTION_RUN,
@@ -109,13 +117,14 @@ static const int reasons[REASON_CODE_MAX] = {
     CODE(STORE_FAILED),
     CODE(CHANGES_TOO_FAST),
     CODE(STORE_RESTORED),
+    CODE(WAITING_FOR_DEPENDENCY),
 };
 #undef CODE
 const struct enum_map map_reason = {reasons, ARRAY_SIZE(reasons)};
 
 /* A code that is added to the model needs a number on the wire; the unit test finds a hole in a
  * table. */
-_Static_assert(REASON_CODE_MAX == 39, "give the new reason a number in agent.proto and codec.c");
+_Static_assert(REASON_CODE_MAX == 40, "give the new reason a number in agent.proto and codec.c");
 
 void agent_message_done(struct agent_message *m)
 {

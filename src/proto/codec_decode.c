@@ -283,14 +283,18 @@ static struct err *take_report(const Wire__Report *w, struct report *r)
 
 static struct err *take_container_report(const Wire__ContainerReport *w, struct container_report *c)
 {
-    int run;
+    int run, health;
 
     TRY(take_name(w->name, "container report: name", &c->name));
+    TRY(take_enum(&map_health, (int)w->health, "container report: health", &health));
     TRY(take_enum(&map_run, (int)w->run, "container report: run", &run));
     TRY(take_reason(w->reason, &c->reason));
     c->run = (enum container_run)run;
     c->image_ready = w->image_ready;
     c->created = w->created;
+    c->health = (enum container_health)health;
+    c->has_exit_code = w->has_exit_code;
+    c->exit_code = w->exit_code;
     return NULL;
 }
 
@@ -586,6 +590,7 @@ static struct err *take_container_order(const Wire__ContainerOrder *w, struct co
         return corrupt("container order: config", "is missing");
     TRY(take_name(w->config->name, "container order: name", &name));
     o->action = (enum container_action)action;
+    o->hold = w->hold;
     o->config = container_new(name);
     return take_container(w->config, o->config);
 }

@@ -156,6 +156,9 @@ static void encode_container_report(const struct container_report *c, Wire__Agen
     w.run = (Wire__ContainerRun)enum_out(&map_run, c->run);
     w.image_ready = c->image_ready;
     w.created = c->created;
+    w.health = (Wire__ContainerHealth)enum_out(&map_health, c->health);
+    w.has_exit_code = c->has_exit_code;
+    w.exit_code = c->exit_code;
     w.reason = &reason;
     m->container_report = &w;
     pack(&m->base, out);
@@ -441,6 +444,7 @@ static void encode_container_order(const struct container_order *o, Wire__Contro
     }
     w.action = (Wire__ContainerAction)enum_out(&map_action, o->action);
     w.config = &container;
+    w.hold = o->hold;
     m->container_order = &w;
     pack(&m->base, out);
 }

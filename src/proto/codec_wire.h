@@ -19,4 +19,4 @@ extern const struct enum_map map_end;
 extern const struct enum_map map_run;
 extern const struct enum_map map_action;
 extern const struct enum_map map_policy;
-extern const struct enum_map map_condition;
+extern const struct enum_map map_condition, map_health;

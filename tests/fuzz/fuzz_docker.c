@@ -2,6 +2,7 @@
  *   v, l, i, a, n  answers: version, list, inspect, its addresses, creation
  *   m, s           an error's message, and what it means for a start
  *   e, p           a line of the events, of a fetch
+ *   o              the end of a container's output
  *   w              a stream of lines: the same lines whatever the pieces
  *   c              a container's configuration (as for the REST API) told to the engine
  *   t, r           an image's name; root's config.json with the login state */
@@ -92,6 +93,15 @@ static void message(const char *text, size_t n)
     CLEANUP_FREE char *m = docker_parse_message(text, n);
 
     RULE(*m && strlen(m) <= DOCKER_MESSAGE_MAX && str_is_utf8(m, strlen(m)));
+}
+
+static void logs(const char *text, size_t n)
+{
+    CLEANUP_FREE char *words = docker_parse_logs(text, n);
+
+    RULE(!words || (*words && strlen(words) <= DOCKER_LOG_BYTES && str_is_utf8(words, strlen(words))));
+    for (const char *p = words; p && *p; p++)
+        RULE((unsigned char)*p >= 0x20 && *p != 0x7f);
 }
 
 static void event(const char *text, size_t n)
@@ -223,6 +233,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {'n', .bytes = created},
         {'m', .bytes = message},
         {'s', .text = start_error},
+        {'o', .bytes = logs},
         {'e', .bytes = event},
         {'p', .bytes = pull_line},
         {'w', .bytes = lines},

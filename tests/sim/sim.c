@@ -99,6 +99,7 @@ const char *violation_name(enum violation v)
         [V_NO_REASON] = "no-reason",
         [V_UNSETTLED] = "unsettled",
         [V_NUMBERS] = "numbers",
+        [V_TOO_EARLY] = "too-early",
         [V_SESSION] = "session",
         [V_BACKOFF] = "back-off",
         [V_TAG] = "tag",

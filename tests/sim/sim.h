@@ -31,6 +31,7 @@ enum violation {
     V_NO_REASON,
     V_UNSETTLED,
     V_NUMBERS,
+    V_TOO_EARLY,
     V_SESSION,
     V_BACKOFF,
     V_TAG,
@@ -125,6 +126,7 @@ struct sim_container {
     bool here; /* exists, maybe exited */
     uint64_t created;
     struct uuid era;
+    char spec[CONTAINER_SPEC_SIZE];
     int dataset;       /* index; -1 = no volume */
     uint64_t crash_us; /* when it dies; 0 = not */
 };
@@ -297,6 +299,7 @@ struct sim {
     uint64_t keep_replicas_us;
     struct sim_host hosts[MAX_HOSTS];
     struct sim_dataset datasets[MAX_DATASETS];
+    bool container_started[MAX_CONTAINERS]; /* at least once */
     bool container_exists[MAX_CONTAINERS],
         container_busy[MAX_CONTAINERS]; /* those without a volume */
     struct {

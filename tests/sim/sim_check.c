@@ -233,12 +233,25 @@ static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf,
                : NULL;
 }
 
+/* The user has deleted what it depends on, or that can run nowhere. */
+static bool waits_for_ever(const struct sim *s, const struct container *k)
+{
+    for (size_t i = 0; i < k->n_depends_on; i++) {
+        const struct container *on = s->store.containers[sim_container_index(k->depends_on[i].name)];
+        if (!on || is_gone(s, &on->node))
+            return true;
+    }
+    return false;
+}
+
 static const char *container_unsettled(const struct sim *s, unsigned c, char *buf, size_t size)
 {
     const struct container *k = s->store.containers[c];
 
     for (unsigned i = 0; i < s->n_nodes; i++) {
         bool wanted = k && uuid_eq(&k->node, &s->hosts[i].id);
+        if (wanted && waits_for_ever(s, k))
+            continue;
         (void)snprintf(buf, size, "c%u on h%u", c, i);
         if (!s->hosts[i].dead && wanted != s->hosts[i].containers[c].running)
             return buf;

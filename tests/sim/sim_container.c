@@ -16,6 +16,7 @@ void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list)
                                      .created = k->created,
                                      .exit_code = k->running ? 0 : 1,
                                      .era = k->era};
+        memcpy(list->containers[list->n_containers - 1].spec, k->spec, sizeof(k->spec));
     }
 }
 
@@ -39,6 +40,16 @@ void sim_container_dies(struct sim *s, unsigned host, unsigned c)
     sim_schedule_for_agent(s, sim_random(s, 20000), EV_CONTAINERS_CHANGED, host);
 }
 
+/* Each of them was started at some time before. */
+static void check_dependencies(struct sim *s, unsigned host, const struct container *c)
+{
+    for (size_t i = 0; i < c->n_depends_on; i++) {
+        if (!s->container_started[sim_container_index(c->depends_on[i].name)])
+            sim_violation(s, V_TOO_EARLY, "container %s starts on h%u before %s, on which it depends", c->name, host,
+                          c->depends_on[i].name);
+    }
+}
+
 static struct err *start(struct sim *s, unsigned host, const struct step *st)
 {
     struct sim_host *h = &s->hosts[host];
@@ -52,6 +63,8 @@ static struct err *start(struct sim *s, unsigned host, const struct step *st)
         return err_new(ERR_NOT_FOUND, "no such image");
     if (d >= 0 && !h->volumes[d].mounted)
         return err_new(ERR_INVALID, "bind source does not exist");
+    check_dependencies(s, host, st->container);
+    s->container_started[c] = true;
     if (d >= 0 && h->volumes[d].mark.state != MARK_OWNED)
         sim_violation(s, V_TWO_WRITERS, "a container starts on h%u without ownership of d%d", host,
                       d);
@@ -60,6 +73,7 @@ static struct err *start(struct sim *s, unsigned host, const struct step *st)
                                 .created = st->container->created,
                                 .era = h->era,
                                 .dataset = d};
+    container_spec(st->container, k->spec);
     if (sim_until(s, h->crash_loop_us)) {
         struct event *ev = sim_schedule(s, 10000 + sim_random(s, 500000), EV_CONTAINER_DIES, host);
         ev->number = c;

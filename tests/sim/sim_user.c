@@ -10,6 +10,16 @@ static struct sim_command *command_of(struct sim *s, uint64_t id)
     return &s->commands[id % N_COMMANDS];
 }
 
+/* The last container of all depends on the one before it. */
+static void depend_on_last(struct container *k, unsigned c)
+{
+    char name[] = {'c', (char)('0' + c - 1), '\0'};
+
+    k->depends_on = xcalloc(1, sizeof(*k->depends_on));
+    k->depends_on[0] = (struct dependency){xstrdup(name), DEPENDENCY_STARTED};
+    k->n_depends_on = 1;
+}
+
 static struct container *new_container(const struct sim *s, unsigned c, const struct uuid *node,
                                        struct random *r)
 {
@@ -39,6 +49,8 @@ static bool choose_for_container(struct sim *s, unsigned c, struct command *cmd,
     if (!s->container_exists[c]) {
         cmd->kind = COMMAND_CONTAINER_CREATE;
         cmd->container = new_container(s, c, &cmd->node, r);
+        if (c == s->n_containers - 1)
+            depend_on_last(cmd->container, c);
     } else if (what < 60) {
         cmd->kind = COMMAND_CONTAINER_MOVE;
     } else {
@@ -166,6 +178,8 @@ static bool choose_composition(struct sim *s, struct command *cmd, struct compos
         if (random_below(r, 100) < 30)
             continue;
         all->containers[all->n_containers++] = new_container(s, c, &node, r);
+        if (c == s->n_containers - 1 && s->composed.containers[c - 1])
+            depend_on_last(all->containers[all->n_containers - 1], c);
         s->composed.containers[c] = true;
     }
     cmd->kind = COMMAND_COMPOSE;

@@ -225,8 +225,11 @@ static void test_container_state(void **state)
     assert_true(json_is_null(json_object_get(v, "on")));
     assert_true(json_is_object(json_object_get(v, "reason")));
     assert_int_equal(json_array_size(json_object_get(v, "volumes")), 0);
-    assert_int_equal(json_object_size(v), 11);
+    assert_true(json_is_null(json_object_get(v, "exit_code")));
+    assert_true(json_is_null(json_object_get(v, "health")));
+    assert_int_equal(json_object_size(v), 13);
     json_decref(v);
+    r.health = HEALTH_HEALTHY;
     r.created = engine_container(b->engine, "shop-web")->created;
     engine_container_report(b->engine, now_os(), 1, &r);
     drain(b);
@@ -235,10 +238,21 @@ static void test_container_state(void **state)
     assert_string_equal(text(v, "on"), A);
     assert_true(json_is_true(json_object_get(v, "running")));
     assert_true(json_is_null(json_object_get(v, "reason")));
+    assert_string_equal(text(v, "health"), "healthy");
     json_decref(v);
     expect(b, "GET", SC, "", "", 200,
            "[{\"node_uuid\":\"" A "\"," WEB ",\"ports\":[{\"internal\":80,\"external\":8080}],"
            "\"memory_limit\":268435456," NEVER ",\"running\":true}]");
+    r = (struct container_report){.name = r.name, .run = CONTAINER_EXITED, .has_exit_code = true, .exit_code = 137};
+    engine_container_report(b->engine, now_os(), 1, &r);
+    drain(b);
+    v = get_json(b, SC "/shop-web");
+    assert_int_equal(json_integer_value(json_object_get(v, "exit_code")), 137);
+    assert_true(json_is_null(json_object_get(v, "health")));
+    json_decref(v);
+    r = (struct container_report){.name = r.name, .run = CONTAINER_RUNNING};
+    engine_container_report(b->engine, now_os(), 1, &r);
+    drain(b);
     /* Moved away, it still runs where it was. */
     expect(b, "POST", CC "/shop-web", "", "{\"node_uuid\":\"" B "\"}", 200, WEB_AT(B));
     v = get_json(b, SC "/shop-web");
@@ -249,7 +263,7 @@ static void test_container_state(void **state)
     expect(b, "GET", SC, "", "", 200,
            "[{\"node_uuid\":\"" A "\",\"name\":\"shop-web\",\"image\":\"\"," NEVER
            ",\"running\":true}]");
-    r.run = CONTAINER_ABSENT;
+    r = (struct container_report){.name = r.name, .run = CONTAINER_ABSENT};
     engine_container_report(b->engine, now_os(), 1, &r);
     drain(b);
     expect(b, "GET", SC, "", "", 200, "[]");

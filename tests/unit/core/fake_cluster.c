@@ -85,6 +85,8 @@ static void obey_container(struct fake *f, unsigned char n, const struct contain
         return;
     if (f->image_problem[n]) {
         r.reason = (struct reason){.code = REASON_IMAGE_MISSING, .text = (char *)f->image_problem[n]};
+    } else if (o->hold) {
+        r.reason = (struct reason){.code = REASON_WAITING_FOR_DEPENDENCY};
     } else if (o->action == CONTAINER_RUN) {
         r.run = CONTAINER_RUNNING;
         f->started++;

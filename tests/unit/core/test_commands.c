@@ -225,6 +225,103 @@ static void test_a_container_leaves_a_deleted_dataset(void **state)
     assert_false(f->reports[1].volume.present);
 }
 
+/* ---- containers that depend on others ---- */
+
+static struct container *with_dependency(unsigned char node, const char *name, const char *on,
+                                         enum dependency_condition condition)
+{
+    struct container *c = container_new(name);
+
+    c->node = id(node);
+    c->image = xstrdup("img:1");
+    c->n_depends_on = on != NULL;
+    c->depends_on = xcalloc(1, sizeof(*c->depends_on));
+    if (on)
+        c->depends_on[0] = (struct dependency){xstrdup(on), condition};
+    return c;
+}
+
+static void know_settings(struct fake *f)
+{
+    for (unsigned char n = 1; n <= NODES; n++) {
+        leave(f, n);
+        f->hellos[n].extended = true;
+        come_back(f, n);
+    }
+}
+
+static void say(struct fake *f, unsigned char node, const char *name, struct container_report r)
+{
+    r.name = (char *)(uintptr_t)name;
+    r.created = engine_container(f->e, name)->created;
+    engine_container_report(f->e, f->now, f->sessions[node], &r);
+    settle(f);
+}
+
+static void check_waits(struct fake *f, const char *name, const char *words)
+{
+    struct reason r;
+
+    engine_container_reason(f->e, f->now, name, &r);
+    assert_int_equal(r.code, REASON_WAITING_FOR_DEPENDENCY);
+    if (!strstr(r.text, words))
+        fail_msg("%s", r.text);
+    reason_done(&r);
+}
+
+static void test_dependencies_that_cannot_be(void **state)
+{
+    struct fake *f = *state;
+
+    know_settings(f);
+    assert_int_equal(create_container(f, with_dependency(1, "web", "db", DEPENDENCY_STARTED)), RESULT_DEPENDENCY_MISSING);
+    assert_string_equal(f->text, "db");
+    assert_int_equal(create_container(f, with_dependency(1, "db", NULL, DEPENDENCY_STARTED)), RESULT_CREATED);
+    assert_int_equal(create_container(f, with_dependency(2, "web", "db", DEPENDENCY_STARTED)), RESULT_CREATED);
+    assert_int_equal(create_container(f, with_dependency(2, "top", "web", DEPENDENCY_STARTED)), RESULT_CREATED);
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_CONTAINER_DELETE, .name = "db"}), RESULT_OK);
+    assert_int_equal(create_container(f, with_dependency(1, "db", "top", DEPENDENCY_STARTED)), RESULT_DEPENDENCY_CIRCLE);
+    assert_string_equal(f->text, "web, on which db depends, depends on it");
+    assert_int_equal(create_container(f, with_dependency(1, "db", NULL, DEPENDENCY_STARTED)), RESULT_CREATED);
+}
+
+static void test_a_container_is_started_after_another(void **state)
+{
+    struct fake *f = *state;
+
+    know_settings(f);
+    f->deaf[1] = true;
+    assert_int_equal(create_container(f, with_dependency(1, "db", NULL, DEPENDENCY_STARTED)), RESULT_CREATED);
+    assert_int_equal(create_container(f, with_dependency(2, "web", "db", DEPENDENCY_STARTED)), RESULT_CREATED);
+    assert_int_equal(create_container(f, with_dependency(2, "c", "db", DEPENDENCY_HEALTHY)), RESULT_CREATED);
+    assert_int_equal(create_container(f, with_dependency(3, "end", "db", DEPENDENCY_COMPLETED)), RESULT_CREATED);
+    assert_int_equal(f->started, 0);
+    check_waits(f, "web", "container web depends on container db, which has not been started yet");
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_CREATED});
+    assert_int_equal(f->started, 0);
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_RUNNING});
+    assert_int_equal(f->started, 1); /* web */
+    check_waits(f, "c", "which has no health check");
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_RUNNING, .health = HEALTH_STARTING});
+    check_waits(f, "c", "whose health is not known yet");
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_RUNNING, .health = HEALTH_UNHEALTHY});
+    check_waits(f, "c", "which is unhealthy");
+    assert_int_equal(f->started, 1);
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_RUNNING, .health = HEALTH_HEALTHY});
+    assert_int_equal(f->started, 2);
+    check_waits(f, "end", "which has not ended yet");
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_EXITED, .has_exit_code = true, .exit_code = 1});
+    check_waits(f, "end", "which ended with a failure");
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_EXITED}); /* an agent that does not tell */
+    check_waits(f, "end", "which ended with a failure");
+    assert_int_equal(f->started, 2);
+    say(f, 1, "db", (struct container_report){.run = CONTAINER_EXITED, .has_exit_code = true});
+    assert_int_equal(f->started, 3);
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_CONTAINER_DELETE, .name = "db"}), RESULT_OK);
+    assert_int_equal(move_container(f, "web", 3), RESULT_OK);
+    check_waits(f, "web", "which does not exist");
+}
+
 /* ---- whole configurations ---- */
 
 struct wanted_all {
@@ -264,6 +361,13 @@ static void test_compositions_that_cannot_be(void **state)
         {{{wanted(77, 1)}, {with_volume(1, "c"), with_volume(1, "c")}}, RESULT_CONTAINER_EXISTS, "c"},
         {{{NULL}, {with_port("w", 8080), with_port("x", 8080)}}, RESULT_PORT_IN_USE, "x"},
         {{{NULL}, {with_links("l", "a", 1, "b", 1), NULL}}, RESULT_LINK_PORT, "l"},
+        {{{NULL}, {with_dependency(1, "a1", "b1", DEPENDENCY_STARTED), NULL}},
+         RESULT_DEPENDENCY_MISSING,
+         "a1 depends on b1"},
+        {{{NULL},
+          {with_dependency(1, "a1", "b1", DEPENDENCY_STARTED), with_dependency(2, "b1", "a1", DEPENDENCY_HEALTHY)}},
+         RESULT_DEPENDENCY_CIRCLE,
+         "b1 depends on a1, which depends on it"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -464,6 +568,8 @@ int main(void)
         TEST(test_what_is_going_is_not_found),
         TEST(test_a_container_takes_its_dataset_along),
         TEST(test_a_container_leaves_a_deleted_dataset),
+        TEST(test_dependencies_that_cannot_be),
+        TEST(test_a_container_is_started_after_another),
         TEST(test_compositions_that_cannot_be),
         TEST(test_a_composition_replaces_everything),
         TEST(test_a_composition_over_what_is_going),

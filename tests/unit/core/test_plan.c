@@ -302,6 +302,7 @@ struct container_case {
     unsigned restarts;
     enum step_kind step;
     enum reason_code reason;
+    bool hold, other_spec;
 };
 
 static const struct container_case container_cases[] = {
@@ -331,6 +332,16 @@ static const struct container_case container_cases[] = {
      .exit_code = 1, .restarts = 3, .step = STEP_START},
     {"on-failure, too often", .policy = RESTART_ON_FAILURE, .retries = 3, .run = CONTAINER_EXITED, .created = 5,
      .exit_code = 1, .restarts = 4, .step = WAIT, .reason = REASON_CONTAINER_EXITED},
+    /* what it depends on */
+    {"held, no image yet", .hold = true, .step = STEP_IMAGE},
+    {"held", .hold = true, .image_ready = true, .step = WAIT, .reason = REASON_WAITING_FOR_DEPENDENCY},
+    {"held, made, not started", .hold = true, .image_ready = true, .run = CONTAINER_CREATED, .created = 5, .step = WAIT,
+     .reason = REASON_WAITING_FOR_DEPENDENCY},
+    {"held, but it runs", .hold = true, .run = CONTAINER_RUNNING, .created = 5, .step = WAIT},
+    {"held, but it ran", .hold = true, .policy = RESTART_ALWAYS, .run = CONTAINER_EXITED, .created = 5,
+     .step = STEP_START},
+    {"held, and another runs", .hold = true, .run = CONTAINER_RUNNING, .created = 4, .step = STEP_STOP},
+    {"of other settings", .other_spec = true, .run = CONTAINER_RUNNING, .created = 5, .step = STEP_STOP},
     /* getting ready */
     {"prepare", .prepare = true, .step = STEP_IMAGE},
     {"prepared", .prepare = true, .image_ready = true, .step = WAIT},
@@ -344,13 +355,14 @@ static void check_container(const struct container_case *c)
                                .restart_policy = c->policy,
                                .maximum_retry_count = c->retries,
                                .has_volume = true};
-    struct container_order o = {c->prepare ? CONTAINER_PREPARE : CONTAINER_RUN, &config};
+    struct container_order o = {c->prepare ? CONTAINER_PREPARE : CONTAINER_RUN, &config, c->hold};
     struct container_state s = {.run = c->run, .created = c->created, .exit_code = c->exit_code};
     struct container_view v = {.order = c->no_order ? NULL : &o,
                                .state = c->run == CONTAINER_ABSENT ? NULL : &s,
                                .known = !c->unknown,
                                .synced = !c->not_synced,
                                .live = true,
+                               .other_spec = c->other_spec,
                                .must_stop = c->must_stop,
                                .volume_usable = !c->no_volume,
                                .image_ready = c->image_ready,

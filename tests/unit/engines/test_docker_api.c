@@ -231,7 +231,7 @@ static void test_events(void **state)
         {"{\"Type\":\"container\",\"Action\":\"start\"}", true},
         {"{\"Type\":\"container\",\"Action\":\"die\"}", true},
         {"{\"Type\":\"container\",\"Action\":\"exec_start: sh -c die\"}", false},
-        {"{\"Type\":\"container\",\"Action\":\"health_status: healthy\"}", false},
+        {"{\"Type\":\"container\",\"Action\":\"health_status: healthy\"}", true},
         {"{\"Type\":\"image\",\"Action\":\"remove\"}", false},
         {"{\"Action\":7}", false},
         {"{", false},
@@ -313,7 +313,7 @@ static void test_create(void **state)
     assert_null(strstr(plain, "Entrypoint"));
     assert_null(strstr(plain, "Healthcheck"));
     assert_null(strstr(plain, "\"User\""));
-    assert_non_null(strstr(plain, "\"StopTimeout\":10"));
+    assert_null(strstr(plain, "StopTimeout"));
     char *never = NULL;
     s.volume_path = NULL;
     assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "not mounted");
@@ -358,6 +358,11 @@ static void test_create_extended(void **state)
     assert_non_null(strstr(text, "\"WorkingDir\":\"/srv/"));
     assert_non_null(strstr(text, "\"StopSignal\":\"SIGQUIT\""));
     assert_non_null(strstr(text, "\"StopTimeout\":91"));
+    assert_non_null(strstr(text, "\"io.flocker.stop-timeout\":\"91\""));
+    char spec[CONTAINER_SPEC_SIZE];
+    container_spec(c, spec);
+    CLEANUP_FREE char *label = xasprintf("\"io.flocker.spec\":\"%s\"", spec);
+    assert_non_null(strstr(text, label));
     assert_non_null(strstr(text, "\"tier\":\"db\""));
     assert_non_null(strstr(text, "\"NanoCpus\":1500000000"));
     assert_non_null(strstr(text, "\"Healthcheck\":{\"Test\":[\"CMD\",\"pg_isready\"],\"Interval\":5000000000,"
@@ -370,6 +375,80 @@ static void test_create_extended(void **state)
     assert_non_null(strstr(off, "\"Entrypoint\":[\"\"]"));
     assert_non_null(strstr(off, "\"Healthcheck\":{\"Test\":[\"NONE\"]}"));
     (void)container_free(c);
+}
+
+static char *logs_of(const char *body, size_t n)
+{
+    char *text = docker_parse_logs(body, n);
+
+    assert_true(!text || (strlen(text) <= DOCKER_LOG_BYTES && str_is_utf8(text, strlen(text))));
+    return text;
+}
+
+static void test_logs(void **state)
+{
+    static const struct {
+        const char *body;
+        size_t n;
+        const char *text; /* NULL = nothing */
+    } cases[] = {
+#define LOG(body, text) {body, sizeof(body) - 1, text}
+        LOG("", NULL),
+        LOG("\n\r\n  \n", NULL),
+        LOG("\1\0\0\0\0\0\0\4one\n\2\0\0\0\0\0\0\4two\n", "one | two"),
+        LOG("\1\0\0\0\0\0\0\2on\1\0\0\0\0\0\0\2e\n", "one"), /* one line in two frames */
+        LOG("\2\0\0\0\377\377\377\377cut", "cut"),                  /* longer than what came */
+        LOG("\2\0\0", "???"),
+        LOG("of a terminal\r\n", "of a terminal"),
+        LOG("1\n2\n3\n4\n5\n6\n7\n", "3 | 4 | 5 | 6 | 7"),
+        LOG("\33[31mred\33[0m\33", "red"),
+        LOG("a\tb\7\177 \302\205 \303\251 \377\303", "a b?? ?? \303\251 ??"),
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_FREE char *text = logs_of(cases[i].body, cases[i].n);
+
+        if (!cases[i].text)
+            assert_null(text);
+        else
+            assert_string_equal(text ? text : "", cases[i].text);
+    }
+    CLEANUP_STR struct str lines = {0};
+    for (int i = 0; i < 300; i++)
+        str_append(&lines, "\303\251");
+    str_append(&lines, "\nthe end\n");
+    CLEANUP_FREE char *text = logs_of(lines.data, lines.len);
+    assert_true(strlen(text) > DOCKER_LOG_BYTES - 4);
+    assert_true(str_has_prefix(text, "\303\251"));
+    assert_non_null(strstr(text, "\303\251 | the end"));
+}
+
+static void test_health(void **state)
+{
+    static const struct {
+        const char *state;
+        enum container_health health;
+    } cases[] = {
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1}", HEALTH_NONE},
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1,\"Health\":null}", HEALTH_NONE},
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1,\"Health\":{\"Status\":\"none\"}}", HEALTH_NONE},
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1,\"Health\":{\"Status\":\"starting\"}}", HEALTH_STARTING},
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1,\"Health\":{\"Status\":\"healthy\"}}", HEALTH_HEALTHY},
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1,\"Healthcheck\":{\"Status\":\"unhealthy\"}}", HEALTH_UNHEALTHY},
+        {"{\"Running\":true,\"ExitCode\":0,\"Pid\":1,\"Health\":{\"Status\":7}}", HEALTH_NONE},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct docker_container c;
+
+        assert_true(parse_inspect(cases[i].state, &c));
+        assert_int_equal(c.health, cases[i].health);
+        assert_string_equal(c.spec, ""); /* an older agent made it */
+        assert_int_equal(c.stop_timeout_s, 0);
+        docker_container_done(&c);
+    }
+    static const char event[] = "{\"Type\":\"container\",\"Action\":\"health_status: healthy\"}";
+    assert_true(docker_parse_event_matters(event, strlen(event)));
 }
 
 static void test_images(void **state)
@@ -507,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_inspect),      cmocka_unit_test(test_pull_lines),
         cmocka_unit_test(test_events),       cmocka_unit_test(test_messages),
         cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create), cmocka_unit_test(test_create_extended),
+        cmocka_unit_test(test_logs),         cmocka_unit_test(test_health),
         cmocka_unit_test(test_images),       cmocka_unit_test(test_registry_auth),
         cmocka_unit_test(test_lines),        cmocka_unit_test(test_damaged),
     };

@@ -233,11 +233,36 @@ static bool change_container(struct container *c, int which)
     }
 }
 
+static bool same_spec(const struct container *a, const struct container *b)
+{
+    char first[CONTAINER_SPEC_SIZE], second[CONTAINER_SPEC_SIZE];
+
+    container_spec(a, first);
+    container_spec(b, second);
+    assert_int_equal(strlen(first), CONTAINER_SPEC_SIZE - 1);
+    return streq(first, second);
+}
+
+/* Kept on containers that run: it must be the same in every version. */
+static void test_spec_for_ever(void **state)
+{
+    struct container *c = container_new("web");
+    char spec[CONTAINER_SPEC_SIZE];
+
+    c->image = xstrdup("nginx:1");
+    container_spec(c, spec);
+    assert_string_equal(spec, "2859e8aea09d10bde91e32261b191e8b");
+    container_free(c);
+}
+
 static void test_container(void **state)
 {
     struct container *c = full_container(), *copy = container_copy(c);
 
     assert_true(container_same_settings(c, copy));
+    copy->node = numbered(3);
+    copy->created++;
+    assert_true(same_spec(c, copy));
     copy->node = numbered(2); /* where it runs is no setting */
     copy->revision++;
     assert_true(container_same_settings(c, copy));
@@ -247,6 +272,8 @@ static void test_container(void **state)
 
         if (changed && (container_same_settings(c, other) || container_same_settings(other, c)))
             fail_msg("change %d is not seen", i);
+        if (changed && other->image && same_spec(c, other))
+            fail_msg("change %d is not in the specification", i);
         container_free(other);
         if (!changed)
             break;
@@ -889,6 +916,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_container),
+        cmocka_unit_test(test_spec_for_ever),
         cmocka_unit_test(test_metadata),
         cmocka_unit_test(test_holders),
         cmocka_unit_test(test_orders),

@@ -86,6 +86,9 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
                                                 .run = CONTAINER_EXITED,
                                                 .image_ready = true,
                                                 .created = 99,
+                                                .health = HEALTH_UNHEALTHY,
+                                                .has_exit_code = true,
+                                                .exit_code = -7,
                                                 .reason = sample_reason()};
         break;
     case AGENT_MESSAGE_CONTAINER_GONE:
@@ -205,7 +208,7 @@ struct control_message sample_control_message(enum control_message_kind kind)
         m.dataset = uuid_of(51);
         break;
     case CONTROL_MESSAGE_CONTAINER_ORDER:
-        m.container = (struct container_order){CONTAINER_RUN, sample_container()};
+        m.container = (struct container_order){CONTAINER_RUN, sample_container(), true};
         break;
     case CONTROL_MESSAGE_CONTAINER_NONE:
         m.name = xstrdup("db");

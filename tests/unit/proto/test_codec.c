@@ -169,6 +169,9 @@ static void test_container_report(void **state)
     assert_int_equal(back.container.run, m.container.run);
     assert_true(back.container.image_ready);
     assert_true(back.container.created == m.container.created);
+    assert_int_equal(back.container.health, m.container.health);
+    assert_true(back.container.has_exit_code);
+    assert_int_equal(back.container.exit_code, m.container.exit_code);
     same_reason(&back.container.reason, &m.container.reason);
 }
 
@@ -212,6 +215,7 @@ static void test_container_order(void **state)
     const struct container *a = m.container.config, *b = back.container.config;
 
     assert_int_equal(back.container.action, CONTAINER_RUN);
+    assert_true(back.container.hold);
     assert_string_equal(a->name, b->name);
     assert_true(a->revision == b->revision);
     assert_true(a->created == b->created);
