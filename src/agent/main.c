@@ -63,7 +63,7 @@ struct agent {
     struct step_context context;
     bool watching; /* container events */
     struct running *running;
-    unsigned sends;
+    unsigned with_progress; /* of the steps that run */
     struct timer timer, progress, persist_retry;
     struct node_memory persist; /* being written */
     struct err *persist_error;
@@ -293,6 +293,11 @@ static void step_work(void *cookie)
     step_job_run_sync(((struct running *)cookie)->job);
 }
 
+static bool has_progress(const struct step *s)
+{
+    return s->kind == STEP_SEND || s->kind == STEP_IMAGE;
+}
+
 static void step_finished(struct agent *a, struct running *r)
 {
     struct step_job *j = r->job;
@@ -300,8 +305,8 @@ static void step_finished(struct agent *a, struct running *r)
     HASH_DEL(a->running, r);
     if (j->step.kind == STEP_LIST_VOLUMES)
         take_storage(a, j);
-    if (j->step.kind == STEP_SEND)
-        a->sends--;
+    if (has_progress(&j->step))
+        a->with_progress--;
     struct outcome o = {.step = r->id,
                         .error = j->error,
                         .observed = j->observed,
@@ -330,13 +335,16 @@ static void report_progress(void *cookie)
 
     for (struct running *r = a->running; r; r = r->hh.next) {
         const struct mover_progress *p = &r->job->progress;
+        if (r->job->step.kind == STEP_IMAGE)
+            node_progress(a->node, now_os(), r->id, atomic_load(&r->job->pull.bytes),
+                          atomic_load(&r->job->pull.total));
         if (r->job->step.kind == STEP_SEND)
             node_progress(a->node, now_os(), r->id,
                           __atomic_load_n(&p->skipped, __ATOMIC_RELAXED) +
                               __atomic_load_n(&p->bytes, __ATOMIC_RELAXED),
                           __atomic_load_n(&p->total, __ATOMIC_RELAXED));
     }
-    if (a->sends)
+    if (a->with_progress)
         timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
 }
 
@@ -368,8 +376,8 @@ static void run_step(struct agent *a, struct node_effect *f)
     struct workers *w = workers_for(a, &f->step);
 
     r->id = f->step.id;
-    if (f->step.kind == STEP_SEND) {
-        if (!a->sends++)
+    if (has_progress(&f->step)) {
+        if (!a->with_progress++)
             timer_set(&a->progress, now_os().mono_us + PROGRESS_US);
     }
     r->job = step_job_new(&a->context, &f->step);

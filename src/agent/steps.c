@@ -143,7 +143,7 @@ static struct err *have_image(struct step_job *j)
     bool present = false;
 
     TRY(container_engine_has_image_sync(ce, image, &present));
-    return present ? NULL : container_engine_pull_sync(ce, image, &j->progress.cancel);
+    return present ? NULL : container_engine_pull_sync(ce, image, &j->progress.cancel, &j->pull);
 }
 
 static struct err *start_container(struct step_job *j)

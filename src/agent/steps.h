@@ -25,7 +25,8 @@ struct step_context {
 struct step_job {
     struct step_context *context;
     struct step step; /* owned */
-    struct mover_progress progress;
+    struct mover_progress progress; /* SEND; and `cancel` of others */
+    struct pull_progress pull;      /* IMAGE */
     struct storage *opened; /* LIST_VOLUMES opened it: the loop thread takes it over */
     struct uuid store;      /* as of submission */
     char host[64];          /* likewise */

@@ -59,6 +59,8 @@ struct err *ctl_create_container(struct ctl *c) MUST_USE;
 struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
 struct err *ctl_move_container(struct ctl *c) MUST_USE;
 struct err *ctl_show(struct ctl *c) MUST_USE;
+/* Of a container's detail: "running", "running (healthy)", "exited (3)"; the caller frees it. */
+char *ctl_container_state(const json_t *detail);
 struct err *ctl_why(struct ctl *c) MUST_USE;
 struct err *ctl_events(struct ctl *c) MUST_USE;
 

@@ -21,10 +21,21 @@ static struct err *get_detail(struct ctl *c, const char *name, json_t **ret_deta
     return err_free(e);
 }
 
+char *ctl_container_state(const json_t *detail)
+{
+    const char *state = ctl_text(detail, "state"), *health = ctl_text(detail, "health");
+    const json_t *code = json_object_get(detail, "exit_code");
+
+    if (json_is_integer(code))
+        return xasprintf("%s (%lld)", state, (long long)json_integer_value(code));
+    return *health ? xasprintf("%s (%s)", state, health) : xstrdup(state);
+}
+
 /* One item of the result: as configured, plus state, on, reason. */
 static struct err *ps_row(struct ctl *c, const json_t *configured, const json_t *in_state,
                           json_t **ret_row)
 {
+    static const char *const told[] = {"reason", "health", "exit_code"};
     const json_t *known = configured ? configured : in_state;
     const char *on = ctl_text(in_state, "node_uuid");
     bool running = json_is_true(json_object_get(in_state, "running"));
@@ -37,14 +48,19 @@ static struct err *ps_row(struct ctl *c, const json_t *configured, const json_t 
                                                : "absent"));
     json_object_set_new(row, "on", *on ? json_string(on) : json_null());
     json_object_set_new(row, "reason", json_null());
-    /* Only what is not as wanted is asked for in detail. */
-    if (!configured || !running || !streq(on, ctl_text(configured, "node_uuid"))) {
+    json_object_set_new(row, "health", json_null());
+    json_object_set_new(row, "exit_code", json_null());
+    /* Only what is not as wanted, or says how it is, is asked for in detail. */
+    if (!configured || !running || !streq(on, ctl_text(configured, "node_uuid")) ||
+        json_object_get(configured, "healthcheck")) {
         CLEANUP_JSON json_t *detail = NULL;
         TRY(get_detail(c, ctl_text(known, "name"), &detail));
         if (*ctl_text(detail, "state"))
             json_object_set(row, "state", json_object_get(detail, "state"));
-        if (json_object_get(detail, "reason"))
-            json_object_set(row, "reason", json_object_get(detail, "reason"));
+        for (size_t i = 0; i < ARRAY_SIZE(told); i++) {
+            if (json_object_get(detail, told[i]))
+                json_object_set(row, told[i], json_object_get(detail, told[i]));
+        }
     }
     *ret_row = steal(&row);
     return NULL;
@@ -86,7 +102,8 @@ static void ps_cells(struct table *t, const json_t *row, const json_t *nodes, bo
 
     table_cell(t, ctl_text(row, "name"));
     table_cell(t, ctl_text(row, "image"));
-    table_cell(t, ctl_text(row, "state"));
+    CLEANUP_FREE char *state = ctl_container_state(row);
+    table_cell(t, state);
     table_cell(t, server);
     table_cell(t, dataset);
     table_cell(t, why);

@@ -132,8 +132,8 @@ static void print_container_why(const json_t *d, const json_t *nodes)
     CLEANUP_FREE char *wanted = ctl_node_text(nodes, ctl_text(d, "node_uuid"));
     CLEANUP_FREE char *wanted_text = xasprintf("running on %s", wanted);
     CLEANUP_FREE char *node = ctl_node_text(nodes, at);
-    CLEANUP_FREE char *actual =
-        *at ? xasprintf("%s on %s", ctl_text(d, "state"), node) : xstrdup(ctl_text(d, "state"));
+    CLEANUP_FREE char *state = ctl_container_state(d);
+    CLEANUP_FREE char *actual = *at ? xasprintf("%s on %s", state, node) : xstrdup(state);
 
     str_append(&name, "container ");
     text_append_safe(&name, ctl_text(d, "name"));

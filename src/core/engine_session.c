@@ -63,6 +63,7 @@ static void drop_container_reports(struct engine *e, const struct uuid *node, bo
             *r = entry->reports[--entry->n_reports];
             effect_push_changed(e, OBJECT_CONTAINER, entry->name);
             index_container(e, entry);
+            update_dependents(e, entry->name);
             break;
         }
         container_entry_gc(e, entry);

@@ -500,8 +500,26 @@ void node_containers_changed(struct node *n, struct now now)
     node_touch(n, now);
 }
 
+#define MEGABYTE 1000000
+
+/* An image is being fetched: its reason says how far that is. */
+static void pull_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes, uint64_t total)
+{
+    for (struct node_container *c = n->containers; total && c; c = c->hh.next) {
+        if (c->step != step || c->step_kind != STEP_IMAGE || !c->has_order)
+            continue;
+        CLEANUP_FREE char *text =
+            xasprintf("%s: %llu of %llu MB fetched", c->order.config->image, (unsigned long long)bytes / MEGABYTE,
+                      (unsigned long long)(total + MEGABYTE - 1) / MEGABYTE);
+        reason_set(&c->reason, REASON_WAITING_FOR_IMAGE, now.wall_us, 0, text);
+        node_report_all(n, now);
+        return;
+    }
+}
+
 void node_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes, uint64_t total)
 {
+    pull_progress(n, now, step, bytes, total);
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
         if (d->step != step || d->step_kind != STEP_SEND)
             continue;

@@ -157,7 +157,7 @@ void node_volume_changed(struct node *n, struct now now, const struct uuid *data
 void node_space_wanted(struct node *n, struct now now);
 /* A container started, died or went away, or the engine came or went: look again. */
 void node_containers_changed(struct node *n, struct now now);
-/* A running STEP_SEND has sent so much. */
+/* A running STEP_SEND has sent so much, or a STEP_IMAGE fetched so much. */
 void node_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes, uint64_t total);
 
 void node_tick(struct node *n, struct now now);

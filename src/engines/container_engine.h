@@ -33,12 +33,17 @@ struct err *container_engine_list_sync(struct container_engine *ce, const struct
 /* Is the image here? */
 struct err *container_engine_has_image_sync(struct container_engine *ce, const char *image,
                                             bool *ret_present) MUST_USE;
+/* How far a fetch is: of the layers that the engine has told of so far. Written by the fetching thread; atomic. */
+struct pull_progress {
+    atomic_uint_least64_t bytes, total; /* total 0 = not known */
+};
+
 /* Fetches it, with root's `docker login` state (config.json, `auths`) for its registry.
  * ERR_NOT_FOUND: the registry has no such image (or hides it); ERR_DENIED: it wants a login;
  * ERR_UNAVAILABLE: no registry or engine; ERR_NO_SPACE; ERR_TIMEOUT: nothing moved for ten minutes;
- * ERR_CANCELLED: `cancel` (may be NULL) became true. */
-struct err *container_engine_pull_sync(struct container_engine *ce, const char *image,
-                                       const atomic_bool *cancel) MUST_USE;
+ * ERR_CANCELLED: `cancel` (may be NULL) became true. `progress` may be NULL. */
+struct err *container_engine_pull_sync(struct container_engine *ce, const char *image, const atomic_bool *cancel,
+                                       struct pull_progress *progress) MUST_USE;
 
 struct container_start {
     const struct container *config;

@@ -265,9 +265,23 @@ static char *auth_for(const char *image)
     return auth;
 }
 
+struct pull {
+    struct docker_layers layers;
+    struct pull_progress *progress; /* or NULL */
+};
+
 static struct err *on_pull_line(void *cookie, const char *line, size_t n)
 {
-    return docker_parse_pull_line(line, n);
+    struct pull *p = cookie;
+    uint64_t bytes, total;
+
+    TRY(docker_parse_pull_line(line, n));
+    docker_layers_take(&p->layers, line, n, &bytes, &total);
+    if (p->progress) {
+        atomic_store(&p->progress->bytes, bytes);
+        atomic_store(&p->progress->total, total);
+    }
+    return NULL;
 }
 
 static char *pull_path(const char *repository, const char *tag)
@@ -280,9 +294,10 @@ static char *pull_path(const char *repository, const char *tag)
     return path;
 }
 
-struct err *container_engine_pull_sync(struct container_engine *ce, const char *image,
-                                       const atomic_bool *cancel)
+struct err *container_engine_pull_sync(struct container_engine *ce, const char *image, const atomic_bool *cancel,
+                                       struct pull_progress *progress)
 {
+    struct pull pull = {.progress = progress};
     CLEANUP(docker_response_done) struct docker_response r = {0};
     CLEANUP_FREE char *repository = NULL, *tag = NULL, *path = NULL;
     bool present = false;
@@ -296,8 +311,10 @@ struct err *container_engine_pull_sync(struct container_engine *ce, const char *
                                      .timeout_s = DOCKER_LONG_TIMEOUT_S,
                                      .stream = true,
                                      .cancel = cancel,
-                                     .line = on_pull_line};
+                                     .line = on_pull_line,
+                                     .cookie = &pull};
     struct err *e = docker_http_call(&ce->http, &request, &r);
+    docker_layers_done(&pull.layers);
     if (auth)
         explicit_bzero(auth, strlen(auth));
     free(auth);

@@ -287,6 +287,54 @@ char *docker_parse_message(const char *body, size_t n)
     return docker_message_shorten(text ? text : "");
 }
 
+static struct docker_layer *layer_of(struct docker_layers *l, const char *id)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        if (streq(l->layers[i].id, id))
+            return &l->layers[i];
+    }
+    if (l->n == DOCKER_LAYERS_MAX || strlen(id) >= sizeof(l->layers->id))
+        return NULL;
+    l->layers = xrealloc(l->layers, l->n + 1, sizeof(*l->layers));
+    struct docker_layer *new = &l->layers[l->n++];
+    *new = (struct docker_layer){0};
+    memcpy(new->id, id, strlen(id) + 1);
+    return new;
+}
+
+#define LAYER_MAX ((json_int_t)1 << 50) /* bytes; so that sums cannot overflow */
+
+void docker_layers_take(struct docker_layers *l, const char *line, size_t n, uint64_t *ret_bytes, uint64_t *ret_total)
+{
+    json_auto_t *j = n ? json_loadb(line, n, 0, NULL) : NULL;
+    const char *id = json_string_value(json_object_get(j, "id"));
+    const char *status = json_string_value(json_object_get(j, "status"));
+    const json_t *detail = json_object_get(j, "progressDetail");
+    json_int_t bytes = json_integer_value(json_object_get(detail, "current"));
+    json_int_t total = json_integer_value(json_object_get(detail, "total"));
+    bool loading = status && streq(status, "Downloading") && bytes > 0 && total >= bytes && total <= LAYER_MAX;
+    bool loaded = status && (streq(status, "Download complete") || streq(status, "Pull complete"));
+    struct docker_layer *layer = id && (loading || loaded) ? layer_of(l, id) : NULL;
+
+    if (layer && loading) {
+        layer->bytes = (uint64_t)bytes;
+        layer->total = (uint64_t)total;
+    } else if (layer) {
+        layer->bytes = layer->total;
+    }
+    *ret_bytes = *ret_total = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        *ret_bytes += l->layers[i].bytes;
+        *ret_total += l->layers[i].total;
+    }
+}
+
+void docker_layers_done(struct docker_layers *l)
+{
+    free(l->layers);
+    *l = (struct docker_layers){0};
+}
+
 bool docker_parse_event_matters(const char *line, size_t n)
 {
     /* The last two are podman's names. Health checks make exec_* events all the time: not among

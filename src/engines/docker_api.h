@@ -11,8 +11,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* API versions 1.N that we speak. The engine's range must meet ours. */
-#define DOCKER_API_MINOR_MIN 24u
+/* API versions 1.N that we speak. The engine's range must meet ours. 1.30 is Docker 17.06: older ones leave out, without a
+ * word, settings that we send (mounts before 1.25, a health check's start_period before 1.29). */
+#define DOCKER_API_MINOR_MIN 30u
 #define DOCKER_API_MINOR_MAX 52u
 
 #define DOCKER_ID_MAX 64u       /* hexadecimal digits */
@@ -68,6 +69,18 @@ char *docker_parse_message(const char *body, size_t n);
 /* One line of POST /images/create: the error that it tells, or NULL. Lines that are no JSON are an
  * error. */
 struct err *docker_parse_pull_line(const char *line, size_t n) MUST_USE;
+/* The layers of an image that is being fetched, as the lines above tell of them; zeroed at first. */
+#define DOCKER_LAYERS_MAX 256 /* what is beyond is not counted */
+struct docker_layers {
+    struct docker_layer {
+        char id[16];
+        uint64_t bytes, total;
+    } *layers;
+    size_t n;
+};
+/* Takes what the line tells of one; *ret_bytes and *ret_total are the sums so far. */
+void docker_layers_take(struct docker_layers *l, const char *line, size_t n, uint64_t *ret_bytes, uint64_t *ret_total);
+void docker_layers_done(struct docker_layers *l);
 /* One line of GET /events: does it say that a container came, went, or runs or stopped running? */
 bool docker_parse_event_matters(const char *line, size_t n);
 

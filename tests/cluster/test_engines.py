@@ -1,5 +1,7 @@
 """Other container engines than the machine's Docker: the next Debian's, and podman by its Docker-compatible socket."""
 
+import time
+
 import pytest
 
 from lab import wait_until
@@ -80,3 +82,41 @@ def test_errors_are_told_apart(make_cluster, engine):
         wait_until(says, f"{name}: {code}")
     # What fails to start leaves nothing, and what happens meanwhile to one is no failure to look at the others.
     assert "cannot look at container" not in cluster.shell("h1", f"cat {cluster.path('h1', 'log', 'agent')}")
+
+
+@pytest.mark.deadline(400)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_settings_and_states(make_cluster, engine):
+    """More settings than version 1 had, and what is told of how a container is."""
+    cluster = make_cluster(nodes=1, backend="fake", docker=True, images=["busybox"], options=["--engine", engine])
+    node = cluster.node("h1")
+
+    def detail(name):
+        return cluster.api.expect("GET", f"/v1/state/containers/{name}", status=(200,))
+    settings = {"entrypoint": ["sh", "-c", "pwd; id -u; exec \"$@\"", "--"], "user": "70", "working_dir": "/tmp",
+                "stop_signal": "SIGTERM", "stop_grace_period": 3, "cpus": 0.5, "labels": {"tier": "web"},
+                "healthcheck": {"test": ["CMD-SHELL", "true"], "interval": 1, "timeout": 5},
+                "command_line": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]}
+    cluster.api.create_container(node, "full", IMAGE, **settings)
+    cluster.api.create_container(node, "after", IMAGE, command_line=["sh", "-c", "echo so long; exit 4"],
+                                 depends_on=[{"name": "full"}])
+    cluster.wait_container("full", "h1")
+    assert cluster.run("h1", "docker", "logs", "flocker--full").split() == ["/tmp", "70"]
+    label = cluster.run("h1", "docker", "inspect", "--format", "{{.Config.Labels.tier}}", "flocker--full")
+    assert label.strip() == "web"
+    if engine != "podman":  # which has systemd ask for the health; there is none in the lab
+        wait_until(lambda: detail("full")["health"] == "healthy", "full is healthy")
+
+    def has_ended():
+        after = detail("after")
+        return after["exit_code"] == 4 and after["reason"] and "so long" in after["reason"]["text"]
+    wait_until(has_ended, "after has ended, and its last words are told")
+    before = cluster.run("h1", "docker", "inspect", "--format", "{{.State.StartedAt}}", "flocker--full")
+    cluster.stop("h1", "agent")
+    cluster.start("h1", "agent")
+    cluster.wait_nodes(["h1"])
+    time.sleep(2)
+    assert cluster.run("h1", "docker", "inspect", "--format", "{{.State.StartedAt}}", "flocker--full") == before
+    for name in ("after", "full"):
+        cluster.api.delete_container(name)
+        wait_until(lambda name=name: is_absent(cluster, name), f"{name} is gone")

@@ -422,9 +422,21 @@ def test_start_failed(cluster, container):
 
 
 def test_container_exited(cluster, container):
-    c = container("h1", "brief", command_line=["sh", "-c", "exit 7"])
-    c.is_blocked_by("container-exited", "brief", "7")
+    c = container("h1", "brief", command_line=["sh", "-c", "echo that was all; exit 7"])
+    c.is_blocked_by("container-exited", "brief", "7", "that was all")
     c.keeps("container-exited", 1)
+
+
+def test_waiting_for_dependency(cluster, container):
+    first = container("h1", "first", healthcheck={"test": ["CMD", "test", "-e", "/tmp/well"], "interval": 0.5, "timeout": 5})
+    second = container("h2", "second", depends_on=[{"name": "first", "condition": "healthy"}])
+    second.is_blocked_by("waiting-for-dependency", "second depends on container first")
+    cluster.wait_container("first", "h1")
+    second.keeps("waiting-for-dependency", 1)
+    cluster.run("h1", "docker", "exec", "flocker--first", "touch", "/tmp/well")
+    cluster.wait_container("second", "h2")
+    first.is_free()
+    second.is_free()
 
 
 def test_crash_loop(cluster, dataset, container):

@@ -189,6 +189,7 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .shared_by = how & 2 ? stores[1] : UUID_NIL,
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
+                      .extended = !(how & 8),
                       .seen_revision = how & 4 ? how : 0};
 
     if (c->sessions[node])
@@ -206,6 +207,10 @@ static struct container *new_container(const char *name, size_t node, uint8_t ho
     k->has_volume = how & 16;
     k->dataset = datasets[(how >> 5) & 1];
     k->mountpoint = xstrdup("/data");
+    if (how & 8) { /* maybe on itself */
+        k->depends_on = xcalloc(1, sizeof(*k->depends_on));
+        k->depends_on[k->n_depends_on++] = (struct dependency){xstrdup(names[how & 1]), how % DEPENDENCY_MAX};
+    }
     return k;
 }
 
@@ -229,7 +234,7 @@ static struct composition compose(uint8_t how)
     for (size_t i = 0; i < 2; i++) {
         if (how & (8 << i))
             c.containers[c.n_containers++] =
-                new_container(names[i], (how >> 2) & 1, how & (1 << i) ? (uint8_t)(16 | i << 5) : 0);
+                new_container(names[i], (how >> 2) & 1, (uint8_t)((how & (1 << i) ? 16 | i << 5 : 0) | (i && how & 32 ? 8 : 0)));
     }
     return c;
 }

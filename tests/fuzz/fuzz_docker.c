@@ -115,6 +115,10 @@ static void pull_line(const char *text, size_t n)
 
     RULE(!e || (*e->text && str_is_utf8(e->text, strlen(e->text))));
     RULE(!e || strlen(e->text) <= DOCKER_MESSAGE_MAX);
+    CLEANUP(docker_layers_done) struct docker_layers layers = {0};
+    uint64_t bytes, total;
+    docker_layers_take(&layers, text, n, &bytes, &total);
+    RULE(bytes <= total && layers.n <= 1);
 }
 
 static void start_error(const char *text)

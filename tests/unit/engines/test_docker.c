@@ -607,7 +607,7 @@ static void test_daemon_away(void **state)
     assert_err(container_engine_has_image_sync(engine, TEST_IMAGE, &present), ERR_UNAVAILABLE, "");
     assert_err(start(c, NULL), ERR_UNAVAILABLE, "");
     assert_err(container_engine_stop_sync(engine, "survivor", &cluster, 1), ERR_UNAVAILABLE, "");
-    assert_err(container_engine_pull_sync(engine, TEST_IMAGE, NULL), ERR_UNAVAILABLE, "");
+    assert_err(container_engine_pull_sync(engine, TEST_IMAGE, NULL, NULL), ERR_UNAVAILABLE, "");
     fixture_sleep_ms(1000); /* long enough that the pauses between tries have grown */
     assert_int_equal(atomic_load(&changes), seen);
     fixture_start_dockerd();
@@ -668,35 +668,35 @@ static void test_pull(void **state)
     bool present = false;
     pthread_t thread;
 
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:1", NULL),
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:1", NULL, NULL),
                ERR_UNAVAILABLE, "127.0.0.1:5000");
-    assert_err(container_engine_pull_sync(engine, "busybox:latest", NULL), ERR_UNAVAILABLE, "");
+    assert_err(container_engine_pull_sync(engine, "busybox:latest", NULL, NULL), ERR_UNAVAILABLE, "");
     pid_t open_pid = fixture_spawn(open_argv), closed_pid = fixture_spawn(closed_argv);
     wait_listening(5000);
     wait_listening(5001);
-    assert_ok(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:1", NULL));
-    assert_ok(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:1", NULL)); /* again */
+    assert_ok(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:1", NULL, NULL));
+    assert_ok(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:1", NULL, NULL)); /* again */
     assert_ok(container_engine_has_image_sync(engine, "127.0.0.1:5000/test/good:1", &present));
     assert_true(present);
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:2", NULL),
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/good:2", NULL, NULL),
                ERR_NOT_FOUND, "good:2");
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/other:1", NULL),
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/other:1", NULL, NULL),
                ERR_NOT_FOUND, "other:1");
     /* The manifest is there, a layer is not: told inside the progress stream of a HTTP 200. */
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/broken:1", NULL),
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/broken:1", NULL, NULL),
                ERR_UNAVAILABLE, "unknown blob");
     assert_int_equal(pthread_create(&thread, NULL, cancel_soon, (void *)(uintptr_t)&cancel), 0);
     uint64_t began = now_os().mono_us;
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/slow:1", &cancel),
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/slow:1", &cancel, NULL),
                ERR_CANCELLED, "slow:1");
     assert_true(now_os().mono_us - began < 3 * USEC_PER_SEC);
     assert_int_equal(pthread_join(thread, NULL), 0);
 
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5001/test/good:1", NULL), ERR_DENIED,
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5001/test/good:1", NULL, NULL), ERR_DENIED,
                "log in");
     write_file(getenv("DOCKER_CONFIG"), "config.json",
                "{\"auths\": {\"127.0.0.1:5001\": {\"auth\": \"bWU6c2VjcmV0\"}}}");
-    assert_ok(container_engine_pull_sync(engine, "127.0.0.1:5001/test/good:1", NULL));
+    assert_ok(container_engine_pull_sync(engine, "127.0.0.1:5001/test/good:1", NULL, NULL));
     fixture_end(open_pid, SIGKILL);
     fixture_end(closed_pid, SIGKILL);
 }

@@ -44,9 +44,9 @@ static void test_version(void **state)
         unsigned minor; /* 0 = refused */
     } cases[] = {
         {"{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\"}", 41},
-        {"{\"ApiVersion\":\"1.24\"}", 24},
+        {"{\"ApiVersion\":\"1.30\"}", 30},
         {"{\"ApiVersion\":\"1.99\",\"MinAPIVersion\":\"1.44\"}", DOCKER_API_MINOR_MAX},
-        {"{\"ApiVersion\":\"1.23\"}", 0},
+        {"{\"ApiVersion\":\"1.29\"}", 0},
         {"{\"ApiVersion\":\"1.99\",\"MinAPIVersion\":\"1.70\"}", 0},
         {"{\"ApiVersion\":\"2.41\"}", 0},
         {"{\"ApiVersion\":\"1.\"}", 0},
@@ -451,6 +451,35 @@ static void test_health(void **state)
     assert_true(docker_parse_event_matters(event, strlen(event)));
 }
 
+static void test_layers(void **state)
+{
+    static const struct {
+        const char *line;
+        uint64_t bytes, total;
+    } steps[] = {
+        {"{\"status\":\"Pulling from x\",\"id\":\"1\"}", 0, 0},
+        {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":10,\"total\":100},\"id\":\"aaaaaaaaaaaa\"}", 10, 100},
+        {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":5,\"total\":50},\"id\":\"bbbbbbbbbbbb\"}", 15, 150},
+        {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":90,\"total\":100},\"id\":\"aaaaaaaaaaaa\"}", 95, 150},
+        {"{\"status\":\"Download complete\",\"progressDetail\":{},\"id\":\"aaaaaaaaaaaa\"}", 105, 150},
+        {"{\"status\":\"Extracting\",\"progressDetail\":{\"current\":1,\"total\":100},\"id\":\"aaaaaaaaaaaa\"}", 105, 150},
+        {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":-1,\"total\":50},\"id\":\"cc\"}", 105, 150},
+        {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":60,\"total\":50},\"id\":\"cc\"}", 105, 150},
+        {"{\"status\":\"Downloading\",\"progressDetail\":{\"current\":1,\"total\":9},\"id\":\"much too long a name\"}", 105, 150},
+        {"[", 105, 150},
+        {"", 105, 150},
+    };
+    CLEANUP(docker_layers_done) struct docker_layers layers = {0};
+
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        uint64_t bytes, total;
+
+        docker_layers_take(&layers, steps[i].line, strlen(steps[i].line), &bytes, &total);
+        assert_int_equal(bytes, steps[i].bytes);
+        assert_int_equal(total, steps[i].total);
+    }
+}
+
 static void test_images(void **state)
 {
     static const struct {
@@ -587,6 +616,7 @@ int main(void)
         cmocka_unit_test(test_events),       cmocka_unit_test(test_messages),
         cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create), cmocka_unit_test(test_create_extended),
         cmocka_unit_test(test_logs),         cmocka_unit_test(test_health),
+        cmocka_unit_test(test_layers),
         cmocka_unit_test(test_images),       cmocka_unit_test(test_registry_auth),
         cmocka_unit_test(test_lines),        cmocka_unit_test(test_damaged),
     };
