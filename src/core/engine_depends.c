@@ -146,11 +146,12 @@ static const struct dependency *first_missing(const struct engine *e, const stru
     return NULL;
 }
 
-bool is_held(const struct engine *e, const struct container *c)
+bool is_held(const struct engine *e, const struct container_entry *entry)
 {
+    const struct container *c = entry->committed;
     const char *what;
 
-    return first_missing(e, c, &what) != NULL && !FAULT(FORGET_HOLD);
+    return entry->started < c->created && first_missing(e, c, &what) != NULL && !FAULT(FORGET_HOLD);
 }
 
 char *held_text(const struct engine *e, const struct container *c)

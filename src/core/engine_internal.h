@@ -98,6 +98,7 @@ struct container_entry {
     uint64_t since_us; /* wall clock: last change of configuration or state */
     char **depends;    /* what the committed and the newest value depend on */
     size_t n_depends;
+    uint64_t started; /* `created` of the newest configuration that a node has told to have been started; 0 = none */
     uint64_t visit; /* of the search for circles that came by last */
     struct container_sent *sent;
     size_t n_sent, cap_sent;
@@ -343,8 +344,8 @@ void index_dependencies(struct engine *e, struct container_entry *entry); /* cal
 void dependencies_free(struct engine *e);
 /* Something about the container `name` changed, or it came or went: tells those that depend on it. */
 void update_dependents(struct engine *e, const char *name);
-/* It must not be started yet: something that it depends on is not as its condition says. */
-bool is_held(const struct engine *e, const struct container *c);
+/* It has not been started anywhere, and must not be yet: something that it depends on is not as its condition says. */
+bool is_held(const struct engine *e, const struct container_entry *entry);
 /* Why it is, for people; the caller frees it. */
 char *held_text(const struct engine *e, const struct container *c);
 /* Of a new container, against what there is. */

@@ -205,7 +205,7 @@ static void send_container_order(struct engine *e, struct container_entry *entry
 {
     struct container_sent *s = container_sent_to(entry, &n->id);
     uint64_t revision = entry->committed->revision;
-    bool hold = is_held(e, entry->committed);
+    bool hold = is_held(e, entry);
 
     if (s->session == n->session && s->action == action && s->revision == revision && s->hold == hold)
         return;

@@ -260,6 +260,18 @@ void engine_report_gone(struct engine *e, struct now now, uint64_t session,
     run_queue(e, now);
 }
 
+/* From then on a move, or whatever becomes of what it depends on, does not hold it back. */
+static void note_start(struct engine *e, struct container_entry *entry, const struct container_report *report)
+{
+    bool started = report->run == CONTAINER_RUNNING || report->run == CONTAINER_EXITED;
+
+    if (!started || report->created <= entry->started)
+        return;
+    entry->started = report->created;
+    if (entry->committed && entry->committed->n_depends_on)
+        update_container_orders(e, entry);
+}
+
 void engine_container_report(struct engine *e, struct now now, uint64_t session,
                              const struct container_report *report)
 {
@@ -286,6 +298,7 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
     reason_copy(&mine->report.reason, &report->reason);
     mine->stale = false;
     effect_push_changed(e, OBJECT_CONTAINER, entry->name);
+    note_start(e, entry, report);
     update_dependents(e, entry->name);
     struct dataset_entry *d = entry->committed && entry->committed->has_volume
                                   ? dataset_entry_find(e, &entry->committed->dataset)

@@ -131,9 +131,11 @@ def test_dependencies_that_cannot_be(cluster, make):
     cluster.api.delete_container("one")
     refused("one", "two", "in a circle")
     cluster.api.move_container("two", cluster.node("h2"))
-    wait_reason(cluster, "two", "waiting-for-dependency", "container one, which does not exist")
-    make("h1", "one")
-    cluster.wait_container("two", "h2")
+    cluster.wait_container("two", "h2")  # it was started once
+    make("h1", "three", depends_on=[{"name": "two", "condition": "healthy"}])
+    wait_reason(cluster, "three", "waiting-for-dependency", "which has no health check")
+    cluster.api.delete_container("two")
+    wait_reason(cluster, "three", "waiting-for-dependency", "container two, which does not exist")
 
 
 def compose(cluster, **applications):

@@ -317,9 +317,12 @@ static void test_a_container_is_started_after_another(void **state)
     assert_int_equal(f->started, 2);
     say(f, 1, "db", (struct container_report){.run = CONTAINER_EXITED, .has_exit_code = true});
     assert_int_equal(f->started, 3);
+    assert_int_equal(create_container(f, with_dependency(2, "late", "db", DEPENDENCY_HEALTHY)), RESULT_CREATED);
     assert_int_equal(run(f, (struct command){.kind = COMMAND_CONTAINER_DELETE, .name = "db"}), RESULT_OK);
+    check_waits(f, "late", "which does not exist");
+    assert_int_equal(f->started, 3);
     assert_int_equal(move_container(f, "web", 3), RESULT_OK);
-    check_waits(f, "web", "which does not exist");
+    assert_int_equal(f->started, 4); /* it was started before, elsewhere */
 }
 
 /* ---- whole configurations ---- */
