@@ -2,7 +2,7 @@
 
 /v2/test/good:1     an image that can be fetched (one layer), also by digest
 /v2/test/broken:1   its layer is missing: the error comes inside the progress stream
-/v2/test/slow:1     its layer never ends
+/v2/test/slow:1     its layer stops after 2 of 8 MiB, and never ends
 anything else       404
 """
 import gzip
@@ -36,7 +36,7 @@ RAW = layer()
 LAYER = gzip.compress(RAW, mtime=0)
 
 
-def build(layer_digest, note):
+def build(layer_digest, note, size):
     config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Labels": {"note": note}},
                          "rootfs": {"type": "layers", "diff_ids": [digest(RAW)]},
                          "history": [{"created": "2020-01-01T00:00:00Z"}]}).encode()
@@ -44,14 +44,15 @@ def build(layer_digest, note):
                            "config": {"mediaType": "application/vnd.docker.container.image.v1+json",
                                       "size": len(config), "digest": digest(config)},
                            "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
-                                       "size": len(LAYER), "digest": layer_digest}]}).encode()
+                                       "size": size, "digest": layer_digest}]}).encode()
     return config, manifest
 
 
 SLOW, MISSING = "sha256:" + "5" * 64, "sha256:" + "6" * 64
+SLOW_SIZE = 8 << 20
 BLOBS, MANIFESTS = {digest(LAYER): LAYER}, {}
 for name, layer_digest in (("test/good", digest(LAYER)), ("test/broken", MISSING), ("test/slow", SLOW)):
-    config, manifest = build(layer_digest, name)
+    config, manifest = build(layer_digest, name, SLOW_SIZE if layer_digest == SLOW else len(LAYER))
     BLOBS[digest(config)] = config
     MANIFESTS[name, "1"] = MANIFESTS[name, digest(manifest)] = manifest
 
@@ -90,8 +91,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, body, MANIFEST, Docker_Content_Digest=digest(body))
         if parts[3] == "blobs" and parts[4] == SLOW:
             self.send_response(200)
-            self.send_header("Content-Length", str(len(LAYER)))
+            self.send_header("Content-Length", str(SLOW_SIZE))
             self.end_headers()
+            self.wfile.write(bytes(SLOW_SIZE // 4))
             self.wfile.flush()
             time.sleep(60)
             return None

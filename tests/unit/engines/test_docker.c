@@ -654,7 +654,7 @@ static void wait_listening(uint16_t port)
 
 static void *cancel_soon(void *cookie)
 {
-    fixture_sleep_ms(500);
+    fixture_sleep_ms(1500);
     atomic_store((atomic_bool *)cookie, true);
     return NULL;
 }
@@ -664,6 +664,7 @@ static void test_pull(void **state)
     CLEANUP_FREE char *script = xasprintf("%s/registry.py", source_dir);
     const char *const open_argv[] = {"python3", script, "5000", NULL};
     const char *const closed_argv[] = {"python3", script, "5001", "bWU6c2VjcmV0", NULL};
+    struct pull_progress progress = {0};
     atomic_bool cancel = false;
     bool present = false;
     pthread_t thread;
@@ -687,9 +688,11 @@ static void test_pull(void **state)
                ERR_UNAVAILABLE, "unknown blob");
     assert_int_equal(pthread_create(&thread, NULL, cancel_soon, (void *)(uintptr_t)&cancel), 0);
     uint64_t began = now_os().mono_us;
-    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/slow:1", &cancel, NULL),
+    assert_err(container_engine_pull_sync(engine, "127.0.0.1:5000/test/slow:1", &cancel, &progress),
                ERR_CANCELLED, "slow:1");
-    assert_true(now_os().mono_us - began < 3 * USEC_PER_SEC);
+    assert_true(now_os().mono_us - began < 4 * USEC_PER_SEC);
+    assert_int_equal(atomic_load(&progress.total), 8 << 20);
+    assert_true(atomic_load(&progress.bytes) > 0 && atomic_load(&progress.bytes) <= 2 << 20); /* it is not told often */
     assert_int_equal(pthread_join(thread, NULL), 0);
 
     assert_err(container_engine_pull_sync(engine, "127.0.0.1:5001/test/good:1", NULL, NULL), ERR_DENIED,
