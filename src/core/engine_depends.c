@@ -198,6 +198,10 @@ enum result_code check_dependencies(struct engine *e, const struct container *c,
 {
     for (size_t i = 0; i < c->n_depends_on; i++) {
         const struct container_entry *entry = container_entry_find(e, c->depends_on[i].name);
+        if (streq(c->depends_on[i].name, c->name)) {
+            r->text = xasprintf("%s depends on itself", c->name);
+            return RESULT_DEPENDENCY_CIRCLE;
+        }
         if (entry && entry->head)
             continue;
         r->text = xstrdup(c->depends_on[i].name);

@@ -92,7 +92,7 @@ struct container {
     size_t n_labels;
     struct health_check *health; /* NULL = the image's own */
     uint64_t nano_cpus;          /* NANO_CPUS = one processor; 0 = without limit */
-    struct dependency *depends_on; /* no name twice, nor its own */
+    struct dependency *depends_on; /* no name twice */
     size_t n_depends_on;
 };
 

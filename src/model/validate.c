@@ -743,13 +743,6 @@ static void check_dependencies(struct check *c, const char *where, const json_t 
     }
 }
 
-/* Whatever the order of the keys in the body. */
-static void refuse_own_name(struct check *c, const struct container *k)
-{
-    if (container_dependency(k, k->name))
-        complain(c, "\"depends_on\" must not have the container's own name");
-}
-
 static void check_cpu_shares(struct check *c, const char *where, const json_t *v, void *to)
 {
     json_int_t n;
@@ -862,7 +855,6 @@ json_t *validate_container_create(const json_t *body, struct container **ret)
     struct check c = {0};
 
     check_object(&c, "", body, fields, ARRAY_SIZE(fields), k);
-    refuse_own_name(&c, k);
     if (c.errors)
         container_free(k);
     else

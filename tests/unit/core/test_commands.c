@@ -276,6 +276,8 @@ static void test_dependencies_that_cannot_be(void **state)
     know_settings(f);
     assert_int_equal(create_container(f, with_dependency(1, "web", "db", DEPENDENCY_STARTED)), RESULT_DEPENDENCY_MISSING);
     assert_string_equal(f->text, "db");
+    assert_int_equal(create_container(f, with_dependency(1, "me", "me", DEPENDENCY_STARTED)), RESULT_DEPENDENCY_CIRCLE);
+    assert_string_equal(f->text, "me depends on itself");
     assert_int_equal(create_container(f, with_dependency(1, "db", NULL, DEPENDENCY_STARTED)), RESULT_CREATED);
     assert_int_equal(create_container(f, with_dependency(2, "web", "db", DEPENDENCY_STARTED)), RESULT_CREATED);
     assert_int_equal(create_container(f, with_dependency(2, "top", "web", DEPENDENCY_STARTED)), RESULT_CREATED);

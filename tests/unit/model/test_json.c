@@ -432,8 +432,6 @@ static void test_refused(void **state)
          "\"depends_on[0].condition\" must be \"started\"", 1},
         {CONTAINER, "{" C ",\"depends_on\":[{\"name\":\"db\"},{\"name\":\"/db\",\"condition\":\"healthy\"}]}",
          "the same name twice: \"db\"", 1},
-        {CONTAINER, "{\"depends_on\":[{\"name\":\"web\"}],\"node_uuid\":\"" A "\",\"name\":\"/web\",\"image\":\"i\"}",
-         "container's own name", 1},
         {LEASE, "{}", "\"dataset_id\" is required", 3},
         {LEASE,
          "{\"dataset_id\":\"123456789012345678901234567890123456\",\"node_uuid\":\"" A
