@@ -1,6 +1,6 @@
 #include "agent/config.h"
 
-#include "agent/yaml_json.h"
+#include "model/yaml_json.h"
 #include "base/str.h"
 #include "drivers/driver.h"
 

@@ -11,7 +11,7 @@
 
 #include "agent/config.h"
 #include "agent/memory.h"
-#include "agent/yaml_json.h"
+#include "model/yaml_json.h"
 #include "cli/cluster_yml.h"
 #include "drivers/btrfs/btrfs.h"
 #include "drivers/driver.h"

@@ -8,7 +8,7 @@
 
 #include "agent/config.h"
 #include "agent/memory.h"
-#include "agent/yaml_json.h"
+#include "model/yaml_json.h"
 #include "base/str.h"
 
 #include <stdio.h>

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "agent/yaml_json.h"
+#include "model/yaml_json.h"
 #include "base/str.h"
 #include "engines/docker_api.h"
 #include "model/json.h"

@@ -1,4 +1,4 @@
-#include "agent/yaml_json.h"
+#include "model/yaml_json.h"
 
 #include "base/str.h"
 
@@ -7,7 +7,7 @@
 
 struct loader {
     yaml_document_t *document;
-    unsigned nodes;
+    unsigned nodes, max_nodes;
 };
 
 static struct err *bad(const yaml_node_t *node, const char *what)
@@ -15,14 +15,24 @@ static struct err *bad(const yaml_node_t *node, const char *what)
     return err_new(ERR_INVALID, "line %zu: %s", node->start_mark.line + 1, what);
 }
 
+static bool is_one_of(const char *text, const char *const *list)
+{
+    while (*list && !streq(text, *list))
+        list++;
+    return *list;
+}
+
 static json_t *plain_scalar(const char *text, size_t n)
 {
+    static const char *const nulls[] = {"", "~", "null", "Null", "NULL", NULL};
+    static const char *const trues[] = {"true", "True", "TRUE", NULL};
+    static const char *const falses[] = {"false", "False", "FALSE", NULL};
     char *end;
 
-    if (streq(text, "") || streq(text, "~") || streq(text, "null"))
+    if (is_one_of(text, nulls))
         return json_null();
-    if (streq(text, "true") || streq(text, "false"))
-        return json_boolean(text[0] == 't');
+    if (is_one_of(text, trues) || is_one_of(text, falses))
+        return json_boolean(is_one_of(text, trues));
     errno = 0;
     long long number = strtoll(text, &end, 10);
     bool digits = text[0] == '-' ? text[1] >= '0' && text[1] <= '9' : text[0] >= '0' && text[0] <= '9';
@@ -80,7 +90,7 @@ static struct err *load_node(struct loader *l, yaml_node_t *node, unsigned depth
     struct err *e;
     json_t *value;
 
-    if (++l->nodes > YAML_MAX_NODES) /* also what aliases blow up to */
+    if (++l->nodes > l->max_nodes) /* also what aliases blow up to */
         return bad(node, "too many values");
     if (depth > YAML_MAX_DEPTH)
         return bad(node, "nested too deeply");
@@ -101,10 +111,10 @@ static struct err *load_node(struct loader *l, yaml_node_t *node, unsigned depth
     return NULL;
 }
 
-static struct err *load_document(yaml_parser_t *parser, json_t **ret)
+static struct err *load_document(yaml_parser_t *parser, unsigned max_nodes, json_t **ret)
 {
     yaml_document_t document;
-    struct loader l = {.document = &document};
+    struct loader l = {.document = &document, .max_nodes = max_nodes};
     struct err *e = NULL;
 
     if (!yaml_parser_load(parser, &document)) {
@@ -130,7 +140,7 @@ static void parser_init(yaml_parser_t *parser, const char *text, size_t n)
 
 /* Event by event, before anything is built: libyaml's work for each token grows with the depth, so that a megabyte of
  * brackets would keep it busy for minutes. Errors of syntax are left to load_document(). */
-static struct err *check_limits(yaml_parser_t *parser)
+static struct err *check_limits(yaml_parser_t *parser, unsigned max_nodes)
 {
     unsigned depth = 0, nodes = 0, documents = 0;
 
@@ -154,25 +164,32 @@ static struct err *check_limits(yaml_parser_t *parser)
         }
         if (type == YAML_DOCUMENT_START_EVENT && ++documents > 1)
             return err_new(ERR_INVALID, "line %zu: a second document begins", line);
-        if (nodes > 2 * YAML_MAX_NODES) /* keys count here too */
+        if (nodes > 2 * max_nodes) /* keys count here too */
             return err_new(ERR_INVALID, "line %zu: too many values", line);
     }
 }
 
-struct err *yaml_load(const char *text, size_t n, json_t **ret_value)
+struct err *yaml_load_within(const struct yaml_limits *limits, const char *text, size_t n, json_t **ret_value)
 {
     yaml_parser_t parser;
     struct err *e;
 
-    if (n > YAML_MAX_BYTES)
-        return err_new(ERR_INVALID, "larger than %u bytes", YAML_MAX_BYTES);
+    if (n > limits->bytes)
+        return err_new(ERR_INVALID, "larger than %zu bytes", limits->bytes);
     parser_init(&parser, text, n);
-    e = check_limits(&parser);
+    e = check_limits(&parser, limits->values);
     yaml_parser_delete(&parser);
     if (e)
         return e;
     parser_init(&parser, text, n);
-    e = load_document(&parser, ret_value);
+    e = load_document(&parser, limits->values, ret_value);
     yaml_parser_delete(&parser);
     return e;
+}
+
+struct err *yaml_load(const char *text, size_t n, json_t **ret_value)
+{
+    static const struct yaml_limits usual = {YAML_MAX_BYTES, YAML_MAX_NODES};
+
+    return yaml_load_within(&usual, text, n, ret_value);
 }
