@@ -143,7 +143,7 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_DATASET_LEAVING] = REST_ERROR_DATASET_LEAVING,
 };
 
-static void respond_refusal(struct http_request *r, const struct command_result *result)
+void respond_refusal(struct http_request *r, const struct command_result *result)
 {
     const char *text = result->text ? result->text : "";
 
@@ -252,6 +252,10 @@ void get_version(struct rest *rest, struct http_request *r, const char *param)
 #define CONDITIONAL (CHANGE | REST_BIT(TAG_MISMATCH))
 #define DATASET REST_BIT(DATASET_NOT_FOUND)
 #define CONTAINER REST_BIT(CONTAINER_NOT_FOUND)
+#define COMPOSITION                                                                                                  \
+    (REST_BIT(COMPOSITION) | REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED) | REST_BIT(DATASET_EXISTS) |       \
+     REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) | REST_BIT(LINK_PORT) | REST_BIT(DATASET_LEAVING) |        \
+     REST_BIT(DEPENDENCY_MISSING) | REST_BIT(DEPENDENCY_CIRCLE))
 
 const struct route rest_routes[] = {
     {HTTP_GET, "/v1/version", "getVersion", get_version, 0},
@@ -275,11 +279,8 @@ const struct route rest_routes[] = {
      BODY | CHANGE | CONTAINER},
     {HTTP_DELETE, "/v1/configuration/containers/", "deleteContainer", containers_delete,
      CHANGE | CONTAINER},
-    {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose,
-     BODY | CHANGE | REST_BIT(COMPOSITION) | REST_BIT(DATASET_SHRINKS) | REST_BIT(DATASET_FIXED) |
-         REST_BIT(DATASET_EXISTS) | REST_BIT(DATASET_IN_USE) | REST_BIT(PORT_IN_USE) |
-         REST_BIT(LINK_PORT) | REST_BIT(DATASET_LEAVING) | REST_BIT(DEPENDENCY_MISSING) |
-         REST_BIT(DEPENDENCY_CIRCLE)},
+    {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose, BODY | CHANGE | COMPOSITION},
+    {HTTP_POST, "/v1/configuration/_plan", "plan", configuration_plan, BODY | COMPOSITION},
     {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
     {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
     {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},

@@ -161,6 +161,8 @@ bool condition_holds(struct rest *rest, struct http_request *r);
 /* Fills in the id, and the request's conditions when `conditional`, and hands the command over; the
  * request is answered with its result. */
 void submit(struct rest *rest, struct http_request *r, struct command *c);
+/* The answer to a command that was refused. */
+void respond_refusal(struct http_request *r, const struct command_result *result);
 void submit_conditional(struct rest *rest, struct http_request *r, struct command *c);
 
 /* rest_page.c: lists that are walked in the order of their keys: filters, pages, and as many turns of the loop as it takes */
@@ -242,7 +244,7 @@ rest_handler_fn replicas_list, replicas_delete;
 rest_handler_fn verification_of_dataset;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;
 rest_handler_fn containers_state_list, containers_state;
-rest_handler_fn configuration_compose;
+rest_handler_fn configuration_compose, configuration_plan;
 rest_handler_fn leases_list, leases_acquire, leases_release;
 rest_handler_fn nodes_list, nodes_by_era;
 rest_handler_fn events_stream;

@@ -27,7 +27,7 @@ static void note_time(struct times *t, uint64_t us)
 
 static bool is_change(const struct route *route)
 {
-    return route && route->method != HTTP_GET;
+    return route && route->errors & REST_BIT(STORE_FAILED);
 }
 
 void metrics_count(struct call *call, const struct http_request *r, unsigned status)

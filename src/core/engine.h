@@ -198,6 +198,40 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
 void engine_tick(struct engine *e, struct now now);
 uint64_t engine_deadline(const struct engine *e); /* mono_us; USEC_NEVER = nothing is due */
 
+/* ---- what COMMAND_COMPOSE would change ---- */
+
+enum planned_action {
+    PLANNED_CREATE,
+    PLANNED_RETURN,  /* a dataset that was dropped is configured again: its data come back */
+    PLANNED_CHANGE,  /* other settings; a container is made anew, maybe on another node */
+    PLANNED_MOVE,    /* a dataset's settings may change too */
+    PLANNED_DROP,    /* a dataset leaves the configuration; its data stay */
+    PLANNED_FORGET,  /* a deleted dataset leaves it */
+    PLANNED_REMOVE,  /* a container */
+    PLANNED_RELEASE, /* a lease */
+    PLANNED_MAX,
+};
+
+struct planned {
+    enum object_kind kind; /* OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE */
+    enum planned_action action;
+    char *key;         /* as that of a change */
+    char *name;        /* a dataset's, of its metadata; NULL = none */
+    struct uuid from;  /* where it is, or its data are; nil = nowhere yet */
+    struct uuid to;    /* where it is to be; nil = nowhere */
+};
+
+struct plan {
+    struct planned *all;
+    size_t n, cap;
+};
+
+void plan_done(struct plan *p);
+
+/* Whether the composition would be refused, with the code and *ret_text (NULL = nothing to say) that the command would get, and
+ * else what it would change: nothing that is not in *ret_plan. The caller frees both. */
+enum result_code engine_plan(const struct engine *e, struct composition *c, struct plan *ret_plan, char **ret_text);
+
 /* ---- reading; committed values only; pointers are valid until the next input ---- */
 
 uint64_t engine_revision(const struct engine *e);
@@ -220,6 +254,8 @@ char *engine_tag(const struct engine *e);
 const struct dataset *engine_dataset(const struct engine *e, const struct uuid *id);
 const struct container *engine_container(const struct engine *e, const char *name);
 const struct container *engine_container_of_dataset(const struct engine *e, const struct uuid *dataset);
+/* Where it is to be; of one that was dropped, where its data are. False: it is unknown, or deleted. */
+bool engine_dataset_home(const struct engine *e, const struct uuid *id, struct uuid *ret_node);
 size_t engine_dataset_count(const struct engine *e); /* also of those that are only reported */
 
 /* Lists: what there is, in the order of keys, until `fn` returns false. A part of a list costs as much as is walked, not as

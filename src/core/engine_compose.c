@@ -239,16 +239,74 @@ static enum result_code index_composition(const struct engine *e, const struct c
     return check_all_dependencies(c, x, r);
 }
 
-static void drop_all_leases(struct engine *e)
+/* ---- what changes: it is done, or noted in a plan ---- */
+
+static void plan_add(struct plan *p, const struct planned *planned)
+{
+    p->all = mem_grow(p->all, p->n, &p->cap, sizeof(*p->all));
+    p->all[p->n] = *planned;
+    p->all[p->n].key = xstrdup(planned->key);
+    p->all[p->n++].name = xstrdup_null(planned->name);
+}
+
+void plan_done(struct plan *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        free(p->all[i].key);
+        free(p->all[i].name);
+    }
+    free(p->all);
+    *p = (struct plan){0};
+}
+
+static void plan_dataset_change(struct plan *p, const struct dataset *now, const struct dataset *wanted,
+                                enum planned_action action)
+{
+    const struct dataset *any = wanted ? wanted : now;
+
+    if (!any) /* one of both is there */
+        return;
+    plan_add(p, &(struct planned){.kind = OBJECT_DATASET,
+                                  .action = action,
+                                  .key = UUID_STR(&any->id),
+                                  .name = (char *)(uintptr_t)metadata_get(&any->metadata, "name"),
+                                  .from = now ? now->owner : UUID_NIL,
+                                  .to = wanted ? wanted->primary : UUID_NIL});
+}
+
+static void plan_container_change(struct plan *p, const struct container *now, const struct container *wanted,
+                                  enum planned_action action)
+{
+    const struct container *any = wanted ? wanted : now;
+
+    if (!any)
+        return;
+    plan_add(p, &(struct planned){.kind = OBJECT_CONTAINER,
+                                  .action = action,
+                                  .key = any->name,
+                                  .from = now ? now->node : UUID_NIL,
+                                  .to = wanted ? wanted->node : UUID_NIL});
+}
+
+static void drop_all_leases(struct engine *e, struct plan *plan)
 {
     for (struct lease_entry *l = e->leases; l; l = l->hh.next) {
-        if (l->head)
+        if (l->head && plan)
+            plan_add(plan, &(struct planned){.kind = OBJECT_LEASE,
+                                             .action = PLANNED_RELEASE,
+                                             .key = UUID_STR(&l->head->dataset),
+                                             .from = l->head->node});
+        else if (l->head)
             propose_lease(e, l, NULL);
     }
 }
 
-static void drop_dataset(struct engine *e, struct dataset_entry *entry)
+static void drop_dataset(struct engine *e, struct dataset_entry *entry, struct plan *plan)
 {
+    if (plan) {
+        plan_dataset_change(plan, entry->head, NULL, entry->head->deleted ? PLANNED_FORGET : PLANNED_DROP);
+        return;
+    }
     struct dataset *d = dataset_copy(entry->head);
 
     if (d->deleted) {
@@ -268,49 +326,75 @@ static bool is_wanted_so(const struct dataset *d, const struct dataset *wanted)
            metadata_same(&d->metadata, &wanted->metadata);
 }
 
-static void replace_datasets(struct engine *e, struct composition *c, const struct index *x)
+static void set_dataset(struct engine *e, struct dataset **wanted, struct plan *plan)
+{
+    struct dataset_entry *entry = dataset_entry_find(e, &(*wanted)->id);
+    const struct dataset *head = entry ? entry->head : NULL;
+
+    if (head && is_wanted_so(head, *wanted))
+        return;
+    if (plan) {
+        plan_dataset_change(plan, head, *wanted,
+                            !head                                            ? PLANNED_CREATE
+                            : head->dropped                                  ? PLANNED_RETURN
+                            : uuid_eq(&head->primary, &(*wanted)->primary) ? PLANNED_CHANGE
+                                                                             : PLANNED_MOVE);
+    } else if (head) {
+        propose_dataset(e, entry, configured_again(head, *wanted));
+    } else {
+        entry = dataset_entry_get(e, &(*wanted)->id);
+        grant_at_birth(e, entry, *wanted);
+        propose_dataset(e, entry, steal(wanted));
+    }
+}
+
+static void replace_datasets(struct engine *e, struct composition *c, const struct index *x, struct plan *plan)
 {
     for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
         if (d->head && !d->head->dropped && !d->head->purge && !wanted_dataset(x, &d->id))
-            drop_dataset(e, d);
+            drop_dataset(e, d, plan);
     }
-    for (size_t i = 0; i < c->n_datasets; i++) {
-        struct dataset_entry *entry = dataset_entry_get(e, &c->datasets[i]->id);
-        if (!entry->head) {
-            grant_at_birth(e, entry, c->datasets[i]);
-            propose_dataset(e, entry, steal(&c->datasets[i]));
-        } else if (!is_wanted_so(entry->head, c->datasets[i])) {
-            propose_dataset(e, entry, configured_again(entry->head, c->datasets[i]));
-        }
-    }
+    for (size_t i = 0; i < c->n_datasets; i++)
+        set_dataset(e, &c->datasets[i], plan);
 }
 
-static void replace_container(struct engine *e, struct container_entry *entry,
-                              struct container *wanted)
+static void set_container(struct engine *e, struct container **wanted, struct plan *plan)
 {
-    container_settle_links(wanted);
-    if (entry->head && container_same_settings(entry->head, wanted)) {
-        wanted->created = entry->head->created;
-        if (uuid_eq(&entry->head->node, &wanted->node)) {
-            container_free(wanted);
-            return;
-        }
-    } else {
-        wanted->created = next_number(e);
+    struct container_entry *entry = container_entry_find(e, (*wanted)->name);
+    const struct container *head = entry ? entry->head : NULL;
+
+    container_settle_links(*wanted);
+    bool same = head && container_same_settings(head, *wanted);
+    if (same && uuid_eq(&head->node, &(*wanted)->node))
+        return;
+    if (plan) {
+        plan_container_change(plan, head, *wanted, same ? PLANNED_MOVE : head ? PLANNED_CHANGE : PLANNED_CREATE);
+        return;
     }
-    propose_container(e, entry, wanted);
+    (*wanted)->created = same ? head->created : next_number(e);
+    entry = container_entry_get(e, (*wanted)->name);
+    propose_container(e, entry, steal(wanted));
 }
 
-static void replace_containers(struct engine *e, struct composition *c, const struct index *x)
+static void replace_containers(struct engine *e, struct composition *c, const struct index *x, struct plan *plan)
 {
     for (struct container_entry *k = e->containers; k; k = k->hh.next) {
-        if (k->head && !is_wanted_container(x, k->name))
+        if (!k->head || is_wanted_container(x, k->name))
+            continue;
+        if (plan)
+            plan_container_change(plan, k->head, NULL, PLANNED_REMOVE);
+        else
             propose_container(e, k, NULL);
     }
-    for (size_t i = 0; i < c->n_containers; i++) {
-        struct container *wanted = steal(&c->containers[i]);
-        replace_container(e, container_entry_get(e, wanted->name), wanted);
-    }
+    for (size_t i = 0; i < c->n_containers; i++)
+        set_container(e, &c->containers[i], plan);
+}
+
+static void replace_all(struct engine *e, struct composition *c, const struct index *x, struct plan *plan)
+{
+    drop_all_leases(e, plan);
+    replace_datasets(e, c, x, plan);
+    replace_containers(e, c, x, plan);
 }
 
 enum result_code compose(struct engine *e, struct command *c, struct command_result *r)
@@ -318,11 +402,23 @@ enum result_code compose(struct engine *e, struct command *c, struct command_res
     struct index x = {0};
     enum result_code code = index_composition(e, c->composition, &x, r);
 
-    if (code == RESULT_OK) {
-        drop_all_leases(e);
-        replace_datasets(e, c->composition, &x);
-        replace_containers(e, c->composition, &x);
-    }
+    if (code == RESULT_OK)
+        replace_all(e, c->composition, &x, NULL);
     index_done(&x);
+    return code;
+}
+
+enum result_code engine_plan(const struct engine *e, struct composition *c, struct plan *ret_plan, char **ret_text)
+{
+    struct command_result r = {0};
+    struct index x = {0};
+    struct plan plan = {0};
+    enum result_code code = index_composition(e, c, &x, &r);
+
+    if (code == RESULT_OK)
+        replace_all((struct engine *)(uintptr_t)e, c, &x, &plan); /* which only looks, for the plan is there */
+    index_done(&x);
+    *ret_plan = plan;
+    *ret_text = r.text;
     return code;
 }

@@ -24,6 +24,17 @@ const struct dataset *engine_dataset(const struct engine *e, const struct uuid *
     return entry && is_configured(entry->committed) ? entry->committed : NULL;
 }
 
+bool engine_dataset_home(const struct engine *e, const struct uuid *id, struct uuid *ret_node)
+{
+    const struct dataset_entry *entry = dataset_entry_find(e, id);
+    const struct dataset *d = entry ? entry->committed : NULL;
+
+    if (!d || d->deleted)
+        return false;
+    *ret_node = d->dropped && !uuid_is_nil(&d->owner) ? d->owner : d->primary;
+    return true;
+}
+
 const struct container *engine_container(const struct engine *e, const char *name)
 {
     const struct container_entry *entry = container_entry_find(e, name);

@@ -158,17 +158,71 @@ struct uuid compose_dataset_id(const char *application)
     return id;
 }
 
-void take_volume(struct application *a, const struct uuid *dataset, const char *mountpoint,
-                 uint64_t maximum_size)
+void take_volume(struct application *a, const struct volume_wish *wish)
 {
-    a->volume = dataset_new(*dataset);
-    a->volume->maximum_size = maximum_size;
-    a->volume->metadata.entries = xcalloc(1, sizeof(struct metadata_entry));
-    a->volume->metadata.entries[0] = (struct metadata_entry){xstrdup("name"), xstrdup(a->name)};
-    a->volume->metadata.n = 1;
-    (void)json_object_set_new(
-        a->body, "volumes",
-        json_pack("[{s:s, s:s}]", "dataset_id", UUID_STR(dataset), "mountpoint", mountpoint));
+    struct dataset *d = dataset_new(wish->dataset);
+    json_t *volumes = json_object_get(a->body, "volumes");
+
+    d->maximum_size = wish->maximum_size;
+    d->metadata.entries = xcalloc(1, sizeof(struct metadata_entry));
+    d->metadata.entries[0] = (struct metadata_entry){xstrdup("name"), xstrdup(wish->name ? wish->name : a->name)};
+    d->metadata.n = 1;
+    a->volumes = xrealloc(a->volumes, a->n_volumes + 1, sizeof(*a->volumes));
+    a->volumes[a->n_volumes++] = d;
+    json_t *entry = json_pack("{s:s, s:s}", "dataset_id", UUID_STR(&wish->dataset), "mountpoint", wish->mountpoint);
+    if (wish->read_only)
+        (void)json_object_set_new(entry, "read_only", json_true());
+    if (volumes)
+        (void)json_array_append_new(volumes, entry);
+    else
+        (void)json_object_set_new(a->body, "volumes", json_pack("[o]", entry));
+}
+
+char *compose_link(struct applications *all, const struct application *a, const char *alias, const json_t *ports,
+                   json_t *links)
+{
+    const json_t *port;
+    size_t i;
+
+    json_array_foreach (ports, i, port) {
+        if (++all->n_links > COMPOSE_MAX_LINKS)
+            return config_error(a, "There are more than %u links.", COMPOSE_MAX_LINKS);
+        json_t *link = json_pack("{s:s, s:O, s:O}", "alias", alias, "local_port", json_object_get(port, "internal"),
+                                 "remote_port", json_object_get(port, "external"));
+        (void)json_array_append_new(links, link);
+    }
+    return NULL;
+}
+
+bool compose_is_alphanumeric(const char *s)
+{
+    const char *p = s;
+
+    while ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z'))
+        p++;
+    return !*p && p > s;
+}
+
+bool compose_quantity(const char *text, const char **ret_end, long double *ret_size)
+{
+    static const char units[] = "KMGT";
+    const char *p = text;
+    long double size = 0, digit = 1;
+
+    for (; *p >= '0' && *p <= '9'; p++)
+        size = size * 10 + (*p - '0');
+    if (p == text)
+        return false;
+    for (p += *p == '.'; *p >= '0' && *p <= '9'; p++)
+        size += (*p - '0') * (digit /= 10);
+    const char *unit = *p ? strchr(units, *p & ~0x20) : NULL;
+    if (unit) {
+        size *= (long double)(UINT64_C(1024) << 10 * (unit - units));
+        p++;
+    }
+    *ret_end = p;
+    *ret_size = size;
+    return true;
 }
 
 /* ---- applications ---- */
@@ -177,9 +231,13 @@ static void applications_done(struct applications *all)
 {
     for (size_t i = 0; i < all->n; i++) {
         json_decref(all->all[i].body);
-        dataset_free(all->all[i].volume);
+        for (size_t k = 0; k < all->all[i].n_volumes; k++)
+            dataset_free(all->all[i].volumes[k]);
+        free(all->all[i].volumes);
     }
     json_decref(all->index);
+    json_decref(all->volumes);
+    str_done(&all->unsupported);
     free(all->all);
 }
 
@@ -242,6 +300,29 @@ static char *parse_flocker(const json_t *value, struct applications *all)
     return for_all(all, flocker_parse);
 }
 
+static char *parse_services(const json_t *value, struct applications *all)
+{
+    char *text = services_begin(all, value);
+
+    if (text)
+        return text;
+    add_all(all, json_object_get(value, "services"));
+    text = for_all(all, services_parse);
+    if (!text)
+        text = services_unsupported(all);
+    if (!text)
+        text = for_all(all, services_link);
+    return text ? text : services_check_order(all);
+}
+
+bool compose_is_services(const json_t *applications)
+{
+    const json_t *services = json_object_get(applications, "services");
+
+    return services && !json_object_get(applications, "applications") && !json_is_string(json_object_get(services, "image")) &&
+           !json_is_string(json_object_get(services, "build"));
+}
+
 static char *parse_applications(const json_t *value, struct applications *all)
 {
     bool is_fig = false;
@@ -249,6 +330,9 @@ static char *parse_applications(const json_t *value, struct applications *all)
     if (!json_is_object(value))
         return xasprintf("Application configuration must be a dictionary, got %s.",
                          python_type(value));
+    all->is_compose = compose_is_services(value);
+    if (all->is_compose)
+        return parse_services(value, all);
     char *text = fig_detect(value, &is_fig);
     if (text)
         return text;
@@ -257,63 +341,30 @@ static char *parse_applications(const json_t *value, struct applications *all)
 
 /* ---- deployment ---- */
 
-struct deploying {
-    struct applications *all; /* an application's number in its index is -1 once it is deployed */
-    compose_find_node_fn *find;
-    void *cookie;
-    struct composition result;
-    size_t cap_datasets, cap_containers;
-};
-
-static char *deploy_application(struct deploying *d, struct application *a, const struct uuid *node)
+static char *find_application(struct applications *all, const char *address, const json_t *name,
+                              struct application **ret)
 {
-    struct composition *c = &d->result;
-    struct container *k = NULL;
-
-    (void)json_object_set_new(a->body, "node_uuid", json_uuid(node));
-    json_t *errors = validate_container_create(a->body, &k);
-    if (errors) {
-        char *text = config_error(a, "%s.", json_string_value(json_array_get(errors, 0)));
-        json_decref(errors);
-        return text;
-    }
-    c->containers =
-        mem_grow(c->containers, c->n_containers, &d->cap_containers, sizeof(*c->containers));
-    c->containers[c->n_containers++] = k;
-    if (a->volume) {
-        a->volume->primary = *node;
-        c->datasets = mem_grow(c->datasets, c->n_datasets, &d->cap_datasets, sizeof(*c->datasets));
-        c->datasets[c->n_datasets++] = steal(&a->volume);
-    }
-    return NULL;
-}
-
-/* Each can be deployed once. */
-static char *find_application(struct deploying *d, const char *address, const json_t *name,
-                              size_t *ret_number)
-{
-    const json_t *number =
-        json_object_get(d->all->index, json_is_string(name) ? json_string_value(name) : "");
+    const json_t *number = json_object_get(all->index, json_is_string(name) ? json_string_value(name) : "");
 
     if (!json_is_string(name) || !number) {
         CLEANUP_FREE char *text = shown(name);
         return xasprintf("Node %s has a config error. Unrecognised application name: %s.", address,
                          text);
     }
-    if (json_integer_value(number) < 0)
+    *ret = &all->all[json_integer_value(number)];
+    if ((*ret)->placed)
         return xasprintf("Application '%s' appears more than once.", json_string_value(name));
-    *ret_number = (size_t)json_integer_value(number);
-    (void)json_object_set_new(d->all->index, json_string_value(name), json_integer(-1));
     return NULL;
 }
 
-static char *deploy_node(struct deploying *d, const char *address, const json_t *names)
+static char *deploy_node(struct applications *all, const struct compose_world *world, const char *address,
+                         const json_t *names)
 {
     unsigned char bytes[4];
-    struct uuid node;
+    struct application *a;
+    struct uuid node = {0};
     json_t *name;
-    size_t i, number = 0;
-    char *text;
+    size_t i;
 
     if (inet_pton(AF_INET, address, bytes) != 1)
         return xasprintf(
@@ -322,18 +373,18 @@ static char *deploy_node(struct deploying *d, const char *address, const json_t 
     if (!json_is_array(names))
         return xasprintf("Node %s has a config error. Wrong value type: %s. Should be list.",
                          address, python_type(names));
-    bool known = d->find(d->cookie, address, &node);
+    bool known = world->find_node(world->cookie, address, &node);
     json_array_foreach (names, i, name) {
-        text = find_application(d, address, name, &number);
-        if (!text && known)
-            text = deploy_application(d, &d->all->all[number], &node);
+        char *text = find_application(all, address, name, &a);
         if (text)
             return text;
+        a->placed = true;
+        a->node = node;
     }
     return known ? NULL : xasprintf("No known node with address %s.", address);
 }
 
-static char *deploy(struct deploying *d, const json_t *deployment)
+static char *place_by_file(struct applications *all, const json_t *deployment, const struct compose_world *world)
 {
     const char *address;
     json_t *names;
@@ -350,27 +401,102 @@ static char *deploy(struct deploying *d, const json_t *deployment)
             "Deployment configuration has an error. 'nodes' must be a dictionary, got %s.",
             python_type(nodes));
     json_object_foreach (nodes, address, names) {
-        text = deploy_node(d, address, names);
+        text = deploy_node(all, world, address, names);
         if (text)
             return text;
     }
     return NULL;
 }
 
-char *compose_parse(const json_t *applications, const json_t *deployment,
-                    compose_find_node_fn *find, void *cookie, struct composition *ret)
+static int by_id(const void *a, const void *b)
+{
+    return uuid_cmp(a, b);
+}
+
+/* The node that the service itself names. */
+static char *place_by_service(struct application *a, const struct compose_world *world)
+{
+    struct uuid id;
+
+    if (a->placed || !a->place)
+        return NULL;
+    a->placed = uuid_parse(a->place, &id)
+                    ? bsearch(&id, world->nodes, world->n_nodes, sizeof(id), by_id) != NULL
+                    : world->find_node(world->cookie, a->place, &id);
+    if (!a->placed)
+        return xasprintf("services.%s.x-flocker-node: no known node with address or UUID %s.", a->name, a->place);
+    a->node = id;
+    return NULL;
+}
+
+/* The deployment file wins over what a service says, and both over the spreading. */
+static char *place_all(struct applications *all, const json_t *deployment, const struct compose_world *world)
+{
+    char *text = deployment || !(all->is_compose || world->spread) ? place_by_file(all, deployment, world) : NULL;
+
+    for (size_t i = 0; i < all->n && !text; i++)
+        text = place_by_service(&all->all[i], world);
+    if (!text && world->spread)
+        text = compose_spread(all, world);
+    for (size_t i = 0; i < all->n && !text && all->is_compose; i++) {
+        if (!all->all[i].placed)
+            text = xasprintf("services.%s: has no place; name it in the deployment file, give it x-flocker-node, or use "
+                             "--spread.",
+                             all->all[i].name);
+    }
+    return text;
+}
+
+/* ---- the composition ---- */
+
+static char *add_application(struct composition *c, struct application *a)
+{
+    struct container *k = NULL;
+
+    (void)json_object_set_new(a->body, "node_uuid", json_uuid(&a->node));
+    json_t *errors = validate_container_create(a->body, &k);
+    if (errors) {
+        char *text = config_error(a, "%s.", json_string_value(json_array_get(errors, 0)));
+        json_decref(errors);
+        return text;
+    }
+    c->containers[c->n_containers++] = k;
+    for (size_t i = 0; i < a->n_volumes; i++) {
+        a->volumes[i]->primary = a->node;
+        c->datasets[c->n_datasets++] = steal(&a->volumes[i]);
+    }
+    return NULL;
+}
+
+static char *compose_all(struct applications *all, struct composition *c)
+{
+    size_t volumes = 0;
+    char *text = NULL;
+
+    for (size_t i = 0; i < all->n; i++)
+        volumes += all->all[i].n_volumes;
+    c->containers = xcalloc(all->n + 1, sizeof(*c->containers));
+    c->datasets = xcalloc(volumes + 1, sizeof(*c->datasets));
+    for (size_t i = 0; i < all->n && !text; i++)
+        text = all->all[i].placed ? add_application(c, &all->all[i]) : NULL;
+    return text;
+}
+
+char *compose_parse(const json_t *applications, const json_t *deployment, const struct compose_world *world,
+                    struct composition *ret)
 {
     struct applications all = {0};
+    struct composition c = {0};
     char *text = parse_applications(applications, &all);
 
-    if (!text) {
-        struct deploying d = {.all = &all, .find = find, .cookie = cookie};
-        text = deploy(&d, deployment);
-        if (text)
-            composition_done(&d.result);
-        else
-            *ret = d.result;
-    }
+    if (!text)
+        text = place_all(&all, deployment, world);
+    if (!text)
+        text = compose_all(&all, &c);
+    if (text)
+        composition_done(&c);
+    else
+        *ret = c;
     applications_done(&all);
     return text;
 }

@@ -115,7 +115,7 @@ static char *parse_volumes(struct application *a, const json_t *v)
     if (json_array_size(v) > 1)
         return config_error(a, "Only one volume per application is supported at this time.");
     if (json_array_size(v) == 1)
-        take_volume(a, &dataset, json_string_value(json_array_get(v, 0)), /* maximum_size= */ 0);
+        take_volume(a, &(struct volume_wish){.dataset = dataset, .mountpoint = json_string_value(json_array_get(v, 0))});
     return NULL;
 }
 
@@ -201,15 +201,6 @@ static const struct application *find(const struct applications *all, const char
     return number ? &all->all[json_integer_value(number)] : NULL;
 }
 
-static bool is_alphanumeric(const char *s)
-{
-    const char *p = s;
-
-    while ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z'))
-        p++;
-    return !*p && p > s;
-}
-
 /* "APPLICATION" or "APPLICATION:ALIAS": each of its ports. */
 static char *add_links(struct applications *all, const struct application *a, const char *value,
                        json_t *links)
@@ -218,8 +209,6 @@ static char *add_links(struct applications *all, const struct application *a, co
     CLEANUP_FREE char *name = colon ? xstrndup(value, (size_t)(colon - value)) : xstrdup(value);
     const char *alias = colon ? colon + 1 : name;
     const struct application *target = find(all, name);
-    const json_t *port;
-    size_t i;
 
     if (!target)
         return config_error(
@@ -227,18 +216,10 @@ static char *add_links(struct applications *all, const struct application *a, co
             "'links' value '%s' could not be mapped to any application; application '%s' does not "
             "exist.",
             value, name);
-    if (!is_alphanumeric(alias))
+    if (!compose_is_alphanumeric(alias))
         return xasprintf("Application '%s' has a config error: Link aliases must be alphanumeric.",
                          a->name);
-    json_array_foreach (json_object_get(target->body, "ports"), i, port) {
-        if (++all->n_links > COMPOSE_MAX_LINKS)
-            return config_error(a, "There are more than %u links.", COMPOSE_MAX_LINKS);
-        json_t *link = json_pack("{s:s, s:O, s:O}", "alias", alias, "local_port",
-                                 json_object_get(port, "internal"), "remote_port",
-                                 json_object_get(port, "external"));
-        (void)json_array_append_new(links, link);
-    }
-    return NULL;
+    return compose_link(all, a, alias, json_object_get(target->body, "ports"), links);
 }
 
 char *fig_link(struct applications *all, struct application *a)

@@ -33,15 +33,6 @@ static char *parse_ports(struct application *a, const json_t *ports)
     return NULL;
 }
 
-static bool is_alphanumeric(const char *s)
-{
-    const char *p = s;
-
-    while ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z'))
-        p++;
-    return !*p && p > s;
-}
-
 static char *check_link(const struct application *a, const json_t *link)
 {
     static const char *const known[] = {"local_port", "remote_port", "alias", NULL};
@@ -66,7 +57,7 @@ static char *check_link(const struct application *a, const json_t *link)
                           "Link's remote port must be an int");
     if (!json_is_string(alias))
         return type_error(a, alias, "Link alias must be a string");
-    if (!is_alphanumeric(json_string_value(alias)))
+    if (!compose_is_alphanumeric(json_string_value(alias)))
         return config_error(a, LINKS "Link aliases must be alphanumeric.");
     return NULL;
 }
@@ -90,29 +81,18 @@ static char *parse_links(struct application *a, const json_t *links)
 
 #define BAD_SIZE VOLUME "maximum_size: Value '%s' could not be parsed as a storage quantity."
 
-/* Digits, maybe a fraction, maybe a unit; rounded up to a size that a dataset can have. */
+/* Rounded up to a size that a dataset can have. */
 static char *parse_size(const struct application *a, const json_t *v, uint64_t *ret)
 {
-    static const char units[] = "KMGT";
-    const char *text = json_string_value(v), *p = text;
-    long double factor = 1, size = 0, digit = 1;
+    const char *text = json_string_value(v), *end;
+    long double size;
 
     if (!text)
         return config_error(a, VOLUME "maximum_size: Value must be string, got %s.",
                             python_type(v));
-    for (; *p >= '0' && *p <= '9'; p++)
-        size = size * 10 + (*p - '0');
-    bool digits = p > text;
-    for (p += *p == '.'; digits && *p >= '0' && *p <= '9'; p++)
-        size += (*p - '0') * (digit /= 10);
-    const char *unit = *p ? strchr(units, *p & ~0x20) : NULL;
-    if (unit) {
-        factor = (long double)(UINT64_C(1024) << 10 * (unit - units));
-        p++;
-    }
-    if (!digits || *p || size * factor > (long double)INT64_MAX)
+    if (!compose_quantity(text, &end, &size) || *end || size > (long double)INT64_MAX)
         return config_error(a, BAD_SIZE, text);
-    size = ceill(size * factor);
+    size = ceill(size);
     if (size <= 0)
         return config_error(a, VOLUME "maximum_size: Must be greater than zero.");
     if (size < DATASET_MIN_SIZE)
@@ -164,7 +144,9 @@ static char *parse_volume(struct application *a, const json_t *volume)
         CLEANUP_FREE char *value = shown(id);
         return config_error(a, VOLUME "dataset_id: Value '%s' is not a version 4 UUID.", value);
     }
-    take_volume(a, &dataset, json_string_value(mountpoint), maximum_size);
+    take_volume(a, &(struct volume_wish){.dataset = dataset,
+                                         .mountpoint = json_string_value(mountpoint),
+                                         .maximum_size = maximum_size});
     return NULL;
 }
 

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "model/compose.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -882,10 +883,19 @@ static void check_part(struct check *c, const char *where, const json_t *v, void
         complain(c, "\"%s\" must be an object", where);
 }
 
+static void check_spread(struct check *c, const char *where, const json_t *v, void *to)
+{
+    if (!json_is_boolean(v))
+        complain(c, "\"%s\" must be true or false", where);
+}
+
 json_t *validate_compose(const json_t *body)
 {
-    static const struct field fields[] = {{"applications", true, check_part},
-                                          {"deployment", true, check_part}};
+    /* A Compose file says itself where its services are, or they are spread. */
+    bool alone = compose_is_services(json_object_get(body, "applications")) || json_is_true(json_object_get(body, "spread"));
+    const struct field fields[] = {{"applications", true, check_part},
+                                   {"deployment", !alone, check_part},
+                                   {"spread", false, check_spread}};
     struct check c = {0};
 
     check_object(&c, "", body, fields, ARRAY_SIZE(fields), NULL);

@@ -16,6 +16,16 @@ static bool find_node(void *cookie, const char *address, struct uuid *ret)
     return address[strlen(address) - 1] != '9';
 }
 
+static bool find_container(void *cookie, const char *name, struct uuid *ret)
+{
+    return name[0] == 'r' && find_node(cookie, name, ret);
+}
+
+static bool find_dataset(void *cookie, const struct uuid *id, struct uuid *ret)
+{
+    return id->b[0] % 2 && find_node(cookie, UUID_STR(id), ret);
+}
+
 static bool has_dataset(const struct composition *c, const struct container *k)
 {
     for (size_t i = 0; i < c->n_datasets; i++) {
@@ -51,9 +61,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (e)
         return -1;
+    static const struct uuid nodes[] = {{{1}}, {{2}}, {{3}}};
+    struct compose_world world = {.find_node = find_node,
+                                  .find_container = find_container,
+                                  .find_dataset = find_dataset,
+                                  .nodes = nodes,
+                                  .n_nodes = ARRAY_SIZE(nodes),
+                                  .spread = json_is_true(json_object_get(body, "spread"))};
     CLEANUP_FREE char *text =
-        compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"),
-                      find_node, NULL, &c);
+        compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"), &world, &c);
     RULE(text ? *text && !c.n_containers && !c.n_datasets : true);
     if (!text)
         check(&c);

@@ -263,7 +263,7 @@ enum result_code move_container(struct fake *f, const char *name, unsigned char 
     return run(f, (struct command){.kind = COMMAND_CONTAINER_MOVE, .name = name, .node = id(node)});
 }
 
-enum result_code compose_all(struct fake *f, unsigned char dataset, unsigned char node, bool container)
+struct composition composition(unsigned char dataset, unsigned char node, bool container)
 {
     struct dataset *d = dataset ? wanted(dataset, node) : NULL;
     struct container *k = container ? with_volume(node, "c") : NULL;
@@ -277,6 +277,13 @@ enum result_code compose_all(struct fake *f, unsigned char dataset, unsigned cha
         c.containers = xmemdup(&k, sizeof(struct container *));
         c.n_containers = 1;
     }
+    return c;
+}
+
+enum result_code compose_all(struct fake *f, unsigned char dataset, unsigned char node, bool container)
+{
+    struct composition c = composition(dataset, node, container);
+
     return run(f, (struct command){.kind = COMMAND_COMPOSE, .composition = &c});
 }
 

@@ -66,6 +66,7 @@ struct container *with_volume(unsigned char node, const char *name); /* on D */
 enum result_code create_container(struct fake *f, struct container *c);
 enum result_code move_container(struct fake *f, const char *name, unsigned char node);
 /* One dataset, or none (0), on that node; with container "c" on D. */
+struct composition composition(unsigned char dataset, unsigned char node, bool container); /* 0 = without the dataset */
 enum result_code compose_all(struct fake *f, unsigned char dataset, unsigned char node, bool container);
 
 enum reason_code reason(struct fake *f); /* of D */

@@ -266,6 +266,62 @@ static void test_compose_is_checked_whole(void **state)
     assert_true(f->stored->purge);
 }
 
+/* "what action from>to, ..." with nodes by their numbers. */
+static void planned(struct fake *f, unsigned char dataset, unsigned char node, bool container, const char *expected)
+{
+    static const char *const kinds[] = {[OBJECT_DATASET] = "dataset", [OBJECT_CONTAINER] = "container", [OBJECT_LEASE] = "lease"};
+    static const char *const actions[PLANNED_MAX] = {"create", "return", "change", "move", "drop", "forget", "remove", "release"};
+    struct composition c = composition(dataset, node, container);
+    CLEANUP(plan_done) struct plan plan;
+    CLEANUP_FREE char *text = NULL;
+    CLEANUP_STR struct str s = {0};
+    uint64_t revision = f->revision;
+
+    str_append(&s, "");
+    assert_int_equal(engine_plan(f->e, &c, &plan, &text), RESULT_OK);
+    assert_null(text);
+    for (size_t i = 0; i < plan.n; i++)
+        str_appendf(&s, "%s%s %s %d>%d", i ? ", " : "", kinds[plan.all[i].kind], actions[plan.all[i].action],
+                    plan.all[i].from.b[15], plan.all[i].to.b[15]);
+    assert_string_equal(s.data ? s.data : "", expected);
+    composition_done(&c);
+    settle(f);
+    assert_int_equal(f->revision, revision); /* it was only looked at */
+    /* What is planned is what is done. */
+    assert_int_equal(compose_all(f, dataset, node, container), RESULT_OK);
+    assert_true((f->revision > revision) == (plan.n > 0));
+}
+
+static void test_plan(void **state)
+{
+    struct fake *f = *state;
+    struct composition c = composition(0, 1, true);
+    struct plan plan;
+    char *text = NULL;
+
+    assert_int_equal(id(2).b[15], 2);
+    planned(f, 77, 1, true, "dataset create 0>1, container create 0>1");
+    planned(f, 77, 1, true, "");
+    assert_int_equal(lease(f, 1), RESULT_CREATED);
+    planned(f, 77, 1, true, "lease release 1>0");
+    planned(f, 77, 2, true, "dataset move 1>2, container move 1>2");
+    planned(f, 77, 2, false, "container remove 2>0");
+    planned(f, 77, 2, true, "container create 0>2");
+    planned(f, 0, 0, false, "dataset drop 2>0, container remove 2>0");
+    planned(f, 0, 0, false, "");
+    planned(f, 77, 1, false, "dataset return 2>1");
+    engine_session_closed(f->e, f->now, 11); /* so that it cannot be forgotten at once */
+    assert_int_equal(remove_dataset(f, false), RESULT_OK);
+    planned(f, 0, 0, false, "dataset forget 0>0");
+    planned(f, 0, 0, false, "");
+    assert_int_equal(engine_plan(f->e, &c, &plan, &text), RESULT_DATASET_NOT_FOUND);
+    assert_string_equal(text, "c");
+    assert_int_equal(plan.n, 0);
+    free(text);
+    composition_done(&c);
+    plan_done(&plan);
+}
+
 /* The store is put back as it was before a move; the nodes obey it again, in this order. */
 static void follow_the_data(struct fake *f, unsigned char first, unsigned char second)
 {
@@ -431,6 +487,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_drop_of_what_was_never_there, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_drop_of_what_may_be_there, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_compose_is_checked_whole, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_plan, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_the_record_follows_the_data_of_the_last_to_come, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_found_data_are_moved_not_dropped, fake_setup, fake_teardown),

@@ -15,13 +15,28 @@
 #define NODE_B "8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11"
 #define D1 "c2b7e0d4-5a61-4f3b-9c88-13579bdf2468"
 
-static bool find(void *cookie, const char *address, struct uuid *ret)
+static bool find_node(void *cookie, const char *address, struct uuid *ret)
 {
     (void)cookie;
     if (streq(address, "10.20.0.11"))
         return uuid_parse(NODE_A, ret);
     return streq(address, "10.20.0.12") && uuid_parse(NODE_B, ret);
 }
+
+static bool find_container(void *cookie, const char *name, struct uuid *ret)
+{
+    (void)cookie;
+    return streq(name, "runs-on-b") && uuid_parse(NODE_B, ret);
+}
+
+static bool find_dataset(void *cookie, const struct uuid *id, struct uuid *ret)
+{
+    (void)cookie;
+    return streq(UUID_STR(id), D1) && uuid_parse(NODE_B, ret);
+}
+
+static const struct compose_world world = {
+    .find_node = find_node, .find_container = find_container, .find_dataset = find_dataset};
 
 /* In the tests' texts ' stands for ". */
 static json_t *parse(const char *text)
@@ -40,7 +55,7 @@ static json_t *parse(const char *text)
 static char *compose(const char *applications, const char *deployment, struct composition *ret)
 {
     json_t *a = parse(applications), *d = parse(deployment);
-    char *text = compose_parse(a, d, find, NULL, ret);
+    char *text = compose_parse(a, d, &world, ret);
 
     json_decref(a);
     json_decref(d);

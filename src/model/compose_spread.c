@@ -1,0 +1,81 @@
+/* Places for applications that nothing places: where their data are, else where they are, else where there is least. The same
+ * files in the same cluster always give the same places. */
+#include "model/compose_private.h"
+
+#include "base/mem.h"
+
+static int by_id(const void *a, const void *b)
+{
+    return uuid_cmp(a, b);
+}
+
+/* The node's number; -1 when it is not there. */
+static ssize_t number_of(const struct compose_world *world, const struct uuid *node)
+{
+    const struct uuid *found =
+        world->n_nodes ? bsearch(node, world->nodes, world->n_nodes, sizeof(*node), by_id) : NULL;
+
+    return found ? found - world->nodes : -1;
+}
+
+/* Data stay where they are, also while their node is away: a copy elsewhere would not be them. */
+static bool find_home(const struct application *a, const struct compose_world *world, struct uuid *ret)
+{
+    for (size_t i = 0; i < a->n_volumes; i++) {
+        if (world->find_dataset(world->cookie, &a->volumes[i]->id, ret))
+            return true;
+    }
+    return world->find_container(world->cookie, a->name, ret) && number_of(world, ret) >= 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct application *const *p = a, *const *q = b;
+
+    return strcmp((*p)->name, (*q)->name);
+}
+
+static size_t least(const size_t *counts, size_t n)
+{
+    size_t best = 0;
+
+    for (size_t i = 1; i < n; i++)
+        best = counts[i] < counts[best] ? i : best;
+    return best;
+}
+
+static void put(struct application *a, const struct uuid *node)
+{
+    a->placed = true;
+    a->node = *node;
+}
+
+char *compose_spread(struct applications *all, const struct compose_world *world)
+{
+    size_t *counts = xcalloc(world->n_nodes + 1, sizeof(*counts)), n = 0;
+    struct application **left = xcalloc(all->n + 1, sizeof(*left));
+    struct uuid home;
+    char *text = NULL;
+
+    for (size_t i = 0; i < all->n; i++) {
+        struct application *a = &all->all[i];
+        if (!a->placed && find_home(a, world, &home))
+            put(a, &home);
+        ssize_t number = a->placed ? number_of(world, &a->node) : -1;
+        if (number >= 0)
+            counts[number]++;
+        if (!a->placed)
+            left[n++] = a;
+    }
+    if (n && !world->n_nodes)
+        text = xstrdup("No node is there to spread over.");
+    qsort(left, n, sizeof(*left), by_name);
+    for (size_t i = 0; i < n && !text; i++) {
+        size_t number = least(counts, world->n_nodes);
+        counts[number]++;
+        put(left[i], &world->nodes[number]);
+    }
+    free(counts);
+    free(left);
+    return text;
+}
