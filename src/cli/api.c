@@ -178,8 +178,8 @@ static struct err *transport_err(const struct api *r, CURLcode code)
                    r->peer, detail);
 }
 
-static struct err *perform(struct api *r, const char *method, const char *path, const json_t *body,
-                           struct str *ret_text, long *ret_status)
+struct err *api_exchange(struct api *r, const char *method, const char *path, const json_t *body,
+                         struct str *text, long *ret_status)
 {
     CLEANUP_FREE char *url = xasprintf("https://" SERVER_NAME ":%u%s", r->port, path);
     CLEANUP_FREE char *bytes = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
@@ -195,7 +195,7 @@ static struct err *perform(struct api *r, const char *method, const char *path, 
     }
     bad |= curl_easy_setopt(r->curl, CURLOPT_CUSTOMREQUEST, method);
     bad |= curl_easy_setopt(r->curl, CURLOPT_URL, url);
-    bad |= curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, ret_text);
+    bad |= curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, text);
     if (bad != CURLE_OK)
         return err_new(ERR_INTERNAL, "cannot prepare the call of %s", path);
     r->error[0] = '\0';
@@ -212,7 +212,7 @@ struct err *api_call(struct api *r, const char *method, const char *path, const 
     CLEANUP_STR struct str text = {0};
     struct api_answer a = {.peer = r->peer, .method = method, .path = path};
 
-    TRY(perform(r, method, path, body, &text, &a.status));
+    TRY(api_exchange(r, method, path, body, &text, &a.status));
     log_debug("%s %s: status %ld, %zu bytes", method, path, a.status, text.len);
     a.text = text.data ? text.data : "";
     a.n = text.len;

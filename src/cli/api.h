@@ -31,6 +31,9 @@ struct api *api_free(struct api *r); /* accepts NULL; returns NULL */
  * `ret_answer` may be NULL. */
 struct err *api_call(struct api *r, const char *method, const char *path, const json_t *body,
                      json_t **ret_answer) MUST_USE;
+/* The same call with the answer as it is, whatever its status: appended to `text`. */
+struct err *api_exchange(struct api *r, const char *method, const char *path, const json_t *body,
+                         struct str *text, long *ret_status) MUST_USE;
 static inline struct err *api_get(struct api *r, const char *path, json_t **ret_answer)
 {
     return api_call(r, "GET", path, NULL, ret_answer);

@@ -2,18 +2,13 @@
 
 #include "base/str.h"
 
-/* The sentence in an error answer; NULL when there is none (a foreign server's or framework's
- * page). */
-static char *description_of(const json_t *answer, long status)
+char *api_answer_description(const json_t *answer)
 {
     const char *text = json_string_value(json_object_get(answer, "description"));
     CLEANUP_STR struct str full = {0};
     size_t i;
     json_t *item;
 
-    if (json_is_string(answer))
-        return xasprintf("the control service failed (status %ld); see its log for incident %s",
-                         status, json_string_value(answer));
     if (!text || !*text)
         return NULL;
     str_append(&full, text);
@@ -22,6 +17,14 @@ static char *description_of(const json_t *answer, long status)
             str_appendf(&full, "%s %s", i ? ";" : "", json_string_value(item));
     }
     return str_steal(&full);
+}
+
+static char *description_of(const json_t *answer, long status)
+{
+    if (json_is_string(answer))
+        return xasprintf("the control service failed (status %ld); see its log for incident %s",
+                         status, json_string_value(answer));
+    return api_answer_description(answer);
 }
 
 static struct err *status_err(const struct api_answer *a, const json_t *answer)

@@ -14,3 +14,6 @@ struct api_answer {
 };
 
 struct err *api_answer_read(const struct api_answer *a, json_t **ret_answer) MUST_USE;
+/* The sentence of an answer that refuses, with what is wrong in the body; NULL when there is none (a foreign server's page). The
+ * caller frees it. */
+char *api_answer_description(const json_t *answer);

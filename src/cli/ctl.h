@@ -19,6 +19,7 @@ struct ctl_args {
     bool wait;
     bool no_wait;
     long wait_seconds;
+    bool look_once; /* with wait_seconds 0: not a wait that was too long, and not called so */
     const char *node;
     const char *dataset;
     const char *destination;
@@ -110,6 +111,7 @@ enum ctl_goal {
     GOAL_DATASET_GROWN, /* as large as wanted, wherever it is mounted */
     GOAL_DATASET_GONE, /* destroyed everywhere */
     GOAL_CONTAINER_AT, /* running on the node */
+    GOAL_CONTAINER_UP, /* the same, and well if it has a health check; or ended well there, and is not to run again */
     GOAL_CONTAINER_GONE,
 };
 

@@ -48,6 +48,24 @@ static struct err *container_reached(const json_t *detail, const char *node, boo
     return NULL;
 }
 
+/* It ended well, and its policy does not let it run again. */
+static bool is_done(const json_t *detail, const char *node)
+{
+    const json_t *code = json_object_get(detail, "exit_code");
+    const char *policy = ctl_text(json_object_get(json_object_get(detail, "configuration"), "restart_policy"), "name");
+
+    return streq(ctl_text(detail, "state"), "exited") && streq(ctl_text(detail, "on"), node) && json_is_integer(code) &&
+           !json_integer_value(code) && !streq(policy, "always");
+}
+
+/* What has a health check is up when that says so. */
+static bool is_well(const json_t *detail)
+{
+    const char *health = ctl_text(detail, "health");
+
+    return !streq(health, "starting") && !streq(health, "unhealthy");
+}
+
 struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const char *node,
                              bool *ret_reached)
 {
@@ -61,9 +79,13 @@ struct err *ctl_goal_reached(enum ctl_goal goal, const json_t *detail, const cha
             return err_new(ERR_NOT_FOUND, "the dataset vanished from the configuration meanwhile");
         return growth_reached(detail, ret_reached);
     case GOAL_CONTAINER_AT:
+    case GOAL_CONTAINER_UP:
         if (!detail)
             return err_new(ERR_NOT_FOUND, "somebody deleted the container meanwhile");
-        return container_reached(detail, node, ret_reached);
+        TRY(container_reached(detail, node, ret_reached));
+        if (goal == GOAL_CONTAINER_UP)
+            *ret_reached = (*ret_reached && is_well(detail)) || is_done(detail, node);
+        return NULL;
     case GOAL_DATASET_GONE:
         *ret_reached = !detail || streq(ctl_text(detail, "status"), "deleted");
         return NULL;
@@ -161,6 +183,7 @@ static const char *goal_text(enum ctl_goal goal)
     case GOAL_DATASET_GONE:
         return "destroyed";
     case GOAL_CONTAINER_AT:
+    case GOAL_CONTAINER_UP:
         return "running";
     default:
         return "removed";
@@ -187,7 +210,7 @@ static json_t *find_transfer(struct ctl *c, const struct watch *w, const struct 
 
     if (w->goal == GOAL_DATASET_AT)
         return json_incref(json_object_get(s->detail, "transfer"));
-    if (w->goal != GOAL_CONTAINER_AT || !*dataset)
+    if ((w->goal != GOAL_CONTAINER_AT && w->goal != GOAL_CONTAINER_UP) || !*dataset)
         return NULL;
     CLEANUP_FREE char *path = api_path("/v1/state/datasets/", dataset);
     err_free(api_get(c->api, path, &detail));
@@ -203,6 +226,15 @@ static void show_progress(struct ctl *c, const struct watch *w, const struct sig
         return;
     CLEANUP_JSON json_t *transfer = find_transfer(c, w, s);
     ctl_progress_show(p, transfer);
+}
+
+static struct err *timeout_err(const struct ctl *c, const struct watch *w, const struct sight *s)
+{
+    const char *reason = s->reason ? s->reason : "no reason is known";
+
+    if (c->args->look_once)
+        return err_new(ERR_TIMEOUT, "not %s: %s", goal_text(w->goal), reason);
+    return err_new(ERR_TIMEOUT, "not %s after %ld seconds: %s", goal_text(w->goal), c->args->wait_seconds, reason);
 }
 
 static struct err *wait_loop(struct ctl *c, const struct watch *w)
@@ -224,8 +256,7 @@ static struct err *wait_loop(struct ctl *c, const struct watch *w)
             return NULL;
         uint64_t waited = now_os().mono_us - start;
         if (waited >= limit)
-            return err_new(ERR_TIMEOUT, "not %s after %ld seconds: %s", goal_text(w->goal),
-                           c->args->wait_seconds, s.reason ? s.reason : "no reason is known");
+            return timeout_err(c, w, &s);
         if (waited >= QUIET_US) {
             if (s.reason && !str_equal_null(s.reason, said))
                 ctl_progress_clear(&progress);
@@ -244,7 +275,7 @@ struct err *ctl_wait(struct ctl *c, enum ctl_goal goal, const char *id, const ch
 {
     if (!c->args->wait)
         return NULL;
-    bool container = goal == GOAL_CONTAINER_AT || goal == GOAL_CONTAINER_GONE;
+    bool container = goal == GOAL_CONTAINER_AT || goal == GOAL_CONTAINER_UP || goal == GOAL_CONTAINER_GONE;
     CLEANUP_FREE char *path =
         api_path(container ? "/v1/state/containers/" : "/v1/state/datasets/", id);
     struct watch w = {.goal = goal, .id = id, .node = node, .path = path};

@@ -77,6 +77,7 @@ static const struct program {
     {"flocker-container-agent", container_agent_main, "Nothing: flocker-agent includes it"},
     {"flocker-docker-plugin", docker_plugin_main, "Nothing: flocker-agent serves its socket"},
     {"flocker-ca", ca_main, "Create the cluster's certificates"},
+    {"flocker-deploy", deploy_main, "Configure the cluster from deployment and application files"},
     {"flockerctl", flockerctl_main, "Look at the cluster and change it"},
     {"flocker-volumes", flockerctl_main, NULL},
     {"flocker-node-era", node_era_main, "Print the era (boot id) of this node"},

@@ -3,5 +3,6 @@
 #pragma once
 
 int ca_main(int argc, char **argv);
+int deploy_main(int argc, char **argv);
 int flockerctl_main(int argc, char **argv);
 int node_era_main(int argc, char **argv);

@@ -13,6 +13,8 @@
 #include "agent/memory.h"
 #include "model/yaml_json.h"
 #include "cli/cluster_yml.h"
+#include "cli/deploy_compose.h"
+#include "cli/interpolate.h"
 #include "drivers/btrfs/btrfs.h"
 #include "drivers/driver.h"
 #include "drivers/loopback/name.h"
@@ -168,6 +170,41 @@ static void ctl_yml(const char *text, size_t n)
     free(host);
 }
 
+/* Names that begin with a capital are set, to what a variable must not be expanded in again. */
+static const char *find_variable(void *cookie, const char *name)
+{
+    return *name >= 'A' && *name <= 'Z' ? "$x" : NULL;
+}
+
+static void variables_file(const char *text)
+{
+    struct variables v = {.find = find_variable};
+    json_t *all = json_object(), *value;
+    const char *name;
+
+    if (!fuzz_refused(env_file_read(text, &v, all), ERR_INVALID)) {
+        json_object_foreach (all, name, value)
+            RULE(*name && (json_is_string(value) || json_is_null(value)));
+    }
+    json_decref(all);
+}
+
+/* A Compose file as JSON. */
+static void variables_in(const char *text, size_t n)
+{
+    struct variables v = {.find = find_variable, .unset = json_object()};
+    json_t *value = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL), *before = json_deep_copy(value);
+    CLEANUP_FREE char *plain = xstrndup(text, n);
+
+    if (value && !fuzz_refused(deploy_merge_keys(value), ERR_INVALID) &&
+        !fuzz_refused(interpolate_all(value, &v), ERR_INVALID))
+        RULE(strchr(plain, '$') || strstr(plain, "<<") || strchr(plain, '\\') || json_equal(value, before));
+    RULE(!json_object_get(v.unset, "A"));
+    json_decref(value);
+    json_decref(before);
+    json_decref(v.unset);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct fuzz_choice choices[] = {
@@ -181,6 +218,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {'y', .bytes = yaml},
         {'a', .bytes = agent_yml},
         {'f', .bytes = ctl_yml},
+        {'e', .text = variables_file},
+        {'i', .bytes = variables_in},
     };
 
     return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);

@@ -148,6 +148,30 @@ static void test_goals(void **state)
     assert_goal_lost(GOAL_CONTAINER_AT, "{\"node_uuid\":\"b\",\"state\":\"running\",\"on\":\"b\"}",
                      "a");
     assert_goal_lost(GOAL_CONTAINER_AT, NULL, "a");
+    static const struct {
+        const char *more;
+        bool up;
+    } cases[] = {
+        {"'state':'running','on':'a'", true},
+        {"'state':'running','on':'a','health':'healthy'", true},
+        {"'state':'running','on':'a','health':'starting'", false},
+        {"'state':'running','on':'a','health':'unhealthy'", false},
+        {"'state':'running','on':'b'", false},
+        {"'state':'exited','on':'a'", false},
+        {"'state':'exited','on':'a','exit_code':0,'configuration':{'restart_policy':{'name':'never'}}", true},
+        {"'state':'exited','on':'a','exit_code':0,'configuration':{'restart_policy':{'name':'on-failure'}}", true},
+        {"'state':'exited','on':'a','exit_code':0,'configuration':{'restart_policy':{'name':'always'}}", false},
+        {"'state':'exited','on':'a','exit_code':1,'configuration':{'restart_policy':{'name':'never'}}", false},
+        {"'state':'exited','on':'b','exit_code':0,'configuration':{'restart_policy':{'name':'never'}}", false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        CLEANUP_FREE char *text = xasprintf("{'node_uuid':'a',%s}", cases[i].more);
+        for (char *p = text; *p; p++)
+            *p = *p == '\'' ? '"' : *p;
+        assert_goal(GOAL_CONTAINER_UP, text, "a", cases[i].up);
+    }
+    assert_goal_lost(GOAL_CONTAINER_UP, "{\"node_uuid\":\"b\",\"state\":\"running\",\"on\":\"b\"}", "a");
+    assert_goal_lost(GOAL_CONTAINER_UP, NULL, "a");
     assert_goal(GOAL_CONTAINER_GONE, "{\"node_uuid\":\"a\",\"state\":\"running\"}", NULL, false);
     assert_goal(GOAL_CONTAINER_GONE, NULL, NULL, true);
 }
