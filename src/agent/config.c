@@ -3,6 +3,7 @@
 #include "model/yaml_json.h"
 #include "base/str.h"
 #include "drivers/driver.h"
+#include "mover/mover.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -10,6 +11,9 @@
 #include <stdio.h>
 
 #define BANDWIDTH_MIN 65536u /* less would keep streams silent for so long that they seem to be broken */
+#define REST_PORT 4523
+#define SSH_PORT 22 /* unless agent.yml says what is excepted */
+#define ROUTES_EXCEPT_MAX 1000
 #define MOVE_MS_MAX (24 * 3600 * 1000)
 
 static bool is_hostname(const char *s)
@@ -155,10 +159,48 @@ static struct err *parse_move(const json_t *root, struct agent_config *c)
     return parse_verify(move, &c->copy.verify);
 }
 
+static void except(struct agent_config *c, size_t *cap, json_int_t port)
+{
+    c->routes_except = mem_grow(c->routes_except, c->n_routes_except, cap, sizeof(*c->routes_except));
+    c->routes_except[c->n_routes_except++] = (uint16_t)port;
+}
+
+/* Whatever the file says, the cluster's own ports are never led elsewhere: the node would lose its control service. */
+static struct err *parse_routes(const json_t *root, struct agent_config *c)
+{
+    static const char *const known[] = {"enabled", "except", NULL};
+    const json_t *routes = json_object_get(root, "routes"), *enabled = json_object_get(routes, "enabled"), *port;
+    const json_t *list = json_object_get(routes, "except");
+    size_t cap = 0, i;
+
+    c->routes = true;
+    except(c, &cap, REST_PORT);
+    except(c, &cap, c->control_port);
+    except(c, &cap, MOVER_PORT);
+    if (!list)
+        except(c, &cap, SSH_PORT);
+    if (!routes)
+        return NULL;
+    if (!json_is_object(routes))
+        return err_new(ERR_INVALID, "'routes' must be a mapping");
+    TRY(need_known_keys(routes, "routes: ", known));
+    if (enabled && !json_is_boolean(enabled))
+        return err_new(ERR_INVALID, "routes: 'enabled' must be true or false");
+    c->routes = !enabled || json_is_true(enabled);
+    if (list && (!json_is_array(list) || json_array_size(list) > ROUTES_EXCEPT_MAX))
+        return err_new(ERR_INVALID, "routes: 'except' must be a list of at most %d ports", ROUTES_EXCEPT_MAX);
+    json_array_foreach (list, i, port) {
+        if (!json_is_integer(port) || json_integer_value(port) < 1 || json_integer_value(port) > UINT16_MAX)
+            return err_new(ERR_INVALID, "routes: 'except' must have integers from 1 to 65535");
+        except(c, &cap, json_integer_value(port));
+    }
+    return NULL;
+}
+
 static struct err *parse_root(const json_t *root, struct agent_config *c)
 {
     static const char *const known[] = {"version", "control-service", "dataset",
-                                        "logging", "docker",          "move",    NULL};
+                                        "logging", "docker",          "move",    "routes", NULL};
     const json_t *version, *dataset;
 
     if (!json_is_object(root))
@@ -172,6 +214,7 @@ static struct err *parse_root(const json_t *root, struct agent_config *c)
     TRY(parse_control(root, c));
     TRY(parse_docker(root, c));
     TRY(parse_move(root, c));
+    TRY(parse_routes(root, c));
     dataset = json_object_get(root, "dataset");
     if (!json_is_object(dataset))
         return err_new(ERR_INVALID, "'dataset' is missing or not a mapping");
@@ -220,6 +263,7 @@ void agent_config_done(struct agent_config *c)
     free(c->directory);
     free(c->control_host);
     free(c->docker_socket);
+    free(c->routes_except);
     json_decref(c->dataset);
     *c = (struct agent_config){0};
 }

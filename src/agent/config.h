@@ -15,6 +15,9 @@ struct agent_config {
     uint32_t stop_timeout_s; /* how long a container may take to stop; 60 */
     struct copy_limits copy; /* `move` */
     uint64_t bandwidth_limit; /* `move`: bytes a second that this node sends to others; 0 = as they come */
+    bool routes;              /* `routes`: ports of applications on other nodes answer here, ... */
+    uint16_t *routes_except;  /* ... but for these: owned */
+    size_t n_routes_except;
     json_t *dataset;       /* `backend` and its own keys */
 };
 

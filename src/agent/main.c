@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "base/options.h"
 #include "drivers/driver.h"
+#include "engines/routes.h"
 #include "net/tls.h"
 #include "net/tls_reload.h"
 
@@ -29,6 +30,7 @@
 #define COMPARE_THREADS 2   /* comparisons that somebody asked for: node.c has no more at once */
 #define IMAGE_THREADS 16    /* pulls */
 #define LIST_THREADS 2
+#define ROUTE_THREADS 1
 #define OWN_THREADS 2       /* the agent's own affairs must not wait for anything hung */
 #define PROGRESS_US USEC_PER_SEC
 #define PERSIST_RETRY_US USEC_PER_SEC
@@ -37,6 +39,7 @@ struct options {
     const char *config;
     const char *state_dir;
     bool adopt;
+    bool remove_routes;
 };
 
 struct running {
@@ -55,13 +58,14 @@ struct agent {
     struct tls_reload *reload;
     /* Pools of their own, so that what takes long or hangs delays nothing else (design rule 3). */
     struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers, *compare_workers,
-        *image_workers, *list_workers, *own_workers;
+        *image_workers, *list_workers, *route_workers, *own_workers;
     struct agent_link *link;
     struct node *node;
     struct node_memory memory;
     const struct driver *driver;
     struct step_context context;
     bool watching; /* container events */
+    struct routes_watch *routes_watch;
     struct running *running;
     unsigned with_progress; /* of the steps that run */
     struct timer timer, progress, persist_retry;
@@ -88,6 +92,7 @@ static void hello(void *cookie, struct hello *ret)
                           .era = a->context.era,
                           .version = (char *)FLOCKER_VERSION,
                           .mover_port = MOVER_PORT,
+                          .routes = true,
                           .storage = a->driver->kind,
                           .backend = (char *)a->driver->name,
                           .replicas = replicas_of(a->driver),
@@ -162,6 +167,12 @@ static void on_message(void *cookie, struct control_message *m)
     case CONTROL_MESSAGE_CONTAINER_NONE:
         node_container_none(a->node, now, m->name);
         break;
+    case CONTROL_MESSAGE_ROUTE:
+        node_route(a->node, now, &m->route);
+        break;
+    case CONTROL_MESSAGE_ROUTE_NONE:
+        node_route_none(a->node, now, m->port);
+        break;
     case CONTROL_MESSAGE_ORDERS_COMPLETE:
         node_orders_complete(a->node, now);
         break;
@@ -191,6 +202,13 @@ static void containers_changed(void *cookie)
     struct agent *a = cookie;
 
     loop_post(a->loop, containers_changed_on_loop, a);
+}
+
+static void routes_changed(void *cookie)
+{
+    struct agent *a = cookie;
+
+    node_routes_changed(a->node, now_os());
 }
 
 static void no_space_on_loop(void *cookie)
@@ -362,6 +380,8 @@ static struct workers *workers_for(const struct agent *a, const struct step *s)
         return a->list_workers;
     case STEP_IMAGE:
         return a->image_workers;
+    case STEP_ROUTES:
+        return a->route_workers;
     case STEP_START:
     case STEP_STOP:
         return a->engine_workers;
@@ -451,6 +471,11 @@ static void send_report(struct agent *a, struct node_effect *f)
         m.kind = AGENT_MESSAGE_CONTAINER_REPORT;
         m.container = f->container_report;
         key = xasprintf("container %s", f->container_report.name);
+        break;
+    case NODE_ROUTES_REPORT:
+        m.kind = AGENT_MESSAGE_ROUTES_REPORT;
+        m.routes = f->routes_report;
+        key = xstrdup("routes");
         break;
     case NODE_CONTAINER_GONE:
         m.kind = AGENT_MESSAGE_CONTAINER_GONE;
@@ -611,6 +636,16 @@ static struct err *prepare(struct agent *a)
     return memory_load(a->options.state_dir, &a->memory);
 }
 
+/* Without it the routes are looked at when containers change, and every few minutes. */
+static void watch_routes(struct agent *a)
+{
+    CLEANUP_ERR struct err *e =
+        a->config.routes ? routes_watch_new(a->loop, routes_changed, a, &a->routes_watch) : NULL;
+
+    if (e)
+        log_warning("%s", e->text);
+}
+
 static struct err *start(struct agent *a)
 {
     TRY(prepare(a));
@@ -625,6 +660,7 @@ static struct err *start(struct agent *a)
     a->compare_workers = workers_new(a->loop, COMPARE_THREADS, "comparisons");
     a->image_workers = workers_new(a->loop, IMAGE_THREADS, "images");
     a->list_workers = workers_new(a->loop, LIST_THREADS, "lists");
+    a->route_workers = workers_new(a->loop, ROUTE_THREADS, "routes");
     a->own_workers = workers_new(a->loop, OWN_THREADS, "own");
     a->context.config = &a->config;
     a->context.state_dir = a->options.state_dir;
@@ -644,6 +680,7 @@ static struct err *start(struct agent *a)
     TRY(loop_on_signal(a->loop, SIGINT, on_stop, a));
     TRY(watch_certificates(a));
     watch_containers(a);
+    watch_routes(a);
     node_start(a->node, now_os());
     log_info("node %s, backend %s, boot id %s", UUID_STR(&a->context.node), a->driver->name,
              UUID_STR(&a->context.era));
@@ -683,6 +720,18 @@ static int adopt(struct agent *a)
     return 0;
 }
 
+/* Needs neither configuration nor certificate: they may be gone already. */
+static int remove_routes(void)
+{
+    size_t n;
+    struct err *e = routes_remove_sync(&n);
+
+    if (e)
+        return cli_fail(e);
+    printf(n ? "The routes of this host are gone.\n" : "There were no routes on this host.\n");
+    return 0;
+}
+
 static struct err *take(void *cookie, int id, const char *value)
 {
     struct options *o = cookie;
@@ -691,8 +740,10 @@ static struct err *take(void *cookie, int id, const char *value)
         o->config = value;
     else if (id == 2)
         o->state_dir = value;
-    else
+    else if (id == 3)
         o->adopt = true;
+    else
+        o->remove_routes = true;
     return NULL;
 }
 
@@ -703,6 +754,7 @@ int agent_main(int argc, char **argv)
         {2, 0, "state-dir", "DIR", "What the agent keeps between runs (/var/lib/flocker)"},
         {3, 0, "adopt", NULL,
          "Forget which store this node obeyed, so that it takes another; then exit"},
+        {4, 0, "remove-routes", NULL, "Take away the routes that agents made on this host; then exit"},
     };
     static const struct cli_spec spec = {
         .program = "flocker-agent",
@@ -728,6 +780,8 @@ int agent_main(int argc, char **argv)
     }
     if (first != argc)
         return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
+    if (a->options.remove_routes)
+        return remove_routes();
     int status = a->options.adopt ? adopt(a) : run(a);
     (void)fflush(stdout);
     _exit(status); /* worker threads may still be at work on what `a` holds */

@@ -158,8 +158,20 @@ static struct err *start_container(struct step_job *j)
                                     .cluster = j->store,
                                     .era = c->era,
                                     .volume_path = path,
-                                    .host = j->host};
+                                    .host = j->host,
+                                    .names = j->step.names,
+                                    .n_names = j->step.n_names};
     return container_engine_start_sync(c->engine, &start);
+}
+
+static struct err *apply_routes(struct step_job *j)
+{
+    const struct agent_config *c = j->context->config;
+    struct routes_config config = {
+        .node = j->context->node, .own_address = j->host, .except = c->routes_except, .n_except = c->n_routes_except,
+        .opened = &j->context->opened_interfaces};
+
+    return routes_apply_sync(&config, j->step.routes, c->routes ? j->step.n_routes : 0);
 }
 
 static struct err *run(struct step_job *j)
@@ -177,6 +189,8 @@ static struct err *run(struct step_job *j)
         return have_image(j);
     case STEP_START:
         return start_container(j);
+    case STEP_ROUTES:
+        return apply_routes(j);
     case STEP_STOP:
         return container_engine_stop_sync(c->engine, j->step.name, &j->store, c->config->stop_timeout_s);
     default:

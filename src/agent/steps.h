@@ -5,6 +5,7 @@
 #include "core/node.h"
 #include "drivers/storage.h"
 #include "engines/container_engine.h"
+#include "engines/routes.h"
 #include "mover/mover.h"
 
 /* What steps work on. Set up by the loop thread before a step that needs it is submitted; the pointers stay valid
@@ -18,6 +19,7 @@ struct step_context {
     struct storage *storage; /* opened by the first LIST_VOLUMES that succeeds */
     struct mover *mover;
     struct container_engine *engine;
+    struct interfaces opened_interfaces; /* ROUTES, of which one runs at a time */
     void (*no_space)(void *cookie); /* storage_config */
     void *cookie;
 };

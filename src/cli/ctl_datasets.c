@@ -4,9 +4,18 @@
 #include "cli/table.h"
 #include "cli/text.h"
 
+/* What is out of the ordinary about a node; "" when nothing is. The caller frees it. */
+static char *node_note(const json_t *node)
+{
+    const json_t *reason = json_object_get(node, "reason");
+
+    return json_is_object(reason) ? xasprintf("%s: %s", ctl_text(reason, "code"), ctl_text(reason, "text")) : xstrdup("");
+}
+
 struct err *ctl_list_nodes(struct ctl *c)
 {
     CLEANUP_JSON json_t *nodes = NULL;
+    bool notes = false;
     size_t i;
     json_t *node;
 
@@ -16,13 +25,20 @@ struct err *ctl_list_nodes(struct ctl *c)
         ctl_print_json(nodes);
         return NULL;
     }
+    json_array_foreach (nodes, i, node) {
+        CLEANUP_FREE char *note = node_note(node);
+        notes = notes || *note;
+    }
     CLEANUP(table_done) struct table t;
-    table_init(&t, 2, (const char *const[]){"SERVER", "ADDRESS"});
+    table_init(&t, notes ? 3 : 2, (const char *const[]){"SERVER", "ADDRESS", "NOTE"});
     json_array_foreach (nodes, i, node) {
         const char *id = ctl_text(node, "uuid");
         CLEANUP_FREE char *shown = xstrndup(id, c->args->details ? strlen(id) : 8);
         table_cell(&t, shown);
         table_cell(&t, ctl_text(node, "host"));
+        CLEANUP_FREE char *note = node_note(node);
+        if (notes)
+            table_cell(&t, note);
     }
     table_print(&t, stdout);
     return NULL;

@@ -2,14 +2,23 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
+/* The two members of Flocker 1, and what is out of the ordinary. */
+static json_t *node_json(const struct node_view *n)
+{
+    json_t *o = json_pack("{s:o, s:o}", "uuid", json_uuid(&n->node), "host", json_text(n->host ? n->host : ""));
+
+    if (n->routes && n->routes->reason.code != REASON_NONE)
+        (void)json_object_set_new(o, "reason", json_reason(&n->routes->reason));
+    return o;
+}
+
 static bool consider_node(void *cookie, const struct node_view *n)
 {
     struct page *p = cookie;
     struct str *s = n->listed ? page_item(p, UUID_STR(&n->node)) : NULL;
 
     if (s)
-        append_json(s, json_pack("{s:o, s:o}", "uuid", json_uuid(&n->node), "host",
-                                 json_text(n->host ? n->host : "")));
+        append_json(s, node_json(n));
     return page_looked_at(p, &n->node);
 }
 

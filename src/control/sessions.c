@@ -203,6 +203,9 @@ static void take_message(struct session *s, struct agent_message *m)
     case AGENT_MESSAGE_CONTAINER_GONE:
         engine_container_gone(e, now, s->id, m->name);
         break;
+    case AGENT_MESSAGE_ROUTES_REPORT:
+        engine_routes_report(e, now, s->id, &m->routes);
+        break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         engine_reports_complete(e, now, s->id, m->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
@@ -321,6 +324,7 @@ void sessions_effect(struct sessions *all, const struct effect *f)
 {
     struct control_message m = {0};
     struct session *s;
+    char port[8];
 
     HASH_FIND(hh, all->by_id, &f->session, sizeof(f->session), s);
     if (!s)
@@ -350,6 +354,18 @@ void sessions_effect(struct sessions *all, const struct effect *f)
         m.kind = CONTROL_MESSAGE_CONTAINER_NONE;
         m.name = f->name;
         send_keyed(s, "container", f->name, &m);
+        break;
+    case EFFECT_ROUTE:
+        m.kind = CONTROL_MESSAGE_ROUTE;
+        m.route = f->route;
+        (void)snprintf(port, sizeof(port), "%u", f->route.port);
+        send_keyed(s, "route", port, &m);
+        break;
+    case EFFECT_ROUTE_NONE:
+        m.kind = CONTROL_MESSAGE_ROUTE_NONE;
+        m.port = f->port;
+        (void)snprintf(port, sizeof(port), "%u", f->port);
+        send_keyed(s, "route", port, &m);
         break;
     case EFFECT_ORDERS_COMPLETE:
         m.kind = CONTROL_MESSAGE_ORDERS_COMPLETE;

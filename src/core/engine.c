@@ -49,6 +49,7 @@ struct effect *effect_free(struct effect *f)
     command_result_done(&f->result);
     order_done(&f->order);
     container_order_done(&f->container_order);
+    route_done(&f->route);
     free(f->name);
     free(f->text);
     free(f);
@@ -141,6 +142,7 @@ static void container_entry_free(struct container_entry *entry)
     free(entry->near.links);
     free(entry->sent);
     free(entry->reports);
+    free(entry->routed);
     free(entry->name);
     free(entry);
 }
@@ -536,6 +538,7 @@ struct engine *engine_free(struct engine *e)
     batch_free(e->next);
     free(e->commit_error);
     history_done(&e->history);
+    routes_free(e);
     index_free(e);
     replicas_free(e);
     dependencies_free(e);
@@ -559,6 +562,7 @@ struct engine *engine_free(struct engine *e)
     {
         HASH_DEL(e->nodes, n);
         hello_done(&n->hello);
+        reason_done(&n->routes.reason);
         free(n);
     }
     HASH_ITER(hh, e->eras, a, a2)

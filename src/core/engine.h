@@ -129,6 +129,8 @@ enum effect_kind {
     EFFECT_ORDER_NONE,      /* the node has no order for `dataset` any more */
     EFFECT_CONTAINER_ORDER,
     EFFECT_CONTAINER_NONE,  /* ... nor for container `name` */
+    EFFECT_ROUTE,
+    EFFECT_ROUTE_NONE,      /* nor a route for `port` */
     EFFECT_ORDERS_COMPLETE, /* first contact: all orders were sent */
     EFFECT_REFUSE,          /* send `text`, then close the session */
     EFFECT_CHANGED,         /* an object's configuration or state changed (for event streams and caches) */
@@ -144,6 +146,8 @@ struct effect {
     struct order order;
     struct container_order container_order;
     struct uuid dataset; /* ORDER_NONE */
+    struct port_route route;  /* ROUTE */
+    uint16_t port;       /* ROUTE_NONE */
     char *name;          /* CONTAINER_NONE; CHANGED: key of the object */
     char *text;          /* REFUSE */
     enum object_kind object; /* CHANGED */
@@ -191,6 +195,7 @@ void engine_report_gone(struct engine *e, struct now now, uint64_t session, cons
 void engine_container_report(struct engine *e, struct now now, uint64_t session,
                              const struct container_report *report);
 void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name);
+void engine_routes_report(struct engine *e, struct now now, uint64_t session, const struct routes_report *report); /* copied */
 #define REPORTS_STORAGE_UNKNOWN 1u /* the node's storage has not answered yet; called again without it when it has */
 void engine_reports_complete(struct engine *e, struct now now, uint64_t session, unsigned flags);
 
@@ -283,6 +288,7 @@ struct node_view {
     const char *backend;
     bool connected;
     bool obeys;  /* connected, all that it has is reported, and it takes orders */
+    const struct routes_report *routes; /* what it said last in this session; NULL: nothing, or it is an agent without routes */
     bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */
 };
 #define NODE_GRACE_US (10 * USEC_PER_SEC)

@@ -88,6 +88,14 @@ struct container_sent {
     bool hold;
 };
 
+/* Where connections to an external port are to go; told to every other node that can be told. */
+struct route_entry {
+    uint16_t port;
+    struct port_route route;
+    struct container_entry *container;
+    UT_hash_handle hh;
+};
+
 struct container_entry {
     struct near_set near; /* its node, and who reports it; must be first */
     struct uuid uses[2];  /* datasets that list it as a user; nil = none */
@@ -104,6 +112,8 @@ struct container_entry {
     size_t n_sent, cap_sent;
     struct container_report_entry *reports;
     size_t n_reports, cap_reports;
+    uint16_t *routed; /* its ports that are in engine.routes */
+    size_t n_routed;
     UT_hash_handle hh;
 };
 
@@ -128,6 +138,8 @@ struct node_entry {
     bool sending;       /* first contact: orders are being sent */
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
     uint64_t closed_wall_us; /* end of the last session */
+    struct routes_report routes;
+    bool has_routes; /* it reported them in this session */
     UT_hash_handle hh, by_session;
 #ifdef FLOCKER_FAULTS
     uint64_t old_session;
@@ -174,6 +186,7 @@ struct engine {
     struct container_entry *containers;
     struct dependents *dependents; /* engine_depends.c */
     uint64_t visits;
+    struct route_entry *routes; /* by port */
     struct lease_entry *leases;
     struct node_entry *nodes;
     struct node_entry *sessions; /* those with one, by its number */
@@ -334,6 +347,7 @@ bool report_is_mounted_at(const struct report *r, uint64_t epoch);
 /* engine_orders.c */
 void update_dataset_orders(struct engine *e, struct dataset_entry *entry);
 void update_container_orders(struct engine *e, struct container_entry *entry);
+void send_all_orders(struct engine *e, struct node_entry *node);
 /* Where the container is to run now, and where its image is to be ready. Nil = nowhere. */
 void container_places(const struct engine *e, const struct container *c, struct uuid *ret_run,
                       struct uuid *ret_prepare);
@@ -350,4 +364,9 @@ bool is_held(const struct engine *e, const struct container_entry *entry);
 char *held_text(const struct engine *e, const struct container *c);
 /* Of a new container, against what there is. */
 enum result_code check_dependencies(struct engine *e, const struct container *c, struct command_result *r);
-void send_all_orders(struct engine *e, struct node_entry *node);
+
+/* engine_routes.c */
+/* Call when the container, where it is to run, or the address of that node may have changed. */
+void update_routes(struct engine *e, struct container_entry *entry);
+void send_all_routes(struct engine *e, const struct node_entry *node); /* first contact */
+void routes_free(struct engine *e);

@@ -221,6 +221,7 @@ void update_container_orders(struct engine *e, struct container_entry *entry)
 {
     struct uuid run = UUID_NIL, prepare = UUID_NIL;
 
+    update_routes(e, entry);
     if (entry->committed)
         container_places(e, entry->committed, &run, &prepare);
     if (entry->committed && !knows_settings(e, entry->committed, &run))
@@ -267,6 +268,7 @@ void send_all_orders(struct engine *e, struct node_entry *node)
         if (c->committed)
             update_container_orders(e, c);
     }
+    send_all_routes(e, node);
     node->sending = false;
     effect_push(e, EFFECT_ORDERS_COMPLETE)->session = node->session;
 }

@@ -122,6 +122,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     if (n->session)
         refuse(e, n->session, xstrdup("a newer session of the same node took over"));
     hello_copy(&n->hello, hello);
+    n->has_routes = false;
     index_session(e, n, session);
     n->complete = false;
     uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
@@ -135,7 +136,8 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
                                   .revision = e->revision,
                                   .generation = history_generation(&e->history),
                                   .known = hello->generation,
-                                  .known_until = known_until};
+                                  .known_until = known_until,
+                                  .routes = true};
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
 }
@@ -344,6 +346,20 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
     n->complete = true;
     queue_datasets_of(e, &n->id);
     run_queue(e, now);
+}
+
+void engine_routes_report(struct engine *e, struct now now, uint64_t session, const struct routes_report *report)
+{
+    struct node_entry *n = node_of_session(e, session);
+
+    (void)now;
+    if (!n)
+        return;
+    reason_done(&n->routes.reason);
+    n->routes.ports = report->ports;
+    reason_copy(&n->routes.reason, &report->reason);
+    n->has_routes = true;
+    effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
 }
 
 /* ---- time ---- */

@@ -200,6 +200,7 @@ void engine_list_nodes(const struct engine *e, struct now now, const struct list
                               .backend = n->hello.backend,
                               .connected = n->session != 0,
                               .obeys = node_has_told(e, &n->id),
+                              .routes = n->session && n->has_routes ? &n->routes : NULL,
                               .listed = node_is_listed(n, now)};
         more = fn(cookie, &v);
     }

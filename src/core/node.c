@@ -23,6 +23,7 @@ static const char *const step_names[STEP_MAX] = {
     [STEP_IMAGE] = "image",
     [STEP_START] = "start",
     [STEP_STOP] = "stop",
+    [STEP_ROUTES] = "routes",
 };
 
 const char *step_name(enum step_kind k)
@@ -36,6 +37,12 @@ void step_done(struct step *s)
     free(s->peer_host);
     container_free(s->container);
     free(s->name);
+    for (size_t i = 0; i < s->n_routes; i++)
+        route_done(&s->routes[i]);
+    free(s->routes);
+    for (size_t i = 0; i < s->n_names; i++)
+        free(s->names[i]);
+    free(s->names);
     *s = (struct step){0};
 }
 
@@ -56,6 +63,7 @@ struct node_effect *node_effect_free(struct node_effect *f)
     step_done(&f->step);
     report_done(&f->report);
     container_report_done(&f->container_report);
+    reason_done(&f->routes_report.reason);
     free(f->name);
     free(f);
     return NULL;
@@ -161,6 +169,7 @@ struct node *node_free(struct node *n)
     dataset_delete(n, d);
     HASH_ITER(hh, n->containers, c, c2)
     container_delete(n, c);
+    node_routes_free(n);
     reason_done(&n->storage_reason);
     reason_done(&n->engine_reason);
     free(n);
@@ -197,7 +206,7 @@ static void look_around(struct node *n, struct now now)
         return;
     bool resync = n->resync_us && now.mono_us >= n->resync_us;
     if (resync)
-        n->list_containers_again = true;
+        n->list_containers_again = n->routes.pending = true;
     if (!n->list_volumes_step && (!n->volumes_known || resync) &&
         now.mono_us >= n->volumes_backoff.next_us) {
         n->list_volumes_step = node_push_step(n, STEP_LIST_VOLUMES)->id;
@@ -240,6 +249,7 @@ static void advance(struct node *n)
         node_decide_dataset(n, now, d);
     for (struct node_container *c = n->containers; c; c = c->hh.next)
         node_decide_container(n, now, c);
+    node_decide_routes(n, now);
     node_report_all(n, now);
     forget_empty(n);
 }
@@ -290,6 +300,7 @@ uint64_t node_deadline(const struct node *n)
     if (n->touched)
         return n->now.mono_us;
     earlier(&first, n->resync_us);
+    earlier(&first, node_routes_deadline(n));
     if (!n->list_volumes_step && !n->volumes_known)
         earlier(&first, n->volumes_backoff.next_us);
     if (!n->list_containers_step && (!n->containers_known || n->list_containers_again))
@@ -354,6 +365,7 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
         c->order_stale = true;
         c->reported = false;
     }
+    node_routes_session(n);
     node_touch(n, now);
 }
 
@@ -466,6 +478,7 @@ void node_orders_complete(struct node *n, struct now now)
         if (c->has_order && c->order_stale)
             drop_container_order(c);
     }
+    node_routes_complete(n);
     node_touch(n, now);
 }
 
@@ -497,6 +510,7 @@ void node_containers_changed(struct node *n, struct now now)
 {
     n->list_containers_again = true;
     backoff_reset(&n->containers_backoff);
+    node_routes_changed(n, now); /* an engine that starts may make its part of the packet filter anew */
     node_touch(n, now);
 }
 

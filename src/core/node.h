@@ -33,6 +33,7 @@ enum step_kind {
     STEP_IMAGE,           /* have the image here: look, pull when missing */
     STEP_START,
     STEP_STOP, /* stop and remove */
+    STEP_ROUTES, /* let the ports in `routes` lead where they are to, and no others */
     STEP_MAX,
 };
 
@@ -57,6 +58,10 @@ struct step {
     bool pull;                   /* IMAGE: it is known to be missing */
     bool asked;                  /* VERIFY: of a replica, and somebody asked; `transfer` is the comparison's number */
     bool final;                  /* SEND: the last one; its container is stopped */
+    struct port_route *routes;        /* ROUTES; owned. Without a host: as it is now */
+    size_t n_routes;
+    char **names;                /* START: other applications that answer on this node's address; owned */
+    size_t n_names;
 };
 
 void step_done(struct step *s);
@@ -90,6 +95,7 @@ enum node_effect_kind {
     NODE_REPORT_GONE,      /* nothing of `dataset` is here and nothing is asked about it */
     NODE_CONTAINER_REPORT,
     NODE_CONTAINER_GONE,
+    NODE_ROUTES_REPORT,
     NODE_REPORTS_COMPLETE, /* ... the first full state was sent; again when `storage_unknown` is over */
 };
 
@@ -103,6 +109,7 @@ struct node_effect {
     struct uuid peer;
     struct report report;
     struct container_report container_report;
+    struct routes_report routes_report;
     char *name;
     bool only_compare;
     bool storage_unknown; /* it has not answered yet: more may be there than was reported */
@@ -147,6 +154,8 @@ void node_order(struct node *n, struct now now, const struct order *order); /* c
 void node_order_none(struct node *n, struct now now, const struct uuid *dataset);
 void node_container_order(struct node *n, struct now now, const struct container_order *order); /* copied */
 void node_container_none(struct node *n, struct now now, const char *name);
+void node_route(struct node *n, struct now now, const struct port_route *route); /* copied */
+void node_route_none(struct node *n, struct now now, uint16_t port);
 void node_orders_complete(struct node *n, struct now now);
 
 void node_outcome(struct node *n, struct now now, const struct outcome *outcome);
@@ -155,6 +164,8 @@ void node_persisted(struct node *n, struct now now, const struct node_memory *me
 void node_volume_changed(struct node *n, struct now now, const struct uuid *dataset);
 /* The storage had no room for something: replicas are to make some. */
 void node_space_wanted(struct node *n, struct now now);
+/* Somebody changed the packet filter: look whether the routes are still there. */
+void node_routes_changed(struct node *n, struct now now);
 /* A container started, died or went away, or the engine came or went: look again. */
 void node_containers_changed(struct node *n, struct now now);
 /* A running STEP_SEND has sent so much, or a STEP_IMAGE fetched so much. */

@@ -2,12 +2,12 @@
 #include "core/fault.h"
 #include "core/node_internal.h"
 
-static uint64_t wall_of(struct now now, uint64_t mono_us)
+uint64_t node_wall_of(struct now now, uint64_t mono_us)
 {
     return mono_us > now.mono_us ? now.wall_us + (mono_us - now.mono_us) : now.wall_us;
 }
 
-static void fail_later(const struct node *n, struct now now, struct backoff *b)
+void node_fail_later(const struct node *n, struct now now, struct backoff *b)
 {
     backoff_fail(b, now.mono_us, &n->random);
     if (FAULT(NO_CAP))
@@ -329,9 +329,9 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
             return;
         if (o->error->code == ERR_NO_SPACE && !with_peer(kind))
             n->short_of_space = true;
-        fail_later(n, now, &d->backoff);
+        node_fail_later(n, now, &d->backoff);
         reason_set(&d->reason, reason_of_error(kind, o->error->code), now.wall_us,
-                   wall_of(now, d->backoff.next_us), o->error->text);
+                   node_wall_of(now, d->backoff.next_us), o->error->text);
         return;
     }
     if (kind != STEP_OBSERVE)
@@ -371,9 +371,9 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     n->list_volumes_step = 0;
     n->volumes_answered = true;
     if (o->error) {
-        fail_later(n, now, &n->volumes_backoff);
+        node_fail_later(n, now, &n->volumes_backoff);
         reason_set(&n->storage_reason, REASON_STORAGE_MISSING, now.wall_us,
-                   wall_of(now, n->volumes_backoff.next_us), o->error->text);
+                   node_wall_of(now, n->volumes_backoff.next_us), o->error->text);
         return;
     }
     backoff_reset(&n->volumes_backoff);
@@ -409,6 +409,7 @@ static void start_container_step(struct node *n, struct now now, struct node_con
     if (s->kind == STEP_START) {
         container_free(c->running_config);
         c->running_config = container_copy(s->container);
+        s->names = node_routes_names(n, c->name, &s->n_names);
         c->started_us = now.mono_us;
     }
 }
@@ -539,8 +540,8 @@ static enum reason_code reason_of_container_error(enum step_kind kind, enum err_
 static void container_failed(struct node *n, struct now now, struct node_container *c,
                              enum reason_code code, const char *text)
 {
-    fail_later(n, now, &c->backoff);
-    reason_set(&c->reason, code, now.wall_us, wall_of(now, c->backoff.next_us), text);
+    node_fail_later(n, now, &c->backoff);
+    reason_set(&c->reason, code, now.wall_us, node_wall_of(now, c->backoff.next_us), text);
 }
 
 static void container_outcome(struct node *n, struct now now, struct node_container *c,
@@ -636,9 +637,9 @@ static void containers_outcome(struct node *n, struct now now, const struct outc
                 c->revive = true;
         }
         n->containers_known = false;
-        fail_later(n, now, &n->containers_backoff);
+        node_fail_later(n, now, &n->containers_backoff);
         reason_set(&n->engine_reason, REASON_ENGINE_UNAVAILABLE, now.wall_us,
-                   wall_of(now, n->containers_backoff.next_us), o->error->text);
+                   node_wall_of(now, n->containers_backoff.next_us), o->error->text);
         return;
     }
     n->containers_known = true;
@@ -666,7 +667,9 @@ void node_outcome(struct node *n, struct now now, const struct outcome *o)
 {
     bool found = true;
 
-    if (o->step && o->step == n->list_volumes_step) {
+    if (node_routes_outcome(n, now, o)) {
+        found = true;
+    } else if (o->step && o->step == n->list_volumes_step) {
         volumes_outcome(n, now, o);
     } else if (o->step && o->step == n->list_containers_step) {
         containers_outcome(n, now, o);

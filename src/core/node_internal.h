@@ -63,6 +63,26 @@ struct node_container {
     UT_hash_handle hh;
 };
 
+struct node_route {
+    uint16_t port;
+    bool stale; /* of an earlier session; goes unless the new one repeats it */
+    struct port_route route;
+    UT_hash_handle hh;
+};
+
+/* All routes of the node together: they are put in place in one go, by a step that stands in nobody's way. */
+struct node_routes {
+    struct node_route *by_port;
+    bool known;       /* all were told once in this life of the agent: what is not among them may go */
+    bool pending;     /* they are not, or maybe not, in place */
+    uint64_t look_us; /* somebody changed the packet filter: look at it then; 0 = nobody */
+    uint64_t step;    /* running; 0 = none */
+    struct backoff backoff;
+    struct reason reason;
+    bool reported; /* in this session */
+    struct routes_report last;
+};
+
 struct node {
     struct uuid era;
     enum storage_kind storage;
@@ -98,6 +118,7 @@ struct node {
 
     struct node_dataset *datasets;
     struct node_container *containers;
+    struct node_routes routes;
     struct node_effect *effects_first, **effects_last;
 };
 
@@ -106,6 +127,7 @@ struct node {
 #define COMPARE_AT_ONCE 2 /* of all datasets: each reads all of a snapshot, maybe for hours; others wait without a step */
 #define SPACE_LOW_PART 10 /* short of space: less than that part of the storage is free */
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
+#define ROUTES_LOOK_US (300 * USEC_PER_MSEC) /* who changes the packet filter does so in several steps */
 #define MISSING_LOOK_US (5 * USEC_PER_SEC)
 #define CONTAINER_STABLE_US (10 * USEC_PER_SEC) /* ran that long: its failures are forgotten */
 
@@ -123,8 +145,21 @@ const struct container *node_container_config(const struct node_container *c);
 
 /* node_act.c */
 void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d);
+uint64_t node_wall_of(struct now now, uint64_t mono_us);
+void node_fail_later(const struct node *n, struct now now, struct backoff *b);
 void node_decide_container(struct node *n, struct now now, struct node_container *c);
 
 /* node_report.c */
 bool node_volume_same(const struct volume_state *a, const struct volume_state *b);
 void node_report_all(struct node *n, struct now now);
+
+/* node_routes.c */
+void node_decide_routes(struct node *n, struct now now);
+bool node_routes_outcome(struct node *n, struct now now, const struct outcome *o); /* false: of another step */
+void node_report_routes(struct node *n);
+/* The applications that answer on this node's address, but for `besides`: the caller frees each and the array. */
+char **node_routes_names(const struct node *n, const char *besides, size_t *ret_n);
+void node_routes_session(struct node *n); /* a session begins */
+void node_routes_complete(struct node *n);
+uint64_t node_routes_deadline(const struct node *n); /* 0 = none */
+void node_routes_free(struct node *n);

@@ -139,6 +139,7 @@ void node_report_all(struct node *n, struct now now)
         report_dataset(n, d);
     for (struct node_container *c = n->containers; c; c = c->hh.next)
         report_container(n, c);
+    node_report_routes(n);
     if (!n->complete || (n->told_storage_unknown && n->volumes_known)) {
         n->complete = true;
         n->told_storage_unknown = !n->volumes_known;

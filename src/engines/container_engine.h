@@ -50,7 +50,9 @@ struct container_start {
     struct uuid cluster;
     struct uuid era;
     const char *volume_path; /* host path bound to config->mountpoint, or NULL */
-    const char *host;        /* this node's address, for links (contract section 6.4) */
+    const char *host;        /* this node's address, for links (contract section 6.4) and names */
+    char *const *names;      /* other applications that answer on that address */
+    size_t n_names;
 };
 
 /* Makes the container (one of ours by that name that does not run is replaced) and starts it,

@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <jansson.h>
+#include <strings.h>
 
 static char *upper(const char *s)
 {
@@ -86,6 +87,43 @@ static json_t *render_labels(const struct container_start *s)
     container_spec(s->config, spec);
     (void)json_object_set_new(labels, CONTAINER_LABEL_SPEC, json_string(spec));
     return labels;
+}
+
+static void add_host(json_t *list, const char *name, const char *address)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+
+    if (*name && strspn(name, plain) == strlen(name))
+        (void)json_array_append_new(list, json_sprintf("%s:%s", name, address));
+}
+
+static bool is_alias(const struct container *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_links; i++) {
+        if (strcasecmp(c->links[i].alias, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The other applications by name: all of them answer on this node's address, wherever they are and will be, so that the entry
+ * stays right when they move (docs/routes.md). What a link is called means what is linked. */
+static void render_hosts(const struct container_start *s, json_t *host)
+{
+    const struct container *c = s->config;
+    json_t *list = json_array();
+
+    for (size_t i = 0; s->host && i < c->n_links; i++) {
+        if (!i || !streq(c->links[i].alias, c->links[i - 1].alias)) /* they are sorted */
+            add_host(list, c->links[i].alias, s->host);
+    }
+    for (size_t i = 0; s->host && i < s->n_names; i++) {
+        if (!is_alias(c, s->names[i]))
+            add_host(list, s->names[i], s->host);
+    }
+    if (json_array_size(list))
+        (void)json_object_set(host, "ExtraHosts", list);
+    json_decref(list);
 }
 
 static void render_ports(const struct container *c, json_t *body, json_t *host)
@@ -247,6 +285,7 @@ struct err *docker_render_create(const struct container_start *start, bool selin
     render_ports(c, body, host);
     if (start->volume_path)
         render_volume(start, selinux, host);
+    render_hosts(start, host);
     (void)json_object_set_new(host, "RestartPolicy", json_pack("{ss}", "Name", "no"));
     if (c->memory_limit)
         (void)json_object_set_new(host, "Memory", json_integer((json_int_t)c->memory_limit));

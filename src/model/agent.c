@@ -84,6 +84,26 @@ static struct compared *compared_copy(const struct compared *from)
     return to;
 }
 
+void route_done(struct port_route *r)
+{
+    free(r->host);
+    free(r->container);
+    *r = (struct port_route){0};
+}
+
+void route_copy(struct port_route *to, const struct port_route *from)
+{
+    *to = *from;
+    to->host = xstrdup_null(from->host);
+    to->container = xstrdup_null(from->container);
+}
+
+bool route_same(const struct port_route *a, const struct port_route *b)
+{
+    return a->port == b->port && uuid_eq(&a->node, &b->node) && str_equal_null(a->host, b->host) &&
+           str_equal_null(a->container, b->container);
+}
+
 void report_done(struct report *r)
 {
     if (r->compared)

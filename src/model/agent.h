@@ -84,6 +84,26 @@ struct compared {
     char *text; /* of DIFFERS and FAILED; else NULL */
 };
 
+/* An external port of a container that runs, or is to run, on another node: connections to it are to go there. A node is told no
+ * route for what runs on itself; its container engine publishes that. */
+struct port_route {
+    uint16_t port;    /* never 0; no two routes of a node have the same */
+    struct uuid node; /* where it leads, and ... */
+    char *host;       /* ... its address, as that node's hello told it; NULL: it has not been here since the control service
+                       * started, and the route stays as it was */
+    char *container;
+};
+
+void route_done(struct port_route *r);
+void route_copy(struct port_route *to, const struct port_route *from); /* `to` is overwritten, not freed */
+bool route_same(const struct port_route *a, const struct port_route *b);
+
+/* What a node says about its routes as a whole; sent when it changes. */
+struct routes_report {
+    uint32_t ports; /* so many lead elsewhere */
+    struct reason reason;
+};
+
 /* What a node says about one dataset; sent when it changes. The control service keeps a million of these. */
 struct report {
     struct volume_state volume; /* also says of which dataset */
@@ -132,6 +152,7 @@ struct hello {
     char *version;
     char *host; /* address under which the node is reached */
     uint16_t mover_port;
+    bool routes;            /* it can be told routes */
     enum storage_kind storage;
     char *backend;          /* "btrfs", ... */
     enum replica_support replicas;
@@ -153,4 +174,5 @@ struct welcome {
     struct uuid generation; /* the store's present life */
     struct uuid known;      /* the generation that the hello told, and ... */
     uint64_t known_until;   /* ... up to which revision this store shares it; 0 = not at all */
+    bool routes;            /* it tells routes, and takes reports of them */
 };

@@ -85,6 +85,10 @@ static const struct {
     [REASON_NAME_TAKEN] = {"name-taken",
                            "Remove or rename (docker rm, docker rename) the foreign container on "
                            "the node that has the name in the text; it is tried again."},
+    [REASON_ROUTES_FAILED] =
+        {"routes-failed",
+         "Look at the text and at the log of flocker-agent on that node. Until it is mended the ports named by flockerctl "
+         "list-containers may not answer there; they do on the node that runs the container. It is tried again."},
     [REASON_ENGINE_UNAVAILABLE] =
         {"engine-unavailable",
          "Start the Docker daemon on that node, or correct docker: socket in agent.yml there."},

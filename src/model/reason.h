@@ -35,6 +35,7 @@ enum reason_code {
     REASON_CONTAINER_EXITED,
     REASON_CRASH_LOOP,
     REASON_NAME_TAKEN, /* a container of that name exists that is not ours */
+    REASON_ROUTES_FAILED, /* a node cannot lead connections to the nodes that run the applications */
     REASON_ENGINE_UNAVAILABLE, /* Docker does not answer */
     REASON_STORE_UNKNOWN,      /* the control service has another or an older store: flocker-agent --adopt */
     REASON_DELETING,

@@ -109,6 +109,7 @@ static const int reasons[REASON_CODE_MAX] = {
     CODE(CRASH_LOOP),
     CODE(NAME_TAKEN),
     CODE(ENGINE_UNAVAILABLE),
+    CODE(ROUTES_FAILED),
     CODE(STORE_UNKNOWN),
     CODE(DELETING),
     CODE(WAITING_FOR_HOLDERS),
@@ -124,7 +125,7 @@ const struct enum_map map_reason = {reasons, ARRAY_SIZE(reasons)};
 
 /* A code that is added to the model needs a number on the wire; the unit test finds a hole in a
  * table. */
-_Static_assert(REASON_CODE_MAX == 40, "give the new reason a number in agent.proto and codec.c");
+_Static_assert(REASON_CODE_MAX == 41, "give the new reason a number in agent.proto and codec.c");
 
 void agent_message_done(struct agent_message *m)
 {
@@ -140,6 +141,9 @@ void agent_message_done(struct agent_message *m)
         break;
     case AGENT_MESSAGE_CONTAINER_GONE:
         free(m->name);
+        break;
+    case AGENT_MESSAGE_ROUTES_REPORT:
+        reason_done(&m->routes.reason);
         break;
     case AGENT_MESSAGE_REPORT_GONE:
     case AGENT_MESSAGE_REPORTS_COMPLETE:
@@ -166,6 +170,10 @@ void control_message_done(struct control_message *m)
     case CONTROL_MESSAGE_REFUSED:
         free(m->text);
         break;
+    case CONTROL_MESSAGE_ROUTE:
+        route_done(&m->route);
+        break;
+    case CONTROL_MESSAGE_ROUTE_NONE:
     case CONTROL_MESSAGE_WELCOME:
     case CONTROL_MESSAGE_ORDER_NONE:
     case CONTROL_MESSAGE_ORDERS_COMPLETE:

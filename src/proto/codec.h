@@ -40,6 +40,7 @@ enum agent_message_kind {
     AGENT_MESSAGE_REPORTS_COMPLETE, /* storage_unknown */
     AGENT_MESSAGE_PING,             /* counter */
     AGENT_MESSAGE_PONG,             /* counter */
+    AGENT_MESSAGE_ROUTES_REPORT,    /* routes */
     AGENT_MESSAGE_KIND_MAX,
 };
 
@@ -53,6 +54,7 @@ struct agent_message {
         char *name;
         uint64_t counter;
         bool storage_unknown;
+        struct routes_report routes;
     };
 };
 
@@ -67,6 +69,8 @@ enum control_message_kind {
     CONTROL_MESSAGE_REFUSED,         /* text */
     CONTROL_MESSAGE_PING,            /* counter */
     CONTROL_MESSAGE_PONG,            /* counter */
+    CONTROL_MESSAGE_ROUTE,           /* route */
+    CONTROL_MESSAGE_ROUTE_NONE,      /* port */
     CONTROL_MESSAGE_KIND_MAX,
 };
 
@@ -80,6 +84,8 @@ struct control_message {
         char *name;
         char *text;
         uint64_t counter;
+        struct port_route route;
+        uint16_t port;
     };
 };
 

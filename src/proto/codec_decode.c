@@ -201,6 +201,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     TRY(take_uuid(w->shared_by, OPTIONAL, "hello: shared_by", &h->shared_by));
     TRY(take_uuid(w->store, OPTIONAL, "hello: store", &h->store));
     TRY(take_uuid(w->generation, OPTIONAL, "hello: generation", &h->generation));
+    h->routes = w->routes;
     h->protocol = w->protocol;
     h->storage = (enum storage_kind)kind;
     h->replicas = take_support((int)w->replicas);
@@ -320,6 +321,10 @@ static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_mes
         m->kind = AGENT_MESSAGE_REPORTS_COMPLETE;
         m->storage_unknown = w->reports_complete->storage_unknown;
         return NULL;
+    case WIRE__AGENT_MESSAGE__BODY_ROUTES_REPORT:
+        m->kind = AGENT_MESSAGE_ROUTES_REPORT;
+        m->routes.ports = w->routes_report->ports;
+        return take_reason(w->routes_report->reason, &m->routes.reason);
     case WIRE__AGENT_MESSAGE__BODY_PING:
         m->kind = AGENT_MESSAGE_PING;
         m->counter = w->ping->counter;
@@ -595,11 +600,26 @@ static struct err *take_container_order(const Wire__ContainerOrder *w, struct co
     return take_container(w->config, o->config);
 }
 
+static struct err *take_routed_port(uint32_t in, const char *field, uint16_t *ret)
+{
+    TRY(take_port(in, field, ret));
+    return *ret ? NULL : corrupt(field, "is missing");
+}
+
+static struct err *take_route(const Wire__Route *w, struct port_route *r)
+{
+    TRY(take_routed_port(w->port, "route: port", &r->port));
+    TRY(take_uuid(w->node, REQUIRED, "route: node", &r->node));
+    TRY(take_word(w->host, CODEC_MAX_HOST, OPTIONAL, "route: host", &r->host));
+    return take_name(w->container, "route: container", &r->container);
+}
+
 static struct err *take_welcome(const Wire__Welcome *w, struct welcome *ret)
 {
     ret->protocol = w->protocol;
     ret->revision = w->revision;
     ret->known_until = w->known_until;
+    ret->routes = w->routes;
     TRY(take_uuid(w->store, REQUIRED, "welcome: store", &ret->store));
     TRY(take_uuid(w->generation, REQUIRED, "welcome: generation", &ret->generation));
     return take_uuid(w->known, OPTIONAL, "welcome: known", &ret->known);
@@ -620,6 +640,12 @@ static struct err *take_control_body(const Wire__ControlMessage *w, struct contr
     case WIRE__CONTROL_MESSAGE__BODY_CONTAINER_ORDER:
         m->kind = CONTROL_MESSAGE_CONTAINER_ORDER;
         return take_container_order(w->container_order, &m->container);
+    case WIRE__CONTROL_MESSAGE__BODY_ROUTE:
+        m->kind = CONTROL_MESSAGE_ROUTE;
+        return take_route(w->route, &m->route);
+    case WIRE__CONTROL_MESSAGE__BODY_ROUTE_NONE:
+        m->kind = CONTROL_MESSAGE_ROUTE_NONE;
+        return take_routed_port(w->route_none->port, "route_none: port", &m->port);
     case WIRE__CONTROL_MESSAGE__BODY_CONTAINER_NONE:
         m->kind = CONTROL_MESSAGE_CONTAINER_NONE;
         return take_name(w->container_none->name, "container_none: name", &m->name);

@@ -81,6 +81,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.version = text_out(h->version);
     w.host = text_out(h->host);
     w.mover_port = h->mover_port;
+    w.routes = h->routes;
     w.storage = (Wire__StorageKind)enum_out(&map_storage, h->storage);
     w.backend = text_out(h->backend);
     w.replicas = (Wire__ReplicaSupport)enum_out(&map_replicas, h->replicas);
@@ -164,6 +165,18 @@ static void encode_container_report(const struct container_report *c, Wire__Agen
     pack(&m->base, out);
 }
 
+static void encode_routes_report(const struct routes_report *r, Wire__AgentMessage *m, struct str *out)
+{
+    CLEANUP_FREE char *text = text_for_people(r->reason.text);
+    Wire__RoutesReport w = WIRE__ROUTES_REPORT__INIT;
+    Wire__Reason reason = reason_out(&r->reason, text);
+
+    w.ports = r->ports;
+    w.reason = &reason;
+    m->routes_report = &w;
+    pack(&m->base, out);
+}
+
 void codec_agent_encode(const struct agent_message *m, struct str *out)
 {
     Wire__AgentMessage w = WIRE__AGENT_MESSAGE__INIT;
@@ -184,6 +197,10 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
     case AGENT_MESSAGE_CONTAINER_REPORT:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_CONTAINER_REPORT;
         encode_container_report(&m->container, &w, out);
+        return;
+    case AGENT_MESSAGE_ROUTES_REPORT:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_ROUTES_REPORT;
+        encode_routes_report(&m->routes, &w, out);
         return;
     case AGENT_MESSAGE_REPORT_GONE:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORT_GONE;
@@ -459,7 +476,20 @@ static void encode_welcome(const struct welcome *welcome, Wire__ControlMessage *
     w.generation = uuid_out(&welcome->generation);
     w.known = uuid_out(&welcome->known);
     w.known_until = welcome->known_until;
+    w.routes = welcome->routes;
     m->welcome = &w;
+    pack(&m->base, out);
+}
+
+static void encode_route(const struct port_route *r, Wire__ControlMessage *m, struct str *out)
+{
+    Wire__Route w = WIRE__ROUTE__INIT;
+
+    w.port = r->port;
+    w.node = uuid_out(&r->node);
+    w.host = text_out(r->host);
+    w.container = text_out(r->container);
+    m->route = &w;
     pack(&m->base, out);
 }
 
@@ -480,6 +510,7 @@ void codec_control_encode(const struct control_message *m, struct str *out)
     Wire__ContainerGone container = WIRE__CONTAINER_GONE__INIT;
     Wire__Marker marker = WIRE__MARKER__INIT;
     Wire__Ping ping = WIRE__PING__INIT;
+    Wire__RouteNone route_none = WIRE__ROUTE_NONE__INIT;
 
     switch (m->kind) {
     case CONTROL_MESSAGE_WELCOME:
@@ -498,6 +529,15 @@ void codec_control_encode(const struct control_message *m, struct str *out)
         w.body_case = WIRE__CONTROL_MESSAGE__BODY_REFUSED;
         encode_refused(m->text, &w, out);
         return;
+    case CONTROL_MESSAGE_ROUTE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_ROUTE;
+        encode_route(&m->route, &w, out);
+        return;
+    case CONTROL_MESSAGE_ROUTE_NONE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_ROUTE_NONE;
+        route_none.port = m->port;
+        w.route_none = &route_none;
+        break;
     case CONTROL_MESSAGE_ORDER_NONE:
         w.body_case = WIRE__CONTROL_MESSAGE__BODY_ORDER_NONE;
         dataset.dataset = uuid_out(&m->dataset);

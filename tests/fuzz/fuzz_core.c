@@ -117,6 +117,12 @@ static void carry_out(struct control *c, const struct effect *f)
     case EFFECT_CONTAINER_NONE:
         check_told(&(struct control_message){.kind = CONTROL_MESSAGE_CONTAINER_NONE, .name = f->name});
         break;
+    case EFFECT_ROUTE:
+        check_told(&(struct control_message){.kind = CONTROL_MESSAGE_ROUTE, .route = f->route});
+        break;
+    case EFFECT_ROUTE_NONE:
+        check_told(&(struct control_message){.kind = CONTROL_MESSAGE_ROUTE_NONE, .port = f->port});
+        break;
     case EFFECT_REFUSE:
         check_told(&(struct control_message){.kind = CONTROL_MESSAGE_REFUSED, .text = f->text});
         closed(c, f->session);
@@ -191,6 +197,8 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
                       .extended = !(how & 8),
                       .seen_revision = how & 4 ? how : 0};
+                      .seen_revision = how & 4 ? how : 0,
+                      .routes = how & 2};
 
     if (c->sessions[node])
         closed(c, c->sessions[node]);
@@ -211,6 +219,9 @@ static struct container *new_container(const char *name, size_t node, uint8_t ho
         k->depends_on = xcalloc(1, sizeof(*k->depends_on));
         k->depends_on[k->n_depends_on++] = (struct dependency){xstrdup(names[how & 1]), how % DEPENDENCY_MAX};
     }
+    k->ports = xcalloc(1, sizeof(*k->ports));
+    k->ports[0] = (struct port){80, how & 1 ? 8080 : 8081};
+    k->n_ports = 1;
     return k;
 }
 
@@ -416,6 +427,10 @@ static void node_carry_out(struct host *h, const struct node_effect *f)
     case NODE_CONTAINER_GONE:
         check_report(&(struct agent_message){.kind = AGENT_MESSAGE_CONTAINER_GONE, .name = f->name});
         break;
+    case NODE_ROUTES_REPORT:
+        RULE(h->up);
+        check_report(&(struct agent_message){.kind = AGENT_MESSAGE_ROUTES_REPORT, .routes = f->routes_report});
+        break;
     case NODE_CANCEL:
     case NODE_ANNOUNCE:
     case NODE_REPORT_GONE:
@@ -463,6 +478,12 @@ static void obey(struct host *h, struct script *s)
         break;
     case CONTROL_MESSAGE_CONTAINER_NONE:
         node_container_none(h->n, h->now, m.name);
+        break;
+    case CONTROL_MESSAGE_ROUTE:
+        node_route(h->n, h->now, &m.route);
+        break;
+    case CONTROL_MESSAGE_ROUTE_NONE:
+        node_route_none(h->n, h->now, m.port);
         break;
     case CONTROL_MESSAGE_ORDERS_COMPLETE:
         node_orders_complete(h->n, h->now);

@@ -150,6 +150,7 @@ struct sim_host {
     unsigned bad_disk_percent; /* so many of a hundred steps fail */
     uint64_t slow_disk_us, bad_disk_us, docker_down_us, pull_fails_us, crash_loop_us; /* until */
     uint64_t session; /* the agent's end; 0 = none */
+    int routes[MAX_CONTAINERS]; /* where the port of each container leads; 0 = nowhere else, else 1 + the node */
 };
 
 struct sim_lease {
@@ -341,6 +342,7 @@ bool sim_faults(const struct sim *s); /* faults are still being injected */
 bool sim_until(const struct sim *s, uint64_t until_us);
 bool sim_suspended(const struct sim *s, unsigned host);
 bool sim_is_shared(const struct sim *s);
+bool sim_knows_routes(const struct sim *s, unsigned host); /* some agents are older */
 bool sim_is_short_of_space(const struct sim *s, unsigned host);
 
 /* sim_net.c */
@@ -368,6 +370,8 @@ void sim_vanish(struct sim *s, unsigned host, unsigned d);
 
 /* sim_container.c */
 struct err *sim_container_step(struct sim *s, unsigned host, struct event *ev);
+#define SIM_PORT 1000 /* the external port of container 0; the next ones follow */
+void sim_set_routes(struct sim *s, unsigned host, const struct step *step);
 void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list);
 void sim_containers_down(struct sim *s, unsigned host);
 void sim_container_dies(struct sim *s, unsigned host, unsigned c);

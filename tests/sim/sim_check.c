@@ -261,6 +261,25 @@ static const char *container_unsettled(const struct sim *s, unsigned c, char *bu
     return NULL;
 }
 
+/* On every node each port leads to the node that has its container, and nowhere when it is that node or there is none. */
+static bool route_unsettled(const struct sim *s, unsigned c, unsigned host, char *buf, size_t size)
+{
+    const struct container *k = s->store.containers[c];
+    const struct dataset *d = c < s->n_datasets ? s->store.datasets[c] : NULL;
+    int is = s->hosts[host].routes[c] - 1, wanted = -1;
+
+    if (s->hosts[host].dead || s->cloned || !sim_knows_routes(s, host))
+        return false;
+    if (k)
+        wanted = sim_node_index(s, d && d->born && !uuid_is_nil(&d->owner) ? &d->owner : &k->node);
+    if (wanted >= 0 && s->hosts[wanted].dead)
+        return false; /* its address may be forgotten */
+    if (wanted == (int)host)
+        wanted = -1;
+    (void)snprintf(buf, size, "the port of c%u leads on h%u to h%d and not to h%d", c, host, is, wanted);
+    return is != wanted;
+}
+
 /* What the store cannot know the operator has said. Who has it may be a machine that is gone, or one that was two. */
 static bool unknown_to_store(struct sim *s, char *buf, size_t size)
 {
@@ -313,6 +332,12 @@ const char *sim_unsettled(struct sim *s, char *buf, size_t size)
     for (unsigned c = s->n_datasets; c < s->n_containers; c++) {
         if (container_unsettled(s, c, buf, size))
             return buf;
+    }
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        for (unsigned i = 0; i < s->n_nodes; i++) {
+            if (route_unsettled(s, c, i, buf, size))
+                return buf;
+        }
     }
     return NULL;
 }

@@ -20,6 +20,29 @@ void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list)
     }
 }
 
+bool sim_knows_routes(const struct sim *s, unsigned host)
+{
+    return s->options.seed % 5 || host != 1;
+}
+
+/* What the step says, and nothing else; those without an address stay as they are. */
+void sim_set_routes(struct sim *s, unsigned host, const struct step *step)
+{
+    struct sim_host *h = &s->hosts[host];
+    int routes[MAX_CONTAINERS] = {0};
+
+    for (size_t i = 0; i < step->n_routes; i++) {
+        const struct port_route *r = &step->routes[i];
+        unsigned c = (unsigned)r->port - SIM_PORT;
+        if (c >= s->n_containers) {
+            sim_violation(s, V_SIMULATOR, "h%u is to route port %u, which nobody has", host, r->port);
+            continue;
+        }
+        routes[c] = r->host ? 1 + sim_node_index(s, &r->node) : h->routes[c];
+    }
+    memcpy(h->routes, routes, sizeof(routes));
+}
+
 void sim_containers_down(struct sim *s, unsigned host)
 {
     for (unsigned c = 0; c < s->n_containers; c++) {

@@ -75,6 +75,7 @@ void sim_kill_host(struct sim *s, unsigned host)
     h->suspended_until_us = 0;
     sim_containers_down(s, host);
     sim_volumes_down(s, host);
+    memset(h->routes, 0, sizeof(h->routes)); /* the packet filter does not outlive the host */
     sim_trace(s, "h%u dies", host);
 }
 
@@ -583,6 +584,10 @@ static struct err *run(struct sim *s, struct event *ev, int d)
         return err_new(ERR_IO, "simulated failure before the step");
     if (ev->list)
         return NULL;
+    if (ev->step.kind == STEP_ROUTES) {
+        sim_set_routes(s, ev->host, &ev->step);
+        return NULL;
+    }
     if (!is_dataset_step(ev->step.kind))
         return sim_container_step(s, ev->host, ev);
     return d < 0 ? NULL : sim_dataset_step(s, ev->host, ev, (unsigned)d);

@@ -10,12 +10,15 @@ enum message_kind {
     MSG_REPORT_GONE,
     MSG_CONTAINER_REPORT,
     MSG_CONTAINER_GONE,
+    MSG_ROUTES_REPORT,
     MSG_REPORTS_COMPLETE,
     MSG_WELCOME,
     MSG_ORDER,
     MSG_ORDER_NONE,
     MSG_CONTAINER_ORDER,
     MSG_CONTAINER_NONE,
+    MSG_ROUTE,
+    MSG_ROUTE_NONE,
     MSG_ORDERS_COMPLETE,
     MSG_REFUSED,
 };
@@ -113,6 +116,7 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .version = xstrdup("sim"),
                           .host = xasprintf("10.0.0.%u", host),
                           .mover_port = 4525,
+                          .routes = sim_knows_routes(s, host),
                           .storage = s->storage,
                           .shared_by = sim_is_shared(s) ? s->store.history.store : UUID_NIL,
                           .backend = xstrdup("sim"),
@@ -281,6 +285,7 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         [NODE_REPORT_GONE] = MSG_REPORT_GONE,
         [NODE_CONTAINER_REPORT] = MSG_CONTAINER_REPORT,
         [NODE_CONTAINER_GONE] = MSG_CONTAINER_GONE,
+        [NODE_ROUTES_REPORT] = MSG_ROUTES_REPORT,
         [NODE_REPORTS_COMPLETE] = MSG_REPORTS_COMPLETE,
     };
     struct sim_host *h = &s->hosts[host];
@@ -306,6 +311,7 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         case NODE_REPORT_GONE:
         case NODE_CONTAINER_REPORT:
         case NODE_CONTAINER_GONE:
+        case NODE_ROUTES_REPORT:
         case NODE_REPORTS_COMPLETE:
             send_from_node(s, host, kinds[f->kind], f);
             continue; /* the message owns it */
@@ -391,6 +397,12 @@ static void take_engine_effect(struct sim *s, struct effect *f)
     case EFFECT_CONTAINER_NONE:
         send_from_engine(s, f, MSG_CONTAINER_NONE);
         return;
+    case EFFECT_ROUTE:
+        send_from_engine(s, f, MSG_ROUTE);
+        return;
+    case EFFECT_ROUTE_NONE:
+        send_from_engine(s, f, MSG_ROUTE_NONE);
+        return;
     case EFFECT_ORDERS_COMPLETE:
         send_from_engine(s, f, MSG_ORDERS_COMPLETE);
         return;
@@ -433,6 +445,9 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
     case MSG_CONTAINER_GONE:
         engine_container_gone(s->engine, now, c->number, m->from_node->name);
         break;
+    case MSG_ROUTES_REPORT:
+        engine_routes_report(s->engine, now, c->number, &m->from_node->routes_report);
+        break;
     case MSG_REPORTS_COMPLETE:
         engine_reports_complete(s->engine, now, c->number,
                                 m->from_node->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
@@ -448,6 +463,8 @@ static void to_agent(struct sim *s, struct sim_session *c, const struct sim_mess
     const struct effect *f = m->from_engine;
     struct now now = sim_now(s);
 
+    if ((m->kind == MSG_ROUTE || m->kind == MSG_ROUTE_NONE) && !sim_knows_routes(s, c->host))
+        sim_violation(s, V_SESSION, "h%u was told a route and does not know what that is", c->host);
     switch (m->kind) {
     case MSG_WELCOME:
         sim_trace(s, "h%u welcome at revision %llu", c->host,
@@ -475,6 +492,15 @@ static void to_agent(struct sim *s, struct sim_session *c, const struct sim_mess
     case MSG_CONTAINER_NONE:
         sim_trace(s, "h%u container none %s", c->host, f->name);
         node_container_none(h->brain, now, f->name);
+        break;
+    case MSG_ROUTE:
+        sim_trace(s, "h%u route %u to %s (%s)", c->host, f->route.port, f->route.host ? f->route.host : "?",
+                  f->route.container);
+        node_route(h->brain, now, &f->route);
+        break;
+    case MSG_ROUTE_NONE:
+        sim_trace(s, "h%u route none %u", c->host, f->port);
+        node_route_none(h->brain, now, f->port);
         break;
     case MSG_ORDERS_COMPLETE:
         node_orders_complete(h->brain, now);

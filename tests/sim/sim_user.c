@@ -29,6 +29,9 @@ static struct container *new_container(const struct sim *s, unsigned c, const st
     k->image = xstrdup("img:1");
     k->restart_policy = random_below(r, 3) ? RESTART_ALWAYS : RESTART_ON_FAILURE;
     k->node = *node;
+    k->n_ports = 1;
+    k->ports = xcalloc(1, sizeof(*k->ports));
+    k->ports[0] = (struct port){80, (uint16_t)(SIM_PORT + c)};
     if (c < s->n_datasets) {
         k->has_volume = true;
         k->dataset = s->datasets[c].id;

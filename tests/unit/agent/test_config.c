@@ -103,6 +103,13 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "move: {bandwidth-limit: 1.5}\n", "'bandwidth-limit'"},
         {GOOD DATASET "move: {verify: true}\n", "'verify'"},
         {GOOD DATASET "move: {verify: sometimes}\n", "'verify'"},
+        {GOOD DATASET "routes: no\n", "'routes'"},
+        {GOOD DATASET "routes: {enable: true}\n", "'enable'"},
+        {GOOD DATASET "routes: {enabled: 1}\n", "'enabled'"},
+        {GOOD DATASET "routes: {except: 22}\n", "'except'"},
+        {GOOD DATASET "routes: {except: [0]}\n", "'except'"},
+        {GOOD DATASET "routes: {except: [22, '80']}\n", "'except'"},
+        {GOOD DATASET "routes: {except: [65536]}\n", "'except'"},
         {GOOD DATASET "docker: {sock: /x}\n", "'sock'"},
         {GOOD DATASET DATASET, "line 4: the same key twice"},
         {GOOD "dataset: {backend: \"\xff\"}\n", "line"},
@@ -229,12 +236,40 @@ static void test_memory(void **state)
     err_free(e);
 }
 
+static bool is_excepted(const struct agent_config *c, uint16_t port)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < c->n_routes_except; i++)
+        found = found || c->routes_except[i] == port;
+    return found;
+}
+
+/* Nobody can route the cluster's own ports away from the node, and nobody does so with ssh by mistake. */
+static void test_routes(void **state)
+{
+    static const char bare[] = GOOD DATASET, chosen[] = GOOD DATASET "routes: {enabled: false, except: [80, 443]}\n";
+    struct agent_config c;
+
+    (void)state;
+    assert_null(agent_config_parse(bare, strlen(bare), &c));
+    assert_true(c.routes);
+    assert_true(is_excepted(&c, 22) && is_excepted(&c, 4523) && is_excepted(&c, 4524) && is_excepted(&c, 4525));
+    assert_false(is_excepted(&c, 80));
+    agent_config_done(&c);
+    assert_null(agent_config_parse(chosen, strlen(chosen), &c));
+    assert_false(c.routes);
+    assert_true(is_excepted(&c, 80) && is_excepted(&c, 443) && is_excepted(&c, 4524));
+    assert_false(is_excepted(&c, 22));
+    agent_config_done(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),        cmocka_unit_test(test_mistakes_are_named),
         cmocka_unit_test(test_yaml_limits), cmocka_unit_test(test_yaml_scalars),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),      cmocka_unit_test(test_routes),
     };
 
     return cmocka_run_group_tests_name("agent-config", tests, NULL, NULL);

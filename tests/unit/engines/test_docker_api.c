@@ -292,6 +292,31 @@ static void test_start_errors(void **state)
     assert_err(docker_start_error(500, "boom", &c, true), ERR_IO, "boom");
 }
 
+/* Aliases and other applications, all on this node's address: every node answers every port. */
+static void test_hosts(void **state)
+{
+    struct uuid id = cluster();
+    struct container *c = container_new("web");
+    char *const names[] = {(char *)"db-1", (char *)"CACHE", (char *)"what:ever"};
+    struct container_start s = {.config = c, .cluster = id, .era = id, .host = "10.0.0.7", .names = names, .n_names = 3};
+    CLEANUP_FREE char *text = NULL, *bare = NULL;
+
+    c->image = xstrdup("x:1");
+    c->n_links = 2;
+    c->links = xcalloc(2, sizeof(*c->links));
+    c->links[0] = (struct link){xstrdup("cache"), 6379, 16379};
+    c->links[1] = (struct link){xstrdup("cache"), 6380, 16380};
+    assert_null(docker_render_create(&s, false, &text));
+    assert_non_null(strstr(text, "\"ExtraHosts\":[\"cache:10.0.0.7\",\"db-1:10.0.0.7\"]"));
+    c->n_links = 0;
+    free(c->links[0].alias);
+    free(c->links[1].alias);
+    s.n_names = 0;
+    assert_null(docker_render_create(&s, false, &bare));
+    assert_null(strstr(bare, "ExtraHosts"));
+    (void)container_free(c);
+}
+
 static void test_create(void **state)
 {
     struct uuid id = cluster();
@@ -611,7 +636,7 @@ static void test_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_version),      cmocka_unit_test(test_list),
+        cmocka_unit_test(test_version), cmocka_unit_test(test_hosts),      cmocka_unit_test(test_list),
         cmocka_unit_test(test_inspect),      cmocka_unit_test(test_pull_lines),
         cmocka_unit_test(test_events),       cmocka_unit_test(test_messages),
         cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create), cmocka_unit_test(test_create_extended),

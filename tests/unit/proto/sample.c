@@ -27,6 +27,7 @@ static struct hello sample_hello(void)
                           .version = xstrdup("2.0.0"),
                           .host = xstrdup("192.0.2.7"),
                           .mover_port = 65535,
+                          .routes = true,
                           .storage = STORAGE_ATTACHABLE,
                           .backend = xstrdup("loopback"),
                           .shared_by = uuid_of(3),
@@ -98,6 +99,9 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
         m.storage_unknown = true;
         break;
     case AGENT_MESSAGE_KIND_MAX:
+        break;
+    case AGENT_MESSAGE_ROUTES_REPORT:
+        m.routes = (struct routes_report){.ports = 7, .reason = sample_reason()};
         break;
     case AGENT_MESSAGE_PING:
     case AGENT_MESSAGE_PONG:
@@ -199,7 +203,8 @@ struct control_message sample_control_message(enum control_message_kind kind)
                                      .revision = UINT64_MAX,
                                      .generation = uuid_of(51),
                                      .known = uuid_of(52),
-                                     .known_until = UINT64_MAX - 1};
+                                     .known_until = UINT64_MAX - 1,
+                                     .routes = true};
         break;
     case CONTROL_MESSAGE_ORDER:
         m.order = sample_order();
@@ -218,6 +223,12 @@ struct control_message sample_control_message(enum control_message_kind kind)
         break;
     case CONTROL_MESSAGE_REFUSED:
         m.text = xstrdup("two machines use one certificate");
+        break;
+    case CONTROL_MESSAGE_ROUTE:
+        m.route = (struct port_route){.port = 5432, .node = uuid_of(60), .host = xstrdup("10.0.0.3"), .container = xstrdup("db")};
+        break;
+    case CONTROL_MESSAGE_ROUTE_NONE:
+        m.port = 65535;
         break;
     case CONTROL_MESSAGE_PING:
     case CONTROL_MESSAGE_PONG:

@@ -91,6 +91,7 @@ static void test_hello(void **state)
     assert_true(uuid_eq(&a->generation, &b->generation));
     assert_true(a->seen_revision == b->seen_revision);
     assert_int_equal(a->replicas, b->replicas);
+    assert_true(b->routes);
 }
 
 static void test_hello_without_store(void **state)
@@ -252,16 +253,39 @@ static void test_small_control_messages(void **state)
             assert_true(uuid_eq(&m.welcome.generation, &back.welcome.generation));
             assert_true(uuid_eq(&m.welcome.known, &back.welcome.known));
             assert_true(m.welcome.known_until == back.welcome.known_until);
+            assert_true(back.welcome.routes);
         }
         if (i == CONTROL_MESSAGE_ORDER_NONE)
             assert_true(uuid_eq(&m.dataset, &back.dataset));
         if (i == CONTROL_MESSAGE_CONTAINER_NONE)
             assert_string_equal(m.name, back.name);
+        if (i == CONTROL_MESSAGE_ROUTE)
+            assert_true(route_same(&m.route, &back.route));
+        if (i == CONTROL_MESSAGE_ROUTE_NONE)
+            assert_int_equal(m.port, back.port);
         if (i == CONTROL_MESSAGE_REFUSED)
             assert_string_equal(m.text, back.text);
         if (i == CONTROL_MESSAGE_PING || i == CONTROL_MESSAGE_PONG)
             assert_true(m.counter == back.counter);
     }
+}
+
+static void test_routes(void **state)
+{
+    CLEANUP_AGENT_MESSAGE struct agent_message report = sample_agent_message(AGENT_MESSAGE_ROUTES_REPORT);
+    CLEANUP_AGENT_MESSAGE struct agent_message back = over_agent(&report);
+    CLEANUP_CONTROL_MESSAGE struct control_message none = sample_control_message(CONTROL_MESSAGE_ROUTE_NONE);
+    CLEANUP_CONTROL_MESSAGE struct control_message route = sample_control_message(CONTROL_MESSAGE_ROUTE);
+
+    assert_int_equal(back.routes.ports, report.routes.ports);
+    same_reason(&back.routes.reason, &report.routes.reason);
+    none.port = 0;
+    refuse_control(&none, "route_none: port");
+    route.route.port = 0;
+    refuse_control(&route, "route: port");
+    route.route.port = 1;
+    route.route.node = UUID_NIL;
+    refuse_control(&route, "route: node");
 }
 
 static void test_every_enum_value(void **state)
@@ -464,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_container_order),
         cmocka_unit_test(test_small_control_messages),
+        cmocka_unit_test(test_routes),
         cmocka_unit_test(test_every_enum_value),
         cmocka_unit_test(test_wire_numbers),
         cmocka_unit_test(test_texts_for_people),
