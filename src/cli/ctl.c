@@ -266,6 +266,12 @@ static const struct cli_option destroy_container_options[] = {WAIT_OPTION, OUTPU
 static const struct cli_option move_container_options[] = {DESTINATION_OPTION, WAIT_OPTION,
                                                            OUTPUT_OPTION};
 
+static const struct cli_option drain_options[] = {
+    {OPT_DESTINATION, 't', "to", "NODE", "UUID prefix or address of the node that gets it all (default: spread it)"},
+    WAIT_OPTION,
+    OUTPUT_OPTION,
+};
+
 #define SPEC(the_synopsis, the_options)                                                            \
     {                                                                                              \
         .program = "flockerctl", .synopsis = "flockerctl [options] " the_synopsis,                 \
@@ -314,6 +320,12 @@ static const struct command commands[] = {
     {"move-container", NULL, ctl_move_container,
      SPEC("move-container -t NODE NAME", move_container_options), 1, 1, "one container",
      "Move a container, with its dataset, to another node"},
+    {"drain", NULL, ctl_drain, SPEC("drain [-t NODE] [--wait] NODE", drain_options), 1, 1, "one node",
+     "Move everything away from a node, and give it nothing new"},
+    {"cordon", NULL, ctl_cordon, SPEC("cordon NODE", output_options), 1, 1, "one node",
+     "Give a node nothing new by automatic placement"},
+    {"uncordon", NULL, ctl_uncordon, SPEC("uncordon NODE", output_options), 1, 1, "one node",
+     "Let a node get something new again"},
     {"version", NULL, ctl_version, SPEC("version", output_options), .operands = "no arguments",
      .summary = "Print the versions of this program and of the control service",
      .can_be_local = true},

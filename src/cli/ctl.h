@@ -64,6 +64,9 @@ struct err *ctl_show(struct ctl *c) MUST_USE;
 char *ctl_container_state(const json_t *detail);
 struct err *ctl_why(struct ctl *c) MUST_USE;
 struct err *ctl_events(struct ctl *c) MUST_USE;
+struct err *ctl_drain(struct ctl *c) MUST_USE;
+struct err *ctl_cordon(struct ctl *c) MUST_USE;
+struct err *ctl_uncordon(struct ctl *c) MUST_USE;
 
 /* ---- shared by the commands ---- */
 

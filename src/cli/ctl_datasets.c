@@ -8,8 +8,10 @@
 static char *node_note(const json_t *node)
 {
     const json_t *reason = json_object_get(node, "reason");
+    bool cordoned = json_is_true(json_object_get(node, "cordoned")), blocked = json_is_object(reason);
 
-    return json_is_object(reason) ? xasprintf("%s: %s", ctl_text(reason, "code"), ctl_text(reason, "text")) : xstrdup("");
+    return xasprintf("%s%s%s%s%s", cordoned ? "cordoned" : "", cordoned && blocked ? "; " : "",
+                     blocked ? ctl_text(reason, "code") : "", blocked ? ": " : "", blocked ? ctl_text(reason, "text") : "");
 }
 
 struct err *ctl_list_nodes(struct ctl *c)

@@ -124,6 +124,8 @@ static char *encode(const struct change *change)
         return record_dataset_encode(change->dataset);
     if (change->container)
         return record_container_encode(change->container);
+    if (change->cordon)
+        return record_cordon_encode(change->cordon);
     return change->lease ? record_lease_encode(change->lease) : NULL;
 }
 
@@ -133,6 +135,7 @@ static void commit(struct control *c, const struct batch *b)
         [OBJECT_DATASET] = STORE_DATASET,
         [OBJECT_CONTAINER] = STORE_CONTAINER,
         [OBJECT_LEASE] = STORE_LEASE,
+        [OBJECT_NODE] = STORE_CORDON,
         [OBJECT_STORE] = STORE_SETTLED,
     };
     struct store_batch *out = store_batch_new();
@@ -140,7 +143,7 @@ static void commit(struct control *c, const struct batch *b)
     for (size_t i = 0; i < b->n; i++) {
         const struct change *change = &b->changes[i];
         char *value = encode(change);
-        bool remove = !change->dataset && !change->container && !change->lease;
+        bool remove = !change->dataset && !change->container && !change->lease && !change->cordon;
         if (!value && !remove) {
             log_error("record %s cannot be written without loss", change->key);
             abort(); /* validation lets no such object in: a defect, and nothing may be lost by it */
@@ -281,6 +284,8 @@ static struct err *load(struct control *c, const struct options *o)
         engine_restore_container(c->engine, steal(&content.containers[i]));
     for (size_t i = 0; i < content.n_leases; i++)
         engine_restore_lease(c->engine, now, &content.leases[i]);
+    for (size_t i = 0; i < content.n_cordons; i++)
+        engine_restore_cordon(c->engine, &content.cordons[i]);
     struct uuid id = store_id(c->store);
     log_info("store %s at revision %llu: %zu datasets, %zu containers, %zu leases", UUID_STR(&id),
              (unsigned long long)content.revision,

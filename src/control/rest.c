@@ -121,6 +121,7 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_DATASET_DELETED] = REST_ERROR_DATASET_DELETED,
     [RESULT_REPLICA_NOT_FOUND] = REST_ERROR_REPLICA_NOT_FOUND,
     [RESULT_COMPARISON_NOT_NOW] = REST_ERROR_COMPARISON_NOT_NOW,
+    [RESULT_NODE_NOT_FOUND] = REST_ERROR_NODE_NOT_FOUND,
     [RESULT_DATASET_SHRINKS] = REST_ERROR_DATASET_SHRINKS,
     [RESULT_DATASET_FIXED] = REST_ERROR_DATASET_FIXED,
     [RESULT_DATASET_ELSEWHERE] = REST_ERROR_DATASET_ELSEWHERE,
@@ -202,6 +203,8 @@ static void respond_result(const struct rest *rest, struct pending *p, const str
     case COMMAND_REPLICA_VERIFY:
         respond_json(p->request, status, verification_value(rest, &result->dataset->id));
         break;
+    case COMMAND_NODE_CORDON:
+    case COMMAND_NODE_UNCORDON:
     case COMMAND_CONTAINER_DELETE:
     case COMMAND_COMPOSE:
     case COMMAND_MAX:
@@ -286,6 +289,10 @@ const struct route rest_routes[] = {
     {HTTP_GET, "/v1/state/nodes", "listNodes", nodes_list, LISTING},
     {HTTP_GET, "/v1/state/nodes/by_era/", "getNodeByEra", nodes_by_era,
      REST_BIT(BAD_ID) | REST_BIT(ERA_NOT_FOUND)},
+    {HTTP_GET, "/v1/cordons", "listCordons", cordons_list, 0},
+    {HTTP_POST, "/v1/cordons/", "cordonNode", cordons_add, CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
+    {HTTP_DELETE, "/v1/cordons/", "uncordonNode", cordons_delete,
+     CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
     {HTTP_GET, "/v1/configuration/leases", "listLeases", leases_list, LISTING},
     {HTTP_POST, "/v1/configuration/leases", "acquireLease", leases_acquire,
      BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING)},

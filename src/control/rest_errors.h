@@ -56,6 +56,7 @@
     X(COMPARISON_NOT_NOW, "ComparisonNotNow", 409, "The replica cannot be compared now: %s.")      \
     X(DATASET_LEAVING, "DatasetLeaving", 409,                                                      \
       "A dataset that is being removed must be gone before its id is used again.")                 \
+    X(NODE_NOT_FOUND, "NodeNotFound", 404, "Node not found.")                                      \
     X(ERA_NOT_FOUND, "EraNotFound", 404, "No node found with given era.")                          \
     X(EVENTS_GONE, "EventsGone", 410,                                                              \
       "The events after %s are not known any more; read the state, then go on from now.")          \

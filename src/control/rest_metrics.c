@@ -172,7 +172,7 @@ static void append_http(struct str *s, const struct rest *rest)
 }
 
 struct node_counts {
-    uint64_t connected, listed;
+    uint64_t connected, listed, cordoned, routes_failed;
 };
 
 static bool count_node(void *cookie, const struct node_view *n)
@@ -181,6 +181,8 @@ static bool count_node(void *cookie, const struct node_view *n)
 
     c->connected += n->connected;
     c->listed += n->listed;
+    c->cordoned += n->cordoned;
+    c->routes_failed += n->routes && n->routes->reason.code != REASON_NONE;
     return true;
 }
 
@@ -204,6 +206,9 @@ static void append_cluster(struct str *s, const struct rest *rest)
     number(s, "flocker_nodes_connected", "gauge", "Nodes whose agent is connected.",
            nodes.connected);
     number(s, "flocker_nodes_listed", "gauge", "Nodes in /v1/state/nodes.", nodes.listed);
+    number(s, "flocker_nodes_cordoned", "gauge", "Nodes that automatic placement gives nothing new.", nodes.cordoned);
+    number(s, "flocker_nodes_routes_failed", "gauge",
+           "Connected nodes on which ports of applications on other nodes may not answer.", nodes.routes_failed);
 }
 
 /* Pages of resident memory, the second number of /proc/self/statm. */

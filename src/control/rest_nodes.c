@@ -1,4 +1,4 @@
-/* /v1/state/nodes and /v1/configuration/leases */
+/* /v1/state/nodes, /v1/cordons and /v1/configuration/leases */
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
@@ -9,6 +9,8 @@ static json_t *node_json(const struct node_view *n)
 
     if (n->routes && n->routes->reason.code != REASON_NONE)
         (void)json_object_set_new(o, "reason", json_reason(&n->routes->reason));
+    if (n->cordoned)
+        (void)json_object_set_new(o, "cordoned", json_true());
     return o;
 }
 
@@ -46,6 +48,39 @@ void nodes_by_era(struct rest *rest, struct http_request *r, const char *param)
         respond_read(r, json_pack("{s:o}", "uuid", json_uuid(&node)));
     else
         respond_error(r, REST_ERROR_ERA_NOT_FOUND);
+}
+
+static void add_cordon(void *cookie, const struct uuid *node)
+{
+    (void)json_array_append_new(cookie, json_pack("{s:o}", "node_uuid", json_uuid(node)));
+}
+
+void cordons_list(struct rest *rest, struct http_request *r, const char *param)
+{
+    json_t *list = json_array();
+
+    engine_each_cordon(rest->config.engine, add_cordon, list);
+    respond_read(r, list);
+}
+
+static void change_cordon(struct rest *rest, struct http_request *r, const char *param, enum command_kind kind)
+{
+    struct command c = {.kind = kind};
+
+    if (uuid_parse(param, &c.node))
+        submit(rest, r, &c);
+    else
+        respond_error_about(r, REST_ERROR_BAD_ID, "The path ends with '%.100s', which is not a UUID.", param);
+}
+
+void cordons_add(struct rest *rest, struct http_request *r, const char *param)
+{
+    change_cordon(rest, r, param, COMMAND_NODE_CORDON);
+}
+
+void cordons_delete(struct rest *rest, struct http_request *r, const char *param)
+{
+    change_cordon(rest, r, param, COMMAND_NODE_UNCORDON);
 }
 
 static bool consider_lease(void *cookie, const struct lease *l, uint64_t left_us)

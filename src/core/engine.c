@@ -271,6 +271,14 @@ void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *va
     index_lease(e, entry);
 }
 
+void propose_cordon(struct engine *e, const struct uuid *node, bool cordoned)
+{
+    struct change *c = add_change(e, OBJECT_NODE, xstrdup(UUID_STR(node)));
+
+    if (cordoned)
+        c->cordon = xmemdup(&(struct cordon){.node = *node, .revision = c->revision}, sizeof(struct cordon));
+}
+
 void propose_settled(struct engine *e)
 {
     (void)add_change(e, OBJECT_STORE, xstrdup("restored"));
@@ -300,6 +308,7 @@ static void batch_free(struct engine_batch *b)
         dataset_free(b->batch.changes[i].dataset);
         container_free(b->batch.changes[i].container);
         free(b->batch.changes[i].lease);
+        free(b->batch.changes[i].cordon);
     }
     for (size_t i = 0; i < b->n_replies; i++)
         command_result_done(&b->replies[i].result);
@@ -416,6 +425,8 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
             committed_container(e, now, c);
         else if (c->kind == OBJECT_LEASE)
             committed_lease(e, c);
+        else if (c->kind == OBJECT_NODE)
+            committed_cordon(e, c);
         else
             committed_settled(e);
     }
@@ -466,6 +477,8 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
             entry->pending = 0;
             index_container(e, entry);
             container_entry_gc(e, entry);
+        } else if (c->kind == OBJECT_NODE) {
+            roll_back_cordon(e, &id);
         } else {
             struct lease_entry *entry = lease_entry_find(e, &id);
             if (!entry)
@@ -539,6 +552,7 @@ struct engine *engine_free(struct engine *e)
     free(e->commit_error);
     history_done(&e->history);
     routes_free(e);
+    cordons_free(e);
     index_free(e);
     replicas_free(e);
     dependencies_free(e);

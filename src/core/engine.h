@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "model/agent.h"
 #include "model/compose.h"
+#include "model/cordon.h"
 #include "model/history.h"
 #include "model/lease.h"
 
@@ -30,6 +31,8 @@ enum command_kind {
     COMMAND_DATASET_ADOPT, /* what `node` has counts: the record follows; of a deleted dataset: is deleted too */
     COMMAND_REPLICA_DROP, /* the dataset's replica is not wanted any more */
     COMMAND_REPLICA_VERIFY, /* compare the dataset's replica with what its owner has; engine_comparison() tells the rest */
+    COMMAND_NODE_CORDON,   /* `node` gets nothing new by automatic placement, ... */
+    COMMAND_NODE_UNCORDON, /* ... or does again */
     COMMAND_MAX,
 };
 
@@ -47,7 +50,7 @@ struct command {
     bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
     const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
     uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
-    struct uuid node;            /* DATASET_UPDATE, DATASET_ADOPT, CONTAINER_MOVE, LEASE_ACQUIRE */
+    struct uuid node;            /* DATASET_UPDATE, DATASET_ADOPT, CONTAINER_MOVE, LEASE_ACQUIRE, NODE_* */
     const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE */
     bool expires;                /* LEASE_ACQUIRE */
     int64_t expires_in_us;       /* LEASE_ACQUIRE: from now; may be <= 0 (gone at the next sweep) */
@@ -84,6 +87,7 @@ enum result_code {
     RESULT_DATASET_CHANGING,     /* or a change of it is just being recorded */
     RESULT_REPLICA_NOT_FOUND,
     RESULT_COMPARISON_NOT_NOW, /* REPLICA_VERIFY: `text` says why */
+    RESULT_NODE_NOT_FOUND,  /* NODE_CORDON: no such node was ever here */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };
@@ -105,11 +109,12 @@ enum object_kind { OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE, OBJECT_NODE, 
 /* One object's new value at one revision. */
 struct change {
     uint64_t revision;
-    enum object_kind kind; /* never OBJECT_NODE */
-    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset; store: "restored" */
-    struct dataset *dataset;     /* the new value: one of these three, */
+    enum object_kind kind;
+    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset; node: uuid; store: "restored" */
+    struct dataset *dataset;     /* the new value: one of these three (or `cordon`), */
     struct container *container; /* all NULL = the object is gone; OBJECT_STORE: the copy is settled (model/history.h) */
     struct lease *lease;
+    struct cordon *cordon;    /* OBJECT_NODE: likewise */
     uint64_t expires_mono_us; /* the engine's: end of the lease by the monotonic clock */
 };
 
@@ -168,6 +173,7 @@ struct engine *engine_free(struct engine *e);
  * anything is read. */
 void engine_restore_dataset(struct engine *e, struct dataset *d);
 void engine_restore_container(struct engine *e, struct container *c);
+void engine_restore_cordon(struct engine *e, const struct cordon *c);
 void engine_restore_lease(struct engine *e, struct now now, const struct lease *l);
 
 /* Deleted datasets are forgotten that long after their deletion, when nothing of them is left; 0 (the default): never. Before
@@ -289,11 +295,14 @@ struct node_view {
     bool connected;
     bool obeys;  /* connected, all that it has is reported, and it takes orders */
     const struct routes_report *routes; /* what it said last in this session; NULL: nothing, or it is an agent without routes */
+    bool cordoned; /* gets nothing new by automatic placement */
     bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */
 };
 #define NODE_GRACE_US (10 * USEC_PER_SEC)
 void engine_list_nodes(const struct engine *e, struct now now, const struct list_query *q,
                        bool (*fn)(void *, const struct node_view *), void *cookie);
+/* All that are, whether the node is here or not; any order. */
+void engine_each_cordon(const struct engine *e, void (*fn)(void *, const struct uuid *node), void *cookie);
 /* Eras are remembered as long as the process lives. */
 bool engine_node_by_era(const struct engine *e, const struct uuid *era, struct uuid *ret_node);
 

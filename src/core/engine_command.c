@@ -392,6 +392,9 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
         return replica_drop(e, c, r);
     case COMMAND_REPLICA_VERIFY:
         return comparison_begin(e, now, c, r);
+    case COMMAND_NODE_CORDON:
+    case COMMAND_NODE_UNCORDON:
+        return node_cordon(e, &c->node, c->kind == COMMAND_NODE_CORDON);
     case COMMAND_MAX:
         break;
     }

@@ -128,6 +128,13 @@ struct lease_entry {
     UT_hash_handle hh;
 };
 
+struct cordon_entry {
+    struct uuid node;
+    bool committed, head;
+    unsigned pending;
+    UT_hash_handle hh;
+};
+
 struct node_entry {
     struct uuid id;
     struct hello hello; /* of the last session */
@@ -186,11 +193,12 @@ struct engine {
     struct container_entry *containers;
     struct dependents *dependents; /* engine_depends.c */
     uint64_t visits;
-    struct route_entry *routes; /* by port */
     struct lease_entry *leases;
     struct node_entry *nodes;
+    struct cordon_entry *cordons;
     struct node_entry *sessions; /* those with one, by its number */
     struct node_near *near;
+    struct route_entry *routes; /* by port */
     struct sorted dataset_ids, lease_ids, node_ids; /* all there are, in the order of lists */
     bool restoring; /* dataset_ids and dataset_names come when all is there */
     struct sorted container_names;
@@ -229,6 +237,7 @@ void container_entry_gc(struct engine *e, struct container_entry *entry);
 void propose_dataset(struct engine *e, struct dataset_entry *entry, struct dataset *value);
 void propose_container(struct engine *e, struct container_entry *entry, struct container *value);
 void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *value);
+void propose_cordon(struct engine *e, const struct uuid *node, bool cordoned);
 void propose_settled(struct engine *e); /* the copy that the store was put back from may be believed */
 /* The number that the next proposed change will have. */
 static inline uint64_t next_number(const struct engine *e)
@@ -370,3 +379,10 @@ enum result_code check_dependencies(struct engine *e, const struct container *c,
 void update_routes(struct engine *e, struct container_entry *entry);
 void send_all_routes(struct engine *e, const struct node_entry *node); /* first contact */
 void routes_free(struct engine *e);
+
+/* engine_cordon.c */
+enum result_code node_cordon(struct engine *e, const struct uuid *node, bool cordoned);
+void committed_cordon(struct engine *e, const struct change *c);
+void roll_back_cordon(struct engine *e, const struct uuid *node);
+bool node_is_cordoned(const struct engine *e, const struct uuid *node); /* committed */
+void cordons_free(struct engine *e);

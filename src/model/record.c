@@ -819,3 +819,27 @@ struct err *record_lease_decode(const char *text, size_t n, struct lease *ret)
     *ret = l;
     return NULL;
 }
+
+/* Cordons */
+
+char *record_cordon_encode(const struct cordon *c)
+{
+    struct writer w = writer_begin(RECORD_FORMAT);
+
+    set(&w, "node", own_id(&c->node));
+    set(&w, "revision", number(c->revision));
+    return finish(&w);
+}
+
+struct err *record_cordon_decode(const char *text, size_t n, struct cordon *ret)
+{
+    struct cordon c = {0};
+    struct reader r;
+
+    TRY(parse("cordon", RECORD_FORMAT, text, n, &r));
+    c.node = get_id(&r, "node", false);
+    c.revision = get_number(&r, "revision", UINT64_MAX);
+    TRY(parse_end(&r));
+    *ret = c;
+    return NULL;
+}

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "model/container.h"
+#include "model/cordon.h"
 #include "model/dataset.h"
 #include "model/lease.h"
 
@@ -22,8 +23,10 @@
 char *record_dataset_encode(const struct dataset *d) MUST_USE;
 char *record_container_encode(const struct container *c) MUST_USE;
 char *record_lease_encode(const struct lease *l) MUST_USE;
+char *record_cordon_encode(const struct cordon *c) MUST_USE;
 
 /* Decoders read `n` bytes; ERR_CORRUPT names the field and what is wrong with it. */
 struct err *record_dataset_decode(const char *text, size_t n, struct dataset **ret) MUST_USE;
 struct err *record_container_decode(const char *text, size_t n, struct container **ret) MUST_USE;
 struct err *record_lease_decode(const char *text, size_t n, struct lease *ret) MUST_USE;
+struct err *record_cordon_decode(const char *text, size_t n, struct cordon *ret) MUST_USE;

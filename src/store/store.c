@@ -10,6 +10,7 @@ static const char *const kind_names[] = {
     [STORE_DATASET] = "dataset",
     [STORE_CONTAINER] = "container",
     [STORE_LEASE] = "lease",
+    [STORE_CORDON] = "cordon",
     [STORE_SETTLED] = "restore",
 };
 
@@ -49,6 +50,7 @@ void store_content_done(struct store_content *c)
     free(c->datasets);
     free(c->containers);
     free(c->leases);
+    free(c->cordons);
     history_done(&c->history);
     *c = (struct store_content){0};
 }
@@ -101,6 +103,17 @@ static struct err *load_lease(struct loading *l, const char *key, const char *va
     return check_key(key, UUID_STR(&lease.dataset));
 }
 
+static struct err *load_cordon(struct loading *l, const char *key, const char *value, size_t n)
+{
+    struct store_content *c = &l->content;
+    struct cordon cordon = {0};
+
+    TRY(record_cordon_decode(value, n, &cordon));
+    c->cordons = mem_grow(c->cordons, c->n_cordons, &l->cap[STORE_CORDON], sizeof(struct cordon));
+    c->cordons[c->n_cordons++] = cordon;
+    return check_key(key, UUID_STR(&cordon.node));
+}
+
 static struct err *load_record(void *cookie, enum store_kind kind, const char *key,
                                const char *value, size_t n)
 {
@@ -109,6 +122,7 @@ static struct err *load_record(void *cookie, enum store_kind kind, const char *k
         [STORE_DATASET] = load_dataset,
         [STORE_CONTAINER] = load_container,
         [STORE_LEASE] = load_lease,
+        [STORE_CORDON] = load_cordon,
     };
 
     return err_wrap(loaders[kind](cookie, key, value, n), "%s \"%s\"", kind_names[kind], key);

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/uuid.h"
 #include "model/container.h"
+#include "model/cordon.h"
 #include "model/dataset.h"
 #include "model/history.h"
 #include "model/lease.h"
@@ -29,6 +30,7 @@ enum store_kind {
     STORE_DATASET,   /* key: dataset id; value: record_dataset_encode */
     STORE_CONTAINER, /* key: name; value: record_container_encode */
     STORE_LEASE,     /* key: dataset id; value: record_lease_encode */
+    STORE_CORDON,    /* key: node id; value: record_cordon_encode */
     STORE_KIND_MAX,
     STORE_SETTLED = STORE_KIND_MAX, /* no record: from now on the copy that was put back is believed; value: NULL */
     STORE_KIND_INVALID = -1,
@@ -54,6 +56,8 @@ struct store_content {
     size_t n_containers;
     struct lease *leases;
     size_t n_leases;
+    struct cordon *cordons;
+    size_t n_cordons;
 };
 
 void store_content_done(struct store_content *c); /* frees the objects too */

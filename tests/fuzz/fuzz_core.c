@@ -71,9 +71,10 @@ static void check_change(const struct change *c)
     CLEANUP_FREE char *text = c->dataset     ? record_dataset_encode(c->dataset)
                               : c->container ? record_container_encode(c->container)
                               : c->lease     ? record_lease_encode(c->lease)
+                              : c->cordon    ? record_cordon_encode(c->cordon)
                                              : xstrdup("");
 
-    RULE(text && c->key && *c->key && c->kind < OBJECT_NODE);
+    RULE(text && c->key && *c->key && c->kind <= OBJECT_NODE);
 }
 
 static void check_told(const struct control_message *m)
@@ -193,12 +194,11 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .replicas = how & 32 ? REPLICAS_ALL : REPLICAS_NONE,
                       .compares = how & 32,
                       .shared_by = how & 2 ? stores[1] : UUID_NIL,
+                      .routes = how & 2,
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
                       .extended = !(how & 8),
                       .seen_revision = how & 4 ? how : 0};
-                      .seen_revision = how & 4 ? how : 0,
-                      .routes = how & 2};
 
     if (c->sessions[node])
         closed(c, c->sessions[node]);
@@ -210,6 +210,9 @@ static struct container *new_container(const char *name, size_t node, uint8_t ho
 {
     struct container *k = container_new(name);
 
+    k->ports = xcalloc(1, sizeof(*k->ports));
+    k->ports[0] = (struct port){80, how & 1 ? 8080 : 8081};
+    k->n_ports = 1;
     k->node = nodes[node];
     k->image = xstrdup("nginx:1");
     k->has_volume = how & 16;
@@ -219,9 +222,6 @@ static struct container *new_container(const char *name, size_t node, uint8_t ho
         k->depends_on = xcalloc(1, sizeof(*k->depends_on));
         k->depends_on[k->n_depends_on++] = (struct dependency){xstrdup(names[how & 1]), how % DEPENDENCY_MAX};
     }
-    k->ports = xcalloc(1, sizeof(*k->ports));
-    k->ports[0] = (struct port){80, how & 1 ? 8080 : 8081};
-    k->n_ports = 1;
     return k;
 }
 

@@ -428,7 +428,7 @@ void sim_commit(struct sim *s, const struct batch *b)
         } else if (c->kind == OBJECT_STORE) {
             s->store.history.unsettled = false;
             sim_trace(s, "commit %llu the store is settled", (unsigned long long)c->revision);
-        } else {
+        } else if (c->kind != OBJECT_NODE) { /* no user of the simulation cordons a node */
             struct uuid id = UUID_NIL;
             (void)uuid_parse(c->key, &id);
             int d = sim_dataset_index(s, &id);

@@ -99,8 +99,10 @@ static struct err *add_row(void *cookie, const struct row *r)
 
 static struct err *read_all(struct sqlite_store *s, row_fn *fn, struct reading *reading)
 {
-    for (int k = 0; k < STORE_KIND_MAX; k++)
-        TRY(each_row(s, (enum store_kind)k, fn, reading));
+    for (int k = 0; k < STORE_KIND_MAX; k++) {
+        if (k != STORE_CORDON || !s->no_cordons)
+            TRY(each_row(s, (enum store_kind)k, fn, reading));
+    }
     return NULL;
 }
 

@@ -24,6 +24,7 @@ struct err *sqlite_create_schema(struct sqlite_store *s)
                   "CREATE TABLE generation (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
                   " begin INTEGER NOT NULL) STRICT;"
                   "CREATE TABLE lease " RECORDS
+                  "CREATE TABLE cordon " RECORDS
                   "COMMIT;",
                   APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)sqlite_meta_sum(&(struct sqlite_store){.base.id = id}, 0));
 
@@ -139,8 +140,18 @@ static struct err *copy_table(struct sqlite_store *s, const char *table)
 struct err *sqlite_drop_indexes(struct sqlite_store *s)
 {
     TRY(sqlite_run(s, "BEGIN IMMEDIATE", "upgrade"));
-    for (int k = 0; k < STORE_KIND_MAX; k++)
+    for (int k = 0; k <= STORE_LEASE; k++) /* those that had one */
         TRY(copy_table(s, store_kind_name((enum store_kind)k)));
     TRY(sqlite_run(s, "PRAGMA user_version=3; COMMIT", "upgrade"));
     return sqlite_run(s, "PRAGMA wal_checkpoint(TRUNCATE)", "upgrade");
+}
+
+struct err *sqlite_add_cordons(struct sqlite_store *s)
+{
+    return sqlite_run(s, "CREATE TABLE IF NOT EXISTS cordon " RECORDS, "upgrade");
+}
+
+struct err *sqlite_know_cordons(struct sqlite_store *s)
+{
+    return sqlite_run(s, "PRAGMA user_version=4", "upgrade");
 }

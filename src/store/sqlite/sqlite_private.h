@@ -8,7 +8,7 @@
 #include <sqlite3.h>
 
 /* 2: with an index of the keys, and without notes of a restore; 1: also without checksum, maybe without generations. */
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 
 struct sqlite_store {
     struct store base;
@@ -22,6 +22,7 @@ struct sqlite_store {
     bool settled;      /* ... and the copy is believed since */
     uint64_t rows;        /* sum of sqlite_row_sum() of all records, as it must be */
     uint64_t generations; /* the same of the generations */
+    bool no_cordons; /* a file of schema 2 or 3 that is only read has no such table */
     struct places places[STORE_KIND_MAX];
     int log_pages; /* in the log, not yet copied into the file */
     sqlite3_stmt *get[STORE_KIND_MAX];
@@ -54,6 +55,9 @@ struct err *sqlite_create_schema(struct sqlite_store *s) MUST_USE;
 /* Bring a store of an older version up, once its id and revision were read: from 1 to 2, and from 2 to 3. */
 struct err *sqlite_add_checksum(struct sqlite_store *s) MUST_USE;
 struct err *sqlite_drop_indexes(struct sqlite_store *s) MUST_USE;
+/* Schema 4: before anything of it is read, and when all else is as it is to be. */
+struct err *sqlite_add_cordons(struct sqlite_store *s) MUST_USE;
+struct err *sqlite_know_cordons(struct sqlite_store *s) MUST_USE;
 /* Reads the whole file: SQLite's own checks of its pages and indexes. */
 struct err *sqlite_check_pages(struct sqlite_store *s) MUST_USE;
 /* Its id and revision, and when it was put back. */

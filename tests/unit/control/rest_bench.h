@@ -76,6 +76,8 @@ static inline void commit(struct bench *b, const struct batch *batch)
             changes[i].value = record_container_encode(c->container);
         else if (c->lease)
             changes[i].value = record_lease_encode(c->lease);
+        else if (c->cordon)
+            changes[i].value = record_cordon_encode(c->cordon);
     }
     ok(store_commit_sync(b->store, changes, batch->n, &uncertain));
     for (size_t i = 0; i < batch->n; i++)

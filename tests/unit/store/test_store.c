@@ -247,10 +247,47 @@ static void test_newer_schema(void **state)
     struct store *s = open_store(*state);
 
     store_close(s);
+    sql(*state, "PRAGMA user_version=5");
+    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 5");
     sql(*state, "PRAGMA user_version=4");
-    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 4");
-    sql(*state, "PRAGMA user_version=3");
     store_close(open_store(*state));
+}
+
+/* Until schema 3 there were no cordons. */
+static void test_before_cordons(void **state)
+{
+    struct store *s = open_store(*state);
+    struct cordon cordon = {.node = id(A), .revision = 4};
+    CLEANUP_FREE char *value = record_cordon_encode(&cordon);
+    CLEANUP_FREE char *file = xasprintf("%s/store.sqlite", (char *)*state);
+    struct store_change change = {4, STORE_CORDON, UUID_STR(&cordon.node), value};
+    struct store_change gone = {5, STORE_CORDON, UUID_STR(&cordon.node), NULL};
+    struct store_summary summary;
+    struct store_content c;
+    bool uncertain;
+
+    for (uint64_t n = 1; n <= 3; n++)
+        ok(commit_numbered(s, n, 1, &uncertain));
+    store_close(s);
+    sql(*state, "DROP TABLE cordon; PRAGMA user_version=3");
+    ok(store_file_check_sync(file, &summary)); /* a copy that an older version made can be put back */
+    assert_int_equal(summary.n_datasets, 3);
+    s = open_store(*state);
+    ok(store_commit_sync(s, &change, 1, &uncertain));
+    store_close(s);
+    ok(store_file_check_sync(file, &summary));
+    s = open_store(*state);
+    ok(store_load_sync(s, &c));
+    assert_int_equal(c.n_datasets, 3);
+    assert_int_equal(c.n_cordons, 1);
+    assert_true(uuid_eq(&c.cordons[0].node, &cordon.node));
+    assert_true(c.cordons[0].revision == 4);
+    store_content_done(&c);
+    ok(store_commit_sync(s, &gone, 1, &uncertain));
+    ok(store_load_sync(s, &c));
+    assert_int_equal(c.n_cordons, 0);
+    store_content_done(&c);
+    store_close(s);
 }
 
 /* Keys have no index in the file. */
@@ -515,6 +552,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_generations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_generations_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_schema, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_before_cordons, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_records_of_one_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_corrupt_records, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_permission, setup, teardown),
