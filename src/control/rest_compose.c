@@ -15,7 +15,8 @@ struct places {
     const struct engine *engine;
     struct place *by_address;
     struct uuid *nodes;
-    size_t n, cap;
+    bool *cordoned;
+    size_t n, cap, cordoned_cap;
 };
 
 static bool note_node(void *cookie, const struct node_view *v)
@@ -26,6 +27,8 @@ static bool note_node(void *cookie, const struct node_view *v)
     if (!v->listed || !v->host)
         return true;
     all->nodes = mem_grow(all->nodes, all->n, &all->cap, sizeof(*all->nodes));
+    all->cordoned = mem_grow(all->cordoned, all->n, &all->cordoned_cap, sizeof(*all->cordoned));
+    all->cordoned[all->n] = v->cordoned;
     all->nodes[all->n++] = v->node;
     HASH_FIND_STR(all->by_address, v->host, p);
     if (p)
@@ -72,6 +75,7 @@ static void forget_places(struct places *all)
         free(p);
     }
     free(all->nodes);
+    free(all->cordoned);
 }
 
 /* False: it was answered. */
@@ -93,6 +97,7 @@ static bool read_composition(struct rest *rest, struct http_request *r, struct c
                                   .find_container = find_container,
                                   .find_dataset = find_dataset,
                                   .nodes = places.nodes,
+                                  .closed = places.cordoned,
                                   .n_nodes = places.n,
                                   .spread = json_is_true(json_object_get(body, "spread"))};
     CLEANUP_FREE char *text =

@@ -29,6 +29,7 @@ struct compose_world {
     /* Where the dataset is configured to be, or its data are. */
     bool (*find_dataset)(void *cookie, const struct uuid *id, struct uuid *ret_node);
     const struct uuid *nodes; /* that are there, ascending */
+    const bool *closed;       /* of each of them: nothing new is spread there (it is cordoned); NULL = none */
     size_t n_nodes;
     bool spread; /* place what nothing places: where its data are, where it is, or where there is least */
 };

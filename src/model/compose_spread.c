@@ -35,12 +35,16 @@ static int by_name(const void *a, const void *b)
     return strcmp((*p)->name, (*q)->name);
 }
 
-static size_t least(const size_t *counts, size_t n)
+/* The open node with the fewest; n_nodes when none is open. */
+static size_t least(const size_t *counts, const struct compose_world *world)
 {
-    size_t best = 0;
+    size_t best = world->n_nodes;
 
-    for (size_t i = 1; i < n; i++)
-        best = counts[i] < counts[best] ? i : best;
+    for (size_t i = 0; i < world->n_nodes; i++) {
+        if (world->closed && world->closed[i])
+            continue;
+        best = best == world->n_nodes || counts[i] < counts[best] ? i : best;
+    }
     return best;
 }
 
@@ -69,9 +73,11 @@ char *compose_spread(struct applications *all, const struct compose_world *world
     }
     if (n && !world->n_nodes)
         text = xstrdup("No node is there to spread over.");
+    else if (n && least(counts, world) == world->n_nodes)
+        text = xstrdup("All nodes are cordoned: there is none to spread over (flockerctl uncordon).");
     qsort(left, n, sizeof(*left), by_name);
     for (size_t i = 0; i < n && !text; i++) {
-        size_t number = least(counts, world->n_nodes);
+        size_t number = least(counts, world);
         counts[number]++;
         put(left[i], &world->nodes[number]);
     }

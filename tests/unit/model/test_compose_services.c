@@ -57,6 +57,8 @@ static json_t *parse(const char *text)
     return v;
 }
 
+static const bool *closed; /* in all that follows; NULL = none of the three */
+
 static char *compose(const char *file, const char *deployment, bool spread, struct composition *ret)
 {
     struct uuid nodes[3];
@@ -64,6 +66,7 @@ static char *compose(const char *file, const char *deployment, bool spread, stru
                                   .find_container = find_container,
                                   .find_dataset = find_dataset,
                                   .nodes = nodes,
+                                  .closed = closed,
                                   .n_nodes = 3,
                                   .spread = spread};
     json_t *f = parse(file), *d = deployment ? parse(deployment) : NULL;
@@ -419,6 +422,17 @@ static void test_spread(void **state)
     placed("{'services': {'aa': {'image': 'i', 'volumes': ['d:/x']}, 'bb': {'image': 'i', 'volumes': ['e:/x']}, 'cc': " PLAIN
            "}, 'volumes': {'d': {'x-flocker-dataset-id': '" D1 "'}, 'e': {'x-flocker-dataset-id': '" D2 "'}}}",
            NULL, true, "aa:8 bb:1 cc:3");
+    /* Nothing new on a cordoned node; what is there stays. */
+    closed = (const bool[]){true, false, false};
+    placed("{'services': {'aa': " PLAIN ", 'bb': " PLAIN ", 'cc': " PLAIN ", 'on-c1': " PLAIN "}}", NULL, true,
+           "aa:8 bb:8 cc:9 on-c1:9");
+    closed = (const bool[]){false, false, true};
+    placed("{'services': {'aa': " PLAIN ", 'on-c1': " PLAIN "}}", NULL, true, "aa:3 on-c1:9");
+    closed = (const bool[]){true, true, true};
+    struct composition none = {0};
+    CLEANUP_FREE char *full = compose("{'services': {'aa': " PLAIN "}}", NULL, true, &none);
+    assert_string_equal(full, "All nodes are cordoned: there is none to spread over (flockerctl uncordon).");
+    closed = NULL;
     /* With the other formats, too. */
     placed("{'version': 1, 'applications': {'aa': " PLAIN ", 'bb': " PLAIN "}}", NULL, true, "aa:3 bb:8");
     placed("{'aa': " PLAIN ", 'bb': " PLAIN "}", "{'version': 1, 'nodes': {'10.20.0.11': ['bb']}}", true, "aa:8 bb:3");
