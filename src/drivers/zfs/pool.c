@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define DEFAULT_POOL "flocker"
@@ -283,6 +284,15 @@ static struct err *busy(const char *fs, dev_t files)
     return err_new(ERR_BUSY, "%s is in use: %s", fs, user ? user : "no process is seen that uses it");
 }
 
+/* FUSE tells its daemon later that a file was closed, and not at all when it is unmounted at once: then zfs-fuse takes the file for
+ * open, tries to end the mount for ever, and answers nobody meanwhile. An answer to this comes after what was said before. */
+static void let_closes_arrive(const char *place)
+{
+    struct statvfs st;
+
+    (void)statvfs(place, &st);
+}
+
 struct err *zfs_unmount_at(const char *fs, const char *place)
 {
     uint64_t end = now_os().mono_us + PATIENCE_US / 10;
@@ -292,7 +302,9 @@ struct err *zfs_unmount_at(const char *fs, const char *place)
     TRY(is_mounted(fs, place, &mounted));
     /* By the kernel's call: by name `zfs unmount` may take the user's mount. */
     while (mounted) {
-        int known = stat(place, &st), rc = mount_remove(place);
+        int known = stat(place, &st);
+        let_closes_arrive(place);
+        int rc = mount_remove(place);
 
         if (rc < 0 && rc != -EBUSY)
             return err_errno(-rc, "cannot unmount %s", place);
