@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import ssl
 import subprocess
 
 from report import lab
@@ -27,7 +28,7 @@ class Hosts:
         try:
             self.connection.request(method, path, json.dumps(body) if body is not None else None)
             answer = self.connection.getresponse()
-        except (http.client.RemoteDisconnected, BrokenPipeError):  # it was idle for too long
+        except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError):  # it was idle for too long
             self.connection.close()
             self.connection.request(method, path, json.dumps(body) if body is not None else None)
             answer = self.connection.getresponse()
