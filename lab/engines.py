@@ -6,10 +6,9 @@ A root is kept in build/cache under a name that changes with this file. lab/in-r
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 
-from images import ImageError, debian_sources
+from images import ImageError, debian_sources, unpack
 
 # crun refuses cgroups of both versions at once.
 CONTAINERS_CONF = """[engine]
@@ -72,17 +71,8 @@ def sources_of(release):
     raise ImageError("this machine has no source of Debian's packages (apt-get indextargets)")
 
 
-def unpack(root, release, packages):
-    sources, settings = sources_of(release)
-    argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--format=directory",
-            "--dpkgopt=force-unsafe-io", f"--include={','.join(packages)}", "--aptopt=APT::Install-Recommends \"false\""]
-    for directory in ("man", "doc", "locale", "i18n"):
-        argv.append(f"--dpkgopt=path-exclude=/usr/share/{directory}/*")
-    argv += [f"--aptopt={setting}" for setting in settings]
-    done = subprocess.run([*argv, release, root, *sources], capture_output=True, text=True, check=False,
-                          stdin=subprocess.DEVNULL, timeout=600)
-    if done.returncode != 0:
-        raise ImageError(f"mmdebstrap could not unpack {', '.join(packages)}:\n{done.stderr[-3000:]}")
+def unpack_engine(root, release, packages):
+    unpack(root, release, *sources_of(release), packages)
     for name in ("bin", "sbin", "lib", "lib64"):
         if not os.path.lexists(f"{root}/{name}"):
             os.symlink(f"usr/{name}", f"{root}/{name}")
@@ -102,7 +92,7 @@ def build(name, cache, progress):
     scratch = tempfile.mkdtemp(prefix=f".engine-{name}-", dir=cache)
     try:
         os.chmod(scratch, 0o755)
-        unpack(scratch, release, packages)
+        unpack_engine(scratch, release, packages)
         finish(scratch)
         os.rename(scratch, root)
     finally:

@@ -194,18 +194,17 @@ def codename():
     raise ImageError("/etc/os-release does not name the release (VERSION_CODENAME)")
 
 
-def unpack_postgres(root):
+def unpack(root, release, sources, settings, packages):
     """Only unpacks: nothing of the packages' own scripts is needed for the files that are taken."""
-    sources, settings = debian_sources()
     argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--format=directory",
-            "--dpkgopt=force-unsafe-io", "--include=postgresql,libc-bin", "--aptopt=APT::Install-Recommends \"false\""]
+            "--dpkgopt=force-unsafe-io", f"--include={','.join(packages)}", "--aptopt=APT::Install-Recommends \"false\""]
     for directory in ("man", "doc", "locale", "i18n"):
         argv.append(f"--dpkgopt=path-exclude=/usr/share/{directory}/*")
     argv += [f"--aptopt={setting}" for setting in settings]
-    done = subprocess.run([*argv, codename(), root, *sources], capture_output=True, text=True, check=False,
+    done = subprocess.run([*argv, release, root, *sources], capture_output=True, text=True, check=False,
                           stdin=subprocess.DEVNULL, timeout=600)
     if done.returncode != 0:
-        raise ImageError(f"mmdebstrap could not unpack postgresql:\n{done.stderr[-3000:]}")
+        raise ImageError(f"mmdebstrap could not unpack {', '.join(packages)}:\n{done.stderr[-3000:]}")
 
 
 def libraries(root, programs):
@@ -228,7 +227,7 @@ def libraries(root, programs):
 
 def build_postgres(archive, scratch):
     root = os.path.join(scratch, "root")
-    unpack_postgres(root)
+    unpack(root, codename(), *debian_sources(), ["postgresql", "libc-bin"])
     base = root + "/usr/lib/postgresql"
     version = max(os.listdir(base), key=int)
     home = f"/usr/lib/postgresql/{version}"
