@@ -369,6 +369,15 @@ struct err *place_unmount(struct storage *s, const struct volume_state *v)
     return unmount_and_prove(s, &v->dataset, &w, place);
 }
 
+void place_flush(const struct storage *s, const struct uuid *dataset)
+{
+    CLEANUP_FREE char *place = place_path(s, dataset);
+    CLEANUP_CLOSE int fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0)
+        (void)syncfs(fd);
+}
+
 struct err *place_clean(struct storage *s)
 {
     CLEANUP_MOUNTS struct mount_table t = {0};

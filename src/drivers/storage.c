@@ -445,7 +445,11 @@ static struct err *release(struct storage *s, const struct volume_state *v,
         v->mark.transfer == wanted->transfer && streq(v->mark.snapshot, wanted->snapshot))
         return NULL;
     TRY(check_releasable(s, &v->mark, wanted->epoch));
-    TRY(place_unmount(s, v));
+    struct err *busy = place_unmount(s, v);
+    if (busy) {
+        place_flush(s, &v->dataset); /* so that there is little to write once it is free */
+        return busy;
+    }
     if (!is_local(s)) {
         TRY(detach(s, &v->dataset));
     } else {

@@ -24,5 +24,7 @@ bool place_is_mounted(struct storage *s, const struct volume_state *v, const str
 struct err *place_mount(struct storage *s, const struct uuid *dataset) MUST_USE;
 /* Unmounts and proves (storage_unmount). `v` says what there is. */
 struct err *place_unmount(struct storage *s, const struct volume_state *v) MUST_USE;
+/* Writes out what its users have written; what fails is found by what follows. */
+void place_flush(const struct storage *s, const struct uuid *dataset);
 /* Removes mount points that a crash or a reboot left behind, if they are empty. */
 struct err *place_clean(struct storage *s) MUST_USE;
