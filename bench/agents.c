@@ -2,8 +2,15 @@
  * is told to do is done. Answers the commands on standard input:
  *
  *   count    one JSON object: sessions; orders and messages (but pongs) since the last count, and how many agents
- *            got any
- *   quit */
+ *            got any; entries of the catalogue, how many agents have all of it, and bytes of both
+ *   quit
+ *
+ * and with --volumes, of agent N (from 0), each answered by one JSON object when the control service has answered:
+ *
+ *   create N NAME
+ *   remove N NAME
+ *   use N NAME MOUNT
+ *   unuse N NAME MOUNT */
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
@@ -15,6 +22,7 @@
 #include "proto/codec.h"
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <openssl/pem.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -25,6 +33,7 @@
 struct options {
     const char *certificates, *trace;
     long port, agents;
+    bool volumes;
 };
 
 struct agents;
@@ -44,10 +53,13 @@ struct agents {
     SSL_CTX *ctx;
     struct agent *list;
     long begun, connecting, up, ready;
-    uint64_t orders, messages, lost;
+    uint64_t orders, messages, lost, volumes, volume_bytes, whole;
+    uint64_t calls;
     struct uuid era;
     FILE *trace;
     struct watch *input;
+    char rest[256]; /* of a line that has not ended yet */
+    size_t n_rest;
     struct timer ping;
     long pinged;
     struct err *err;
@@ -136,6 +148,7 @@ static void send_hello(struct agent *a)
                                         .version = text,
                                         .host = host,
                                         .mover_port = 4525,
+                                        .volumes = a->all->o->volumes,
                                         .storage = STORAGE_LOCAL,
                                         .backend = backend}};
 
@@ -181,13 +194,45 @@ static void take_container(struct agent *a, const struct container_order *o)
     send_message(a, &m);
 }
 
+static void print_answer(const struct agent *a, const struct volume_answer *answer)
+{
+    json_t *o = json_pack("{s:I, s:s, s:s, s:s}", "agent", (json_int_t)(a - a->all->list), "code", volume_code_name(answer->code),
+                          "dataset", UUID_STR(&answer->dataset), "text", answer->text ? answer->text : "");
+    CLEANUP_FREE char *text = json_dumps(o, JSON_COMPACT);
+
+    json_decref(o);
+    puts(text);
+    (void)fflush(stdout);
+}
+
+static void call(struct agents *all, enum volume_call_kind kind, long agent, char *name, char *mount)
+{
+    struct agent_message m = {.kind = AGENT_MESSAGE_VOLUME_CALL,
+                              .call = {.number = ++all->calls, .kind = kind, .name = name, .mount = mount}};
+
+    if (agent >= 0 && agent < all->begun && all->list[agent].stream)
+        send_message(&all->list[agent], &m);
+}
+
 static void take_message(struct agent *a, const struct control_message *m)
 {
     struct agent_message complete = {.kind = AGENT_MESSAGE_REPORTS_COMPLETE};
 
     switch (m->kind) {
     case CONTROL_MESSAGE_WELCOME:
+        if (a->all->o->volumes && m->welcome.volumes)
+            send_message(a, &(struct agent_message){.kind = AGENT_MESSAGE_VOLUME_USES_COMPLETE});
         send_message(a, &complete);
+        break;
+    case CONTROL_MESSAGE_VOLUME_ANSWER:
+        print_answer(a, &m->answer);
+        break;
+    case CONTROL_MESSAGE_VOLUME:
+    case CONTROL_MESSAGE_VOLUME_NONE:
+        a->all->volumes++;
+        break;
+    case CONTROL_MESSAGE_VOLUMES_COMPLETE:
+        a->all->whole++;
         break;
     case CONTROL_MESSAGE_ORDER:
         take_order(a, &m->order);
@@ -224,6 +269,8 @@ static void on_message(struct grpc_stream *stream, const uint8_t *bytes, size_t 
         give_up(a->all, e);
         return;
     }
+    if (!e && (m.kind == CONTROL_MESSAGE_VOLUME || m.kind == CONTROL_MESSAGE_VOLUME_NONE))
+        a->all->volume_bytes += n;
     take_message(a, &m);
 }
 
@@ -326,22 +373,55 @@ static void print_count(struct agents *all)
     }
     if (all->trace)
         (void)fflush(all->trace);
-    printf("{\"up\":%ld,\"ready\":%ld,\"lost\":%llu,\"orders\":%llu,\"messages\":%llu,\"woken\":%ld}\n", all->up, all->ready,
-           (unsigned long long)all->lost, (unsigned long long)all->orders, (unsigned long long)all->messages, woken);
+    printf("{\"up\":%ld,\"ready\":%ld,\"lost\":%llu,\"orders\":%llu,\"messages\":%llu,\"woken\":%ld,\"volumes\":%llu,"
+           "\"volume_bytes\":%llu,\"whole\":%llu}\n",
+           all->up, all->ready, (unsigned long long)all->lost, (unsigned long long)all->orders,
+           (unsigned long long)all->messages, woken, (unsigned long long)all->volumes, (unsigned long long)all->volume_bytes,
+           (unsigned long long)all->whole);
     (void)fflush(stdout);
     all->orders = all->messages = 0;
+}
+
+static void obey(struct agents *all, char *line)
+{
+    static const char *const calls[VOLUME_CALL_KIND_MAX] = {
+        [VOLUME_CREATE] = "create", [VOLUME_REMOVE] = "remove", [VOLUME_USE] = "use", [VOLUME_UNUSE] = "unuse"};
+    char *rest = NULL, *word = strtok_r(line, " ", &rest);
+
+    if (!word || *word == 'q') {
+        loop_stop(all->loop);
+        return;
+    }
+    for (int kind = 0; kind < VOLUME_CALL_KIND_MAX; kind++) {
+        if (!streq(word, calls[kind]))
+            continue;
+        char *agent = strtok_r(NULL, " ", &rest), *name = strtok_r(NULL, " ", &rest), *mount = strtok_r(NULL, " ", &rest);
+        if (agent && name)
+            call(all, (enum volume_call_kind)kind, strtol(agent, NULL, 10), name, mount);
+        return;
+    }
+    print_count(all);
 }
 
 static void on_input(void *cookie, unsigned ready)
 {
     struct agents *all = cookie;
-    char line[64];
-    ssize_t n = read(STDIN_FILENO, line, sizeof(line));
+    char line[65536], *end;
+    ssize_t n = read(STDIN_FILENO, line + all->n_rest, sizeof(line) - all->n_rest - 1);
 
-    if (n <= 0 || line[0] == 'q')
+    if (n <= 0) {
         loop_stop(all->loop);
-    else
-        print_count(all);
+        return;
+    }
+    memcpy(line, all->rest, all->n_rest);
+    line[all->n_rest + (size_t)n] = '\0';
+    char *next = line;
+    for (; (end = strchr(next, '\n')); next = end + 1) {
+        *end = '\0';
+        obey(all, next);
+    }
+    all->n_rest = strlen(next) < sizeof(all->rest) ? strlen(next) : 0;
+    memcpy(all->rest, next, all->n_rest);
 }
 
 static struct err *start(struct agents *all)
@@ -391,6 +471,9 @@ static struct err *take(void *cookie, int id, const char *value)
         return NULL;
     case 3:
         return cli_parse_number("--agents", value, 1, 1000000, &o->agents);
+    case 5:
+        o->volumes = true;
+        return NULL;
     default:
         o->trace = value;
         return NULL;
@@ -403,6 +486,7 @@ int main(int argc, char **argv)
         {1, 'p', "port", "PORT", "Of the control service for agents, on 127.0.0.1"},
         {2, 'c', "certificates-directory", "DIR", "Holds cluster.crt, cluster.key, user.crt and user.key"},
         {3, 0, "agents", "N", "How many: the first N made-up nodes (1)"},
+        {5, 0, "volumes", NULL, "They make calls about volumes, and want the catalogue"},
         {4, 0, "trace", "FILE", "Write dataset, time (ns) and node of each order"},
     };
     static const struct cli_spec spec = {.program = "agents",

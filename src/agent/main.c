@@ -3,6 +3,7 @@
 #include "agent/link.h"
 #include "agent/memory.h"
 #include "agent/steps.h"
+#include "agent/volumes.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -60,6 +61,7 @@ struct agent {
     struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers, *compare_workers,
         *image_workers, *list_workers, *route_workers, *own_workers;
     struct agent_link *link;
+    struct agent_volumes *volumes; /* Docker's; NULL = the agent serves none */
     struct node *node;
     struct node_memory memory;
     const struct driver *driver;
@@ -93,6 +95,7 @@ static void hello(void *cookie, struct hello *ret)
                           .version = (char *)FLOCKER_VERSION,
                           .mover_port = MOVER_PORT,
                           .routes = true,
+                          .volumes = a->volumes != NULL,
                           .storage = a->driver->kind,
                           .backend = (char *)a->driver->name,
                           .replicas = replicas_of(a->driver),
@@ -143,7 +146,15 @@ static void on_welcome(struct agent *a, const struct welcome *w)
         return;
     }
     a->context.store = w->store;
+    if (a->volumes && w->volumes)
+        agent_volumes_up(a->volumes, a->link);
     watch_containers(a);
+}
+
+static void volume_changed(struct agent *a, const struct uuid *dataset)
+{
+    if (a->volumes)
+        agent_volumes_dataset_changed(a->volumes, dataset);
 }
 
 static void on_message(void *cookie, struct control_message *m)
@@ -157,6 +168,7 @@ static void on_message(void *cookie, struct control_message *m)
         break;
     case CONTROL_MESSAGE_ORDER:
         node_order(a->node, now, &m->order);
+        volume_changed(a, &m->order.dataset);
         break;
     case CONTROL_MESSAGE_ORDER_NONE:
         node_order_none(a->node, now, &m->dataset);
@@ -177,6 +189,8 @@ static void on_message(void *cookie, struct control_message *m)
         node_orders_complete(a->node, now);
         break;
     default:
+        if (a->volumes)
+            agent_volumes_message(a->volumes, m);
         break;
     }
 }
@@ -185,6 +199,8 @@ static void on_down(void *cookie)
 {
     struct agent *a = cookie;
 
+    if (a->volumes)
+        agent_volumes_down(a->volumes);
     node_session_down(a->node, now_os());
 }
 
@@ -285,6 +301,8 @@ static void start_link(struct agent *a)
                                      .down = on_down,
                                      .cookie = a};
 
+    if (a->volumes)
+        agent_volumes_down(a->volumes);
     a->link = agent_link_free(a->link);
     a->link = agent_link_new(&link);
 }
@@ -336,6 +354,7 @@ static void step_finished(struct agent *a, struct running *r)
                         .containers = j->containers,
                         .n_containers = j->n_containers};
     node_outcome(a->node, now_os(), &o);
+    volume_changed(a, &j->step.dataset);
     step_job_free(j);
     free(r);
 }

@@ -46,5 +46,13 @@ void agent_volumes_each(const struct agent_volumes *v, bool (*fn)(void *cookie, 
 /* Before the first session: what a copy on disk says. Copied. No effect for what was told already. */
 void agent_volumes_remember(struct agent_volumes *v, const struct volume_entry *e);
 
-/* Is the dataset mounted here, as owner, at `epoch` or a later one, with nothing under way that would change that? (core/node) */
-bool agent_volume_mounted(const struct node *n, const struct uuid *dataset, uint64_t epoch);
+/* Is it mounted here, so that the answer OK with that `epoch` to a USE is fulfilled? node_volume_mounted() of core/node.h. */
+
+/* ---- for the agent's main part ---- */
+
+/* After the welcome of a session whose control service has calls and the catalogue; and when that is over (no effect when none is up). */
+void agent_volumes_up(struct agent_volumes *v, struct agent_link *link);
+void agent_volumes_down(struct agent_volumes *v);
+/* VOLUME_ANSWER, VOLUME, VOLUME_NONE, VOLUMES_COMPLETE; others have no effect. */
+void agent_volumes_message(struct agent_volumes *v, const struct control_message *m);
+void agent_volumes_dataset_changed(struct agent_volumes *v, const struct uuid *dataset);

@@ -161,7 +161,10 @@ static void carry_out(struct control *c, struct effect *f)
         commit(c, f->batch);
         break;
     case EFFECT_REPLY:
-        rest_reply(c->rest, f->command, &f->result);
+        if (f->command & SESSIONS_COMMAND)
+            sessions_reply(c->sessions, f->command, &f->result);
+        else
+            rest_reply(c->rest, f->command, &f->result);
         break;
     case EFFECT_CHANGED:
         rest_changed(c->rest, f->object, f->name);
@@ -184,6 +187,7 @@ static void pump(void *cookie)
     engine_flush(c->engine, now_os());
     for (struct effect *f; (f = engine_next(c->engine));)
         carry_out(c, f);
+    sessions_tell(c->sessions);
     timer_set(&c->timer, engine_deadline(c->engine));
 }
 

@@ -207,6 +207,10 @@ static void respond_result(const struct rest *rest, struct pending *p, const str
     case COMMAND_NODE_UNCORDON:
     case COMMAND_CONTAINER_DELETE:
     case COMMAND_COMPOSE:
+    case COMMAND_VOLUME_CREATE:
+    case COMMAND_VOLUME_REMOVE:
+    case COMMAND_VOLUME_USE:
+    case COMMAND_VOLUME_UNUSE:
     case COMMAND_MAX:
         respond_json(p->request, status, json_null());
         break;
@@ -298,6 +302,7 @@ const struct route rest_routes[] = {
      BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING)},
     {HTTP_DELETE, "/v1/configuration/leases/", "releaseLease", leases_release,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(LEASE_NOT_FOUND)},
+    {HTTP_GET, "/v1/state/leases", "listLeaseStates", leases_state_list, LISTING},
     {HTTP_GET, "/v1/adoption", "getAdoption", adoption_get, 0},
     {HTTP_POST, "/v1/adoption", "adoptStore", adoption_of_store,
      BODY | CHANGE | REST_BIT(NODES_AWAY)},

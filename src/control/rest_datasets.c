@@ -380,6 +380,28 @@ bool dataset_brief(const struct rest *rest, const char *key, struct brief *ret_b
     return true;
 }
 
+static json_t *lease_value(const struct rest *rest, const struct uuid *dataset)
+{
+    uint64_t left_us;
+    const struct lease *l = engine_lease(rest->config.engine, now_os(), dataset, &left_us);
+
+    return l ? json_lease_state(l, (int64_t)left_us) : json_null();
+}
+
+static void add_wait(void *cookie, const struct uuid *node, uint64_t since_us)
+{
+    (void)json_array_append_new(cookie, json_pack("{s:o, s:f}", "node_uuid", json_uuid(node), "since",
+                                                  (double)since_us / USEC_PER_SEC));
+}
+
+static json_t *waiting_value(const struct rest *rest, const struct uuid *dataset)
+{
+    json_t *list = json_array();
+
+    engine_each_wait(rest->config.engine, dataset, add_wait, list);
+    return list;
+}
+
 static json_t *view_value(const struct rest *rest, struct view *v, const struct reason *reason)
 {
     const struct dataset *d = v->dataset;
@@ -397,6 +419,8 @@ static json_t *view_value(const struct rest *rest, struct view *v, const struct 
     (void)json_object_set_new(o, "transfer", transfer_value(v));
     (void)json_object_set_new(o, "replica", json_replica(d->replica));
     (void)json_object_set_new(o, "verification", verification_value(rest, &d->id));
+    (void)json_object_set_new(o, "lease", lease_value(rest, &d->id));
+    (void)json_object_set_new(o, "waiting", waiting_value(rest, &d->id));
     (void)json_object_set_new(o, "reason", json_reason(reason));
     (void)json_object_set_new(o, "nodes", v->nodes);
     (void)json_object_set_new(o, "history", past_value(rest, OBJECT_DATASET, UUID_STR(&d->id)));

@@ -245,7 +245,7 @@ rest_handler_fn verification_of_dataset;
 rest_handler_fn containers_list, containers_create, containers_move, containers_delete;
 rest_handler_fn containers_state_list, containers_state;
 rest_handler_fn configuration_compose, configuration_plan;
-rest_handler_fn leases_list, leases_acquire, leases_release;
+rest_handler_fn leases_list, leases_state_list, leases_acquire, leases_release;
 rest_handler_fn cordons_list, cordons_add, cordons_delete;
 rest_handler_fn nodes_list, nodes_by_era;
 rest_handler_fn events_stream;

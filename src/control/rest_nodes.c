@@ -1,4 +1,4 @@
-/* /v1/state/nodes, /v1/cordons and /v1/configuration/leases */
+/* /v1/state/nodes, /v1/cordons, /v1/configuration/leases and /v1/state/leases */
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
@@ -104,6 +104,29 @@ void leases_list(struct rest *rest, struct http_request *r, const char *param)
 
     if (page)
         page_answer(page, walk_leases);
+}
+
+static bool consider_lease_state(void *cookie, const struct lease *l, uint64_t left_us)
+{
+    struct page *p = cookie;
+    struct str *s = page_has(p, NULL, &l->node) ? page_item(p, UUID_STR(&l->dataset)) : NULL;
+
+    if (s)
+        append_json(s, json_lease_state(l, (int64_t)left_us));
+    return page_looked_at(p, &l->dataset);
+}
+
+static void walk_lease_states(struct page *p, const struct list_query *q)
+{
+    engine_list_leases(p->rest->config.engine, now_os(), q, consider_lease_state, p);
+}
+
+void leases_state_list(struct rest *rest, struct http_request *r, const char *param)
+{
+    struct page *page = page_new(rest, r, PAGE_NODE);
+
+    if (page)
+        page_answer(page, walk_lease_states);
 }
 
 void leases_acquire(struct rest *rest, struct http_request *r, const char *param)

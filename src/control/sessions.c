@@ -2,6 +2,8 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "control/catalogue.h"
+#include "control/volume_calls.h"
 #include "net/grpc.h"
 #include "net/outbox.h"
 #include "net/tls.h"
@@ -26,10 +28,23 @@ struct session {
     bool greeted;     /* its hello was taken */
     struct uuid era;
     uint64_t heard_us;
+    bool wants_volumes; /* by its hello */
+    bool volumes;      /* it was welcomed, has calls, and is told the catalogue: */
+    bool volumes_complete; /* all of it, once */
+    uint64_t cursor;   /* so far */
+    unsigned calls;    /* without an answer */
     uint64_t probe_us; /* must have said something by then; 0 = not probed */
     struct timer probe;
     UT_hash_handle hh;
     UT_hash_handle node_hh; /* of the first in the list of its node */
+};
+
+/* A call whose answer waits for the engine. */
+struct called {
+    uint64_t command; /* its id, with SESSIONS_COMMAND */
+    uint64_t session, number;
+    enum volume_call_kind kind;
+    UT_hash_handle hh;
 };
 
 struct sessions {
@@ -40,6 +55,14 @@ struct sessions {
     struct session *by_node; /* the first of each node's list */
     uint64_t next_id;
     struct timer sweep; /* set while there are sessions */
+    struct called *called;
+    uint64_t next_command;
+    struct catalogue *catalogue;
+    struct timer fill; /* more of the catalogue is to be looked at */
+    bool tell;         /* there is a session that has not been told anything yet */
+    bool told_whole;
+    uint64_t told;     /* sessions were told of it up to there, or will be when they have room */
+    uint64_t forgotten; /* cursor of the slowest session when what is gone was forgotten last */
 };
 
 static void send_message(struct session *s, const char *key, const struct control_message *m)
@@ -49,6 +72,117 @@ static void send_message(struct session *s, const char *key, const struct contro
     codec_control_encode(m, &bytes);
     outbox_send(s->outbox, key, &bytes);
     str_done(&bytes);
+}
+
+/* ---- Docker volumes ---- */
+
+#define CATALOGUE_QUEUE (64u << 10) /* bytes under way to a session above which no more of the catalogue follows */
+
+/* Orders and answers that come meanwhile wait behind little. */
+static void tell_catalogue(struct session *s)
+{
+    struct control_message complete = {.kind = CONTROL_MESSAGE_VOLUMES_COMPLETE};
+    const struct str *next;
+
+    while (s->volumes && outbox_is_idle(s->outbox, CATALOGUE_QUEUE) && (next = catalogue_next(s->all->catalogue, &s->cursor))) {
+        struct str message = {0};
+        str_append_bytes(&message, next->data, next->len);
+        outbox_send(s->outbox, NULL, &message);
+    }
+    if (s->volumes && !s->volumes_complete && catalogue_is_whole(s->all->catalogue) &&
+        outbox_is_idle(s->outbox, CATALOGUE_QUEUE)) {
+        s->volumes_complete = true;
+        send_message(s, NULL, &complete);
+    }
+}
+
+static void forget_gone(struct sessions *all)
+{
+    uint64_t slowest = UINT64_MAX;
+
+    if (!catalogue_has_gone(all->catalogue))
+        return;
+    for (const struct session *s = all->by_id; s; s = s->hh.next) {
+        if (s->volumes && s->cursor < slowest)
+            slowest = s->cursor;
+    }
+    if (slowest <= all->forgotten)
+        return;
+    all->forgotten = slowest;
+    catalogue_told(all->catalogue, slowest);
+}
+
+void sessions_tell(struct sessions *all)
+{
+    if (catalogue_settle(all->catalogue, now_os()))
+        timer_set(&all->fill, 0);
+    bool whole = catalogue_is_whole(all->catalogue);
+    if (!all->tell && all->told == catalogue_newest(all->catalogue) && all->told_whole == whole)
+        return;
+    all->tell = false;
+    all->told = catalogue_newest(all->catalogue);
+    all->told_whole = whole;
+    for (struct session *s = all->by_id; s; s = s->hh.next)
+        tell_catalogue(s);
+    forget_gone(all);
+}
+
+static void fill(void *cookie)
+{
+    (void)cookie; /* sessions_tell() comes after each turn of the loop */
+}
+
+static void begin_volumes(struct session *s)
+{
+    s->volumes = s->all->tell = true;
+    catalogue_begin(s->all->catalogue);
+}
+
+static void answer(struct session *s, const struct volume_answer *a)
+{
+    struct control_message m = {.kind = CONTROL_MESSAGE_VOLUME_ANSWER, .answer = *a};
+
+    send_message(s, NULL, &m);
+}
+
+static void take_call(struct session *s, const struct volume_call *call)
+{
+    struct command command;
+    CLEANUP_FREE char *wrong = call->kind == VOLUME_CREATE ? volume_create_check(call) : NULL;
+
+    if (wrong) {
+        struct volume_answer a = {.number = call->number, .code = VOLUME_INVALID, .text = wrong};
+        answer(s, &a);
+        return;
+    }
+    struct called *k = xcalloc(1, sizeof(*k));
+    *k = (struct called){SESSIONS_COMMAND | ++s->all->next_command, s->id, call->number, call->kind, {0}};
+    HASH_ADD(hh, s->all->called, command, sizeof(k->command), k);
+    s->calls++;
+    volume_call_command(call, s->id, &command);
+    command.id = k->command;
+    engine_command(s->all->engine, now_os(), &command);
+}
+
+void sessions_reply(struct sessions *all, uint64_t command, const struct command_result *result)
+{
+    struct called *k;
+    struct session *s;
+
+    HASH_FIND(hh, all->called, &command, sizeof(command), k);
+    if (!k)
+        return;
+    HASH_DEL(all->called, k);
+    HASH_FIND(hh, all->by_id, &k->session, sizeof(k->session), s);
+    if (s) {
+        struct volume_answer a;
+        s->calls--;
+        volume_call_answer(k->kind, result, &a);
+        a.number = k->number;
+        answer(s, &a);
+        volume_answer_done(&a);
+    }
+    free(k);
 }
 
 static void refuse(struct session *s, const char *text)
@@ -168,6 +302,7 @@ static void take_hello(struct session *s, const struct hello *h)
         return;
     }
     s->era = h->era;
+    s->wants_volumes = h->volumes;
     join_node(s);
     probe_older(s);
     log_info("node %s (%s, %s, backend %s) connected", UUID_STR(&h->node), h->host, h->version,
@@ -205,6 +340,18 @@ static void take_message(struct session *s, struct agent_message *m)
         break;
     case AGENT_MESSAGE_ROUTES_REPORT:
         engine_routes_report(e, now, s->id, &m->routes);
+        break;
+    case AGENT_MESSAGE_VOLUME_CALL:
+        if (!s->wants_volumes || s->calls >= VOLUME_CALLS_MAX)
+            refuse(s, s->wants_volumes ? "too many calls without an answer" : "a call, but its hello says that it has none");
+        else
+            take_call(s, &m->call);
+        break;
+    case AGENT_MESSAGE_VOLUME_USE:
+        engine_volume_use(e, now, s->id, &m->use);
+        break;
+    case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
+        engine_volume_uses_complete(e, now, s->id);
         break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         engine_reports_complete(e, now, s->id, m->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
@@ -247,6 +394,7 @@ static void on_drained(struct grpc_stream *stream)
     struct session *s = grpc_stream_cookie(stream);
 
     outbox_drained(s->outbox);
+    tell_catalogue(s);
 }
 
 static void on_closed(struct grpc_stream *stream, enum grpc_status status, const char *text)
@@ -291,7 +439,9 @@ struct err *sessions_new(const struct sessions_config *config, struct sessions *
     }
     s->loop = config->loop;
     s->engine = config->engine;
+    s->catalogue = catalogue_new(s->engine);
     timer_init(&s->sweep, s->loop, sweep, s);
+    timer_init(&s->fill, s->loop, fill, s);
     grpc_server_add(s->server, AGENT_SESSION_PATH, &handlers, s);
     *ret = s;
     return NULL;
@@ -299,10 +449,18 @@ struct err *sessions_new(const struct sessions_config *config, struct sessions *
 
 struct sessions *sessions_free(struct sessions *s)
 {
+    struct called *k, *next;
+
     if (!s)
         return NULL;
     grpc_server_free(s->server);
     timer_cancel(&s->sweep);
+    timer_cancel(&s->fill);
+    s->catalogue = catalogue_free(s->catalogue);
+    HASH_ITER (hh, s->called, k, next) {
+        HASH_DEL(s->called, k);
+        free(k);
+    }
     free(s);
     return NULL;
 }
@@ -326,6 +484,10 @@ void sessions_effect(struct sessions *all, const struct effect *f)
     struct session *s;
     char port[8];
 
+    if (f->kind == EFFECT_VOLUME) {
+        catalogue_note(all->catalogue, &f->dataset);
+        return;
+    }
     HASH_FIND(hh, all->by_id, &f->session, sizeof(f->session), s);
     if (!s)
         return;
@@ -334,6 +496,8 @@ void sessions_effect(struct sessions *all, const struct effect *f)
         m.kind = CONTROL_MESSAGE_WELCOME;
         m.welcome = f->welcome;
         send_message(s, NULL, &m);
+        if (s->wants_volumes && f->welcome.volumes)
+            begin_volumes(s);
         break;
     case EFFECT_ORDER:
         m.kind = CONTROL_MESSAGE_ORDER;
@@ -377,6 +541,7 @@ void sessions_effect(struct sessions *all, const struct effect *f)
     case EFFECT_COMMIT:
     case EFFECT_REPLY:
     case EFFECT_CHANGED:
+    case EFFECT_VOLUME:
         break;
     }
 }

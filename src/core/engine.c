@@ -38,6 +38,7 @@ void command_result_done(struct command_result *r)
 {
     dataset_free(r->dataset);
     container_free(r->container);
+    lease_done(&r->lease);
     free(r->text);
     *r = (struct command_result){0};
 }
@@ -181,8 +182,8 @@ struct lease_entry *lease_entry_get(struct engine *e, const struct uuid *dataset
 static void lease_entry_free(struct lease_entry *entry)
 {
     if (entry->head != entry->committed)
-        free(entry->head);
-    free(entry->committed);
+        lease_free(entry->head);
+    lease_free(entry->committed);
     free(entry->near.links);
     free(entry);
 }
@@ -261,11 +262,11 @@ void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *va
 
     if (value) {
         value->revision = c->revision;
-        c->lease = xmemdup(value, sizeof(*value));
+        c->lease = lease_dup(value);
     }
     c->expires_mono_us = entry->expires_mono_us;
     if (entry->head != entry->committed)
-        free(entry->head);
+        lease_free(entry->head);
     entry->head = value;
     entry->pending++;
     index_lease(e, entry);
@@ -307,7 +308,7 @@ static void batch_free(struct engine_batch *b)
         free(b->batch.changes[i].key);
         dataset_free(b->batch.changes[i].dataset);
         container_free(b->batch.changes[i].container);
-        free(b->batch.changes[i].lease);
+        lease_free(b->batch.changes[i].lease);
         free(b->batch.changes[i].cordon);
     }
     for (size_t i = 0; i < b->n_replies; i++)
@@ -382,7 +383,7 @@ static void committed_lease(struct engine *e, struct change *c)
 
     (void)uuid_parse(c->key, &id);
     struct lease_entry *entry = lease_entry_find(e, &id);
-    free(entry->committed);
+    lease_free(entry->committed);
     if (--entry->pending == 0)
         entry->committed = entry->head;
     else
@@ -407,12 +408,13 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
 
     if (!b || b->batch.id != batch)
         return;
+    bool works_again = e->commit_retry_us != 0;
     e->in_flight = NULL;
     e->commit_failures = 0;
     free(e->commit_error);
     e->commit_error = NULL;
-    if (e->commit_retry_us)
-        queue_all_datasets(e); /* the store works again */
+    if (works_again)
+        queue_all_datasets(e);
     e->commit_retry_us = 0;
     for (size_t i = 0; i < b->batch.n; i++) {
         struct change *c = &b->batch.changes[i];
@@ -438,6 +440,7 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
         b->replies[i].result = (struct command_result){0};
     }
     batch_free(b);
+    settle_all_uses(e, now, works_again ? 0 : USES_UNMET_ONLY);
     run_queue(e, now);
 }
 
@@ -484,7 +487,7 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
             if (!entry)
                 continue;
             if (entry->head != entry->committed)
-                free(entry->head);
+                lease_free(entry->head);
             entry->head = entry->committed;
             entry->expires_mono_us = entry->committed_expires_mono_us;
             entry->pending = 0;
@@ -576,6 +579,7 @@ struct engine *engine_free(struct engine *e)
     {
         HASH_DEL(e->nodes, n);
         hello_done(&n->hello);
+        uses_forget(n);
         reason_done(&n->routes.reason);
         free(n);
     }
@@ -612,7 +616,7 @@ void engine_restore_lease(struct engine *e, struct now now, const struct lease *
     struct lease_entry *entry = lease_entry_get(e, &l->dataset);
     uint64_t left = 0;
 
-    entry->committed = entry->head = xmemdup(l, sizeof(*l));
+    entry->committed = entry->head = lease_dup(l);
     if (l->expires && l->expires_wall_us > now.wall_us)
         left = l->expires_wall_us - now.wall_us;
     entry->expires_mono_us = l->expires ? now.mono_us + left : USEC_NEVER;

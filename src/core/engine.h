@@ -12,6 +12,7 @@
 #include "model/cordon.h"
 #include "model/history.h"
 #include "model/lease.h"
+#include "model/volume_call.h"
 
 struct engine;
 
@@ -33,6 +34,10 @@ enum command_kind {
     COMMAND_REPLICA_VERIFY, /* compare the dataset's replica with what its owner has; engine_comparison() tells the rest */
     COMMAND_NODE_CORDON,   /* `node` gets nothing new by automatic placement, ... */
     COMMAND_NODE_UNCORDON, /* ... or does again */
+    COMMAND_VOLUME_CREATE, /* VOLUME_*: what an agent asks (model/volume_call.h) */
+    COMMAND_VOLUME_REMOVE,
+    COMMAND_VOLUME_USE,
+    COMMAND_VOLUME_UNUSE,
     COMMAND_MAX,
 };
 
@@ -41,17 +46,19 @@ struct command {
     uint64_t id;                 /* the caller's; comes back in the reply */
     const char *const *tags;     /* conditional request: one of these must be the current tag */
     size_t n_tags;               /* 0 = unconditional */
-    struct dataset *dataset;     /* DATASET_CREATE: id, primary, maximum_size, metadata; taken over */
+    struct dataset *dataset;     /* DATASET_CREATE: id, primary, maximum_size, metadata; taken over. VOLUME_CREATE: without id and primary */
     bool fresh;                  /* DATASET_CREATE: the id is random, of just now: no node can have anything of it */
     struct container *container; /* CONTAINER_CREATE; taken over */
     struct composition *composition; /* COMPOSE; its content is taken over */
     bool purge;                  /* DATASET_DELETE */
-    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_*, LEASE_* */
+    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_*, LEASE_*; VOLUME_*: nil = by name */
     bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
     const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
     uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
     struct uuid node;            /* DATASET_UPDATE, DATASET_ADOPT, CONTAINER_MOVE, LEASE_ACQUIRE, NODE_* */
-    const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE */
+    const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE, VOLUME_* */
+    const char *mount;           /* VOLUME_USE, VOLUME_UNUSE */
+    uint64_t session;            /* VOLUME_*: in which the node asks; of one that is over it has no effect */
     bool expires;                /* LEASE_ACQUIRE */
     int64_t expires_in_us;       /* LEASE_ACQUIRE: from now; may be <= 0 (gone at the next sweep) */
     bool anyway;                 /* *_ADOPT: also while nodes that may know better are not there */
@@ -77,8 +84,9 @@ enum result_code {
     RESULT_DEPENDENCY_MISSING, /* `text` is the container that does not exist */
     RESULT_DEPENDENCY_CIRCLE,  /* `text` says which depends on which */
     RESULT_LEASE_NOT_FOUND,
-    RESULT_LEASE_HELD,
+    RESULT_LEASE_HELD,      /* VOLUME_*: `text` says by whom, `lease` since when (if it is a lease) */
     RESULT_LEASE_RELEASING, /* the dataset is just leaving that node */
+    RESULT_LEASE_FULL,      /* VOLUME_USE: it has LEASE_MOUNTS_MAX mounts, or the node has very many */
     RESULT_DATASET_LEAVING, /* COMPOSE: it is being removed; `text` says what that waits for */
     RESULT_NODES_AWAY,      /* *_ADOPT: `text` names them */
     RESULT_DATASET_NOT_THERE,    /* DATASET_ADOPT: the node has nothing of it, */
@@ -88,6 +96,7 @@ enum result_code {
     RESULT_REPLICA_NOT_FOUND,
     RESULT_COMPARISON_NOT_NOW, /* REPLICA_VERIFY: `text` says why */
     RESULT_NODE_NOT_FOUND,  /* NODE_CORDON: no such node was ever here */
+    RESULT_NODE_REFUSES,    /* VOLUME_*: its session is over, or it obeys another store, or a later state of this one */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };
@@ -96,7 +105,7 @@ struct command_result {
     enum result_code code;
     struct dataset *dataset;     /* the object after the change (dataset commands), or NULL */
     struct container *container; /* likewise */
-    struct lease lease;          /* lease commands */
+    struct lease lease;          /* lease commands, VOLUME_USE */
     uint64_t lease_left_us;      /* seconds left of it, when it expires */
     char *text;                  /* TAG_MISMATCH: the current tag; STORE_FAILED, DATASET_OF_CONTAINER: detail;
                                   * COMPOSE: name of what is wrong */
@@ -139,6 +148,7 @@ enum effect_kind {
     EFFECT_ORDERS_COMPLETE, /* first contact: all orders were sent */
     EFFECT_REFUSE,          /* send `text`, then close the session */
     EFFECT_CHANGED,         /* an object's configuration or state changed (for event streams and caches) */
+    EFFECT_VOLUME,          /* the catalogue's entry of `dataset` may have changed: engine_volume() */
 };
 
 struct effect {
@@ -150,7 +160,7 @@ struct effect {
     struct welcome welcome;
     struct order order;
     struct container_order container_order;
-    struct uuid dataset; /* ORDER_NONE */
+    struct uuid dataset; /* ORDER_NONE, VOLUME */
     struct port_route route;  /* ROUTE */
     uint16_t port;       /* ROUTE_NONE */
     char *name;          /* CONTAINER_NONE; CHANGED: key of the object */
@@ -203,6 +213,9 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
 void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name);
 void engine_routes_report(struct engine *e, struct now now, uint64_t session, const struct routes_report *report); /* copied */
 #define REPORTS_STORAGE_UNKNOWN 1u /* the node's storage has not answered yet; called again without it when it has */
+/* The uses that a node has when its session begins, then the end of them: leases follow (model/volume_call.h). */
+void engine_volume_use(struct engine *e, struct now now, uint64_t session, const struct volume_use *use); /* copied */
+void engine_volume_uses_complete(struct engine *e, struct now now, uint64_t session);
 void engine_reports_complete(struct engine *e, struct now now, uint64_t session, unsigned flags);
 
 /* Call when the time of engine_deadline() has come. */
@@ -287,6 +300,9 @@ void engine_list_containers(const struct engine *e, const struct list_query *q,
 void engine_list_leases(const struct engine *e, struct now now, const struct list_query *q,
                         bool (*fn)(void *, const struct lease *, uint64_t left_us), void *cookie);
 
+/* NULL: there is none. */
+const struct lease *engine_lease(const struct engine *e, struct now now, const struct uuid *dataset, uint64_t *ret_left_us);
+
 struct node_view {
     struct uuid node;
     struct uuid era;
@@ -316,6 +332,12 @@ struct comparison {
     char *text; /* of DIFFERS and FAILED */
 };
 const struct comparison *engine_comparison(const struct engine *e, const struct uuid *dataset);
+
+/* The entry of the catalogue; false: it is no volume. The caller calls volume_entry_done(). */
+bool engine_volume(const struct engine *e, struct now now, const struct uuid *id, struct volume_entry *ret);
+/* The nodes whose Docker waits to mount it, and since when. */
+void engine_each_wait(const struct engine *e, const struct uuid *dataset,
+                      void (*fn)(void *, const struct uuid *node, uint64_t since_us), void *cookie);
 
 /* What listed nodes last said about the dataset (any order). */
 void engine_each_report(const struct engine *e, struct now now, const struct uuid *dataset,

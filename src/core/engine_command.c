@@ -292,8 +292,7 @@ static enum result_code container_delete(struct engine *e, struct command *c)
     return RESULT_OK;
 }
 
-/* From the release order to the commit, and once a delete was ordered, nothing may hold the dataset any more. */
-static bool is_leaving(const struct engine *e, const struct uuid *dataset, const struct uuid *node)
+bool is_leaving(const struct engine *e, const struct uuid *dataset, const struct uuid *node)
 {
     const struct dataset_entry *entry = dataset_entry_find(e, dataset);
 
@@ -317,10 +316,13 @@ static enum result_code lease_acquire(struct engine *e, struct now now, struct c
     if (is_leaving(e, &c->dataset_id, &c->node) && !FAULT(LEASE_IN_RELEASE))
         return RESULT_LEASE_RELEASING;
     entry = lease_entry_get(e, &c->dataset_id);
-    struct lease *l = xcalloc(1, sizeof(*l));
+    struct lease *l = held ? lease_dup(entry->head) : xcalloc(1, sizeof(*l));
     l->dataset = c->dataset_id;
     l->node = c->node;
+    l->acquired = true;
     l->expires = c->expires;
+    l->expires_wall_us = 0;
+    l->since_us = held ? l->since_us : now.wall_us;
     entry->expires_mono_us = USEC_NEVER;
     if (c->expires) {
         uint64_t left = c->expires_in_us > 0 ? (uint64_t)c->expires_in_us : 0;
@@ -329,7 +331,7 @@ static enum result_code lease_acquire(struct engine *e, struct now now, struct c
         r->lease_left_us = left;
     }
     propose_lease(e, entry, l);
-    r->lease = *l;
+    lease_copy(&r->lease, l);
     return held ? RESULT_OK : RESULT_CREATED;
 }
 
@@ -340,9 +342,10 @@ static enum result_code lease_release(struct engine *e, struct now now, struct c
 
     if (!entry || !entry->head)
         return RESULT_LEASE_NOT_FOUND;
-    r->lease = *entry->head;
+    lease_copy(&r->lease, entry->head);
     if (entry->head->expires && entry->expires_mono_us > now.mono_us)
         r->lease_left_us = entry->expires_mono_us - now.mono_us;
+    uses_of_lease_forget(e, entry->head);
     propose_lease(e, entry, NULL);
     return RESULT_OK;
 }
@@ -395,6 +398,11 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
     case COMMAND_NODE_CORDON:
     case COMMAND_NODE_UNCORDON:
         return node_cordon(e, &c->node, c->kind == COMMAND_NODE_CORDON);
+    case COMMAND_VOLUME_CREATE:
+    case COMMAND_VOLUME_REMOVE:
+    case COMMAND_VOLUME_USE:
+    case COMMAND_VOLUME_UNUSE:
+        return volume_command(e, now, c, r);
     case COMMAND_MAX:
         break;
     }

@@ -288,16 +288,19 @@ static void plan_container_change(struct plan *p, const struct container *now, c
                                   .to = wanted ? wanted->node : UUID_NIL});
 }
 
+/* What Docker has mounted is not part of a composition. */
 static void drop_all_leases(struct engine *e, struct plan *plan)
 {
     for (struct lease_entry *l = e->leases; l; l = l->hh.next) {
+        if (l->head && !l->head->acquired)
+            continue;
         if (l->head && plan)
             plan_add(plan, &(struct planned){.kind = OBJECT_LEASE,
                                              .action = PLANNED_RELEASE,
                                              .key = UUID_STR(&l->head->dataset),
                                              .from = l->head->node});
         else if (l->head)
-            propose_lease(e, l, NULL);
+            propose_lease(e, l, without_acquisition(l));
     }
 }
 

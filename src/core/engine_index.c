@@ -63,6 +63,7 @@ static void index_name(struct engine *e, struct dataset_entry *entry)
 
     if (e->restoring || (entry->named == (name != NULL) && entry->name_hash == hash))
         return;
+    entry->was_named |= entry->named;
     if (entry->named)
         sorted_remove(&e->dataset_names, compare_name, &(struct name_key){entry->name_hash, entry->id});
     entry->named = name != NULL;
@@ -431,6 +432,8 @@ void index_lease(struct engine *e, struct lease_entry *l)
 {
     if (l->committed)
         join(e, &l->near, &l->committed->node, NEAR_LEASES);
+    if (l->head)
+        join(e, &l->near, &l->head->node, NEAR_LEASES);
     leave_unseen(e, &l->near, NEAR_LEASES);
     index_expiry(e, l);
 }

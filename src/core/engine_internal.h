@@ -61,6 +61,7 @@ struct dataset_entry {
     unsigned pending;          /* changes handed out or collected, not yet committed */
     bool queued;
     bool named;         /* listed by its name, under name_hash */
+    bool was_named;     /* it lost a name since the catalogue was told */
     struct dataset_entry *next_queued;
     struct reason reason; /* what reconciling last found; the node's own reason may be more exact */
     /* There may be a million entries, and these are mostly one or none: they are as long as they must be. */
@@ -135,6 +136,20 @@ struct cordon_entry {
     UT_hash_handle hh;
 };
 
+/* Mounts that a node has told (and leases follow), or that it waits for. */
+#define USES_MAX 10000u /* of one node */
+#define WAITS_MAX 1000u /* of one node; more wait unseen */
+struct use {
+    struct uuid dataset;
+    char *mount;
+    uint64_t since_us; /* wall clock */
+};
+
+struct uses {
+    struct use *all;
+    size_t n, cap;
+};
+
 struct node_entry {
     struct uuid id;
     struct hello hello; /* of the last session */
@@ -147,6 +162,9 @@ struct node_entry {
     uint64_t closed_wall_us; /* end of the last session */
     struct routes_report routes;
     bool has_routes; /* it reported them in this session */
+    struct uses uses, waits; /* of this session (engine_volumes.c) */
+    bool uses_complete; /* all that it had at the session's beginning were told */
+    bool uses_unmet;    /* for some the lease cannot be had at present */
     UT_hash_handle hh, by_session;
 #ifdef FLOCKER_FAULTS
     uint64_t old_session;
@@ -214,6 +232,8 @@ struct engine {
     struct replica_due *replicas;  /* by dataset */
     struct sorted replica_ends;    /* the same, the first to end first */
     uint64_t replicas_us;          /* mono: look at them then */
+    bool uses_unmet; /* of some node */
+    bool has_catalogue; /* somebody wants to hear of volumes */
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
 
@@ -345,6 +365,8 @@ enum result_code dataset_adopt(struct engine *e, const struct command *c, struct
 /* engine_command.c */
 void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct dataset *d);
 struct dataset *configured_again(const struct dataset *dropped, const struct dataset *wanted);
+/* From the release order to the commit, and once a delete was ordered, nothing may hold the dataset any more. */
+bool is_leaving(const struct engine *e, const struct uuid *dataset, const struct uuid *node);
 /* May the dataset become that large? 0 = nothing is said about it. */
 enum result_code check_size(const struct engine *e, const struct dataset *d, uint64_t size);
 
@@ -379,6 +401,19 @@ enum result_code check_dependencies(struct engine *e, const struct container *c,
 void update_routes(struct engine *e, struct container_entry *entry);
 void send_all_routes(struct engine *e, const struct node_entry *node); /* first contact */
 void routes_free(struct engine *e);
+
+/* engine_volumes.c */
+#define USES_UNMET_ONLY 1u
+/* Lets leases follow what nodes have, after something changed that stood in the way. */
+void settle_all_uses(struct engine *e, struct now now, unsigned flags);
+void uses_forget(struct node_entry *n); /* its session is over */
+void uses_of_lease_forget(struct engine *e, const struct lease *l); /* it is not to be taken again in this session */
+/* What is left of the newest value when the API's part ends; NULL = nothing. */
+struct lease *without_acquisition(struct lease_entry *entry);
+/* Does the node's committed lease have mounts? */
+bool is_mounted_by_docker(const struct engine *e, const struct uuid *dataset, const struct uuid *node);
+char *lease_text(const struct engine *e, const struct lease *l); /* who holds what, for people; the caller frees it */
+enum result_code volume_command(struct engine *e, struct now now, struct command *c, struct command_result *r);
 
 /* engine_cordon.c */
 enum result_code node_cordon(struct engine *e, const struct uuid *node, bool cordoned);

@@ -35,7 +35,7 @@ static void order_of_owner(const struct engine *e, const struct dataset_entry *e
 {
     const struct dataset *d = entry->committed;
 
-    if (d->dropped && d->born && !d->recalled && !d->transfer.id) {
+    if (d->dropped && d->born && !d->recalled && !d->transfer.id && !is_mounted_by_docker(e, &d->id, &d->owner)) {
         o->role = ROLE_KEEP;
         return;
     }

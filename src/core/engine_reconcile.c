@@ -127,8 +127,10 @@ static const struct lease *lease_on(const struct engine *e, const struct uuid *d
 static void because_lease(struct dataset_entry *entry, struct now now, const struct lease *l)
 {
     CLEANUP_FREE char *text =
-        xasprintf("a lease holds the dataset on node %s%s", UUID_STR(&l->node),
-                  l->expires ? "" : " and does not expire");
+        l->n_mounts ? xasprintf("Docker has the dataset mounted on node %s (%zu mount%s)", UUID_STR(&l->node), l->n_mounts,
+                                l->n_mounts == 1 ? "" : "s")
+                    : xasprintf("a lease holds the dataset on node %s%s", UUID_STR(&l->node),
+                                l->expires ? "" : " and does not expire");
 
     because(entry, now, REASON_LEASE_HELD, text);
 }
@@ -683,6 +685,15 @@ static void reconcile_or_blame_store(struct engine *e, struct dataset_entry *ent
     entry->reason.since_us = since;
 }
 
+/* Whatever the catalogue says of a dataset, it is queued when that changes. */
+static void tell_catalogue(struct engine *e, struct dataset_entry *entry)
+{
+    if (!e->has_catalogue || (!entry->named && !entry->was_named))
+        return;
+    entry->was_named = false;
+    effect_push(e, EFFECT_VOLUME)->dataset = entry->id;
+}
+
 void run_queue(struct engine *e, struct now now)
 {
     while (e->queue_first) {
@@ -699,6 +710,7 @@ void run_queue(struct engine *e, struct now now)
             because(entry, now, REASON_RECORDING, "a change is being written to the store");
         if (entry->committed)
             update_dataset_orders(e, entry);
+        tell_catalogue(e, entry);
         dataset_entry_gc(e, entry);
     }
 }

@@ -123,6 +123,8 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
         refuse(e, n->session, xstrdup("a newer session of the same node took over"));
     hello_copy(&n->hello, hello);
     n->has_routes = false;
+    uses_forget(n);
+    e->has_catalogue |= hello->volumes;
     index_session(e, n, session);
     n->complete = false;
     uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
@@ -137,7 +139,8 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
                                   .generation = history_generation(&e->history),
                                   .known = hello->generation,
                                   .known_until = known_until,
-                                  .routes = true};
+                                  .routes = true,
+                                  .volumes = true};
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
 }
@@ -159,6 +162,7 @@ void engine_session_closed(struct engine *e, struct now now, uint64_t session)
     if (!n)
         return;
     index_session(e, n, 0);
+    uses_forget(n);
     n->complete = false;
     n->closed_mono_us = now.mono_us;
     n->closed_wall_us = now.wall_us;
@@ -367,7 +371,7 @@ void engine_routes_report(struct engine *e, struct now now, uint64_t session, co
 static void expire_leases(struct engine *e, struct now now)
 {
     for (struct lease_entry *l; (l = next_expiring(e)) && l->expires_mono_us <= now.mono_us;) {
-        propose_lease(e, l, NULL);
+        propose_lease(e, l, without_acquisition(l));
         e->head_config = e->head_revision;
     }
 }
@@ -403,6 +407,7 @@ void engine_tick(struct engine *e, struct now now)
     if (e->commit_retry_us) {
         e->commit_retry_us = 0;
         queue_all_datasets(e);
+        settle_all_uses(e, now, /* flags= */ 0);
     }
     expire_leases(e, now);
     if (now.mono_us >= e->grace_us)

@@ -179,6 +179,16 @@ void engine_list_leases(const struct engine *e, struct now now, const struct lis
         ;
 }
 
+const struct lease *engine_lease(const struct engine *e, struct now now, const struct uuid *dataset, uint64_t *ret_left_us)
+{
+    const struct lease_entry *l = lease_entry_find(e, dataset);
+
+    if (!l || !l->committed)
+        return NULL;
+    *ret_left_us = time_left(l, now);
+    return l->committed;
+}
+
 static bool node_is_listed(const struct node_entry *n, struct now now)
 {
     if (n->session)

@@ -28,6 +28,8 @@
     X(LEAK_REPLICA)    /* forget who has the replica when it ends */                               \
     X(STALE_COMPARISON) /* take the result of an earlier comparison for this one's */               \
     X(BLIND_COMPARISON) /* say that two snapshots are the same when they could not be compared */   \
+    X(SHARE_LEASE)     /* give a node the lease that another node's mounts have */                 \
+    X(LEAK_MOUNTS)     /* keep mounts that a node does not tell any more */                        \
     X(FORGET_ROUTE)    /* do not say that a port leads nowhere else any more */                    \
     X(STALE_DEVICE)    /* (driver) mount from the device name of the last time */                  \
     X(FORMAT_ANYWAY)   /* (driver) format a device that has a filesystem */                        \

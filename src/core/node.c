@@ -346,6 +346,25 @@ static bool is_obeyed(const struct node *n)
     return uuid_eq(&m->generation, &w->known) && m->seen_revision <= w->known_until;
 }
 
+static bool takes_away(enum step_kind k)
+{
+    return k == STEP_UNMOUNT || k == STEP_RELEASE || k == STEP_DEMOTE || k == STEP_DROP || k == STEP_DESTROY;
+}
+
+bool node_volume_mounted(const struct node *n, const struct uuid *dataset, uint64_t epoch)
+{
+    const struct node_dataset *d;
+
+    HASH_FIND(hh, n->datasets, dataset, sizeof(*dataset), d);
+    if (!d || !d->observed || !d->volume.mounted || d->volume.mark.state != MARK_OWNED ||
+        (d->step && takes_away(d->step_kind)))
+        return false;
+    if (!epoch)
+        return true;
+    return d->has_order && (d->order.role == ROLE_OWNER || d->order.role == ROLE_SOURCE) && d->order.epoch >= epoch &&
+           d->volume.mark.epoch == d->order.epoch;
+}
+
 void node_session_up(struct node *n, struct now now, const struct welcome *welcome)
 {
     n->connected = true;

@@ -158,6 +158,10 @@ void node_route(struct node *n, struct now now, const struct port_route *route);
 void node_route_none(struct node *n, struct now now, uint16_t port);
 void node_orders_complete(struct node *n, struct now now);
 
+/* Is the dataset mounted here to stay: owned and mounted by an order to use it at `epoch` or a later one, and nothing is under way that
+ * takes it away? Epoch 0: as it looks, whatever the orders. */
+bool node_volume_mounted(const struct node *n, const struct uuid *dataset, uint64_t epoch);
+
 void node_outcome(struct node *n, struct now now, const struct outcome *outcome);
 void node_persisted(struct node *n, struct now now, const struct node_memory *memory);
 /* Something about the dataset changed from outside a step (the mover received a snapshot): look again. */

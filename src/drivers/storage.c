@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define PROFILE_KEY "clusterhq:flocker:profile"
 
 /* ---- opening ---- */
 
@@ -227,14 +226,14 @@ static struct err *check_not_promoting(const struct volume_mark *m)
 static struct err *wanted_profile(const struct storage *s, const struct metadata *metadata,
                                   const char **ret_profile)
 {
-    const char *p = metadata ? metadata_get(metadata, PROFILE_KEY) : NULL;
+    const char *p = metadata ? metadata_get(metadata, METADATA_PROFILE) : NULL;
 
     *ret_profile = NULL;
     if (!p)
         return NULL;
     if (!streq(p, "gold") && !streq(p, "silver") && !streq(p, "bronze"))
         return err_new(ERR_INVALID,
-                       "metadata " PROFILE_KEY " must be gold, silver or bronze, not '%s'", p);
+                       "metadata " METADATA_PROFILE " must be gold, silver or bronze, not '%s'", p);
     if (s->driver->create_profiled)
         *ret_profile = p;
     else

@@ -153,6 +153,7 @@ struct hello {
     char *host; /* address under which the node is reached */
     uint16_t mover_port;
     bool routes;            /* it can be told routes */
+    bool volumes;           /* it tells uses, makes calls, and wants the catalogue (model/volume_call.h) */
     enum storage_kind storage;
     char *backend;          /* "btrfs", ... */
     enum replica_support replicas;
@@ -175,4 +176,5 @@ struct welcome {
     struct uuid known;      /* the generation that the hello told, and ... */
     uint64_t known_until;   /* ... up to which revision this store shares it; 0 = not at all */
     bool routes;            /* it tells routes, and takes reports of them */
+    bool volumes;           /* it takes uses and calls, and tells the catalogue */
 };

@@ -12,6 +12,7 @@
 #define DATASET_MIN_SIZE 67108864u /* contract section 1.2 */
 #define DATASET_SIZE_STEP 1024u
 #define METADATA_MAX_ENTRIES 16
+#define METADATA_PROFILE "clusterhq:flocker:profile"
 #define METADATA_MAX_CHARS 256 /* characters (code points) of a key or value */
 
 struct metadata_entry {

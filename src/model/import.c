@@ -501,6 +501,7 @@ static struct err *take_lease(struct reading *r, const json_t *v)
         note(r, "a lease of the nil UUID was not taken");
         return NULL;
     }
+    l.acquired = true;
     l.revision = ++i->revision;
     i->leases = mem_grow(i->leases, i->n_leases, &r->cap_leases, sizeof(*i->leases));
     i->leases[i->n_leases++] = l;

@@ -402,6 +402,16 @@ static json_t *seconds(uint64_t us)
     return json_real((double)us / USEC_PER_SEC);
 }
 
+json_t *json_lease_state(const struct lease *l, int64_t left_us)
+{
+    json_t *o = json_lease(l, left_us);
+
+    set(o, "acquired", json_boolean(l->acquired));
+    set(o, "since", l->since_us ? seconds(l->since_us) : json_null());
+    set(o, "mounts", strings(l->mounts, l->n_mounts));
+    return o;
+}
+
 json_t *json_replica(const struct replica *p)
 {
     if (!p)

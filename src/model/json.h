@@ -37,6 +37,7 @@ void json_append_dataset(struct str *s, const struct dataset *d);
 json_t *json_container_configuration(const struct container *c);
 /* `left_us`: until it expires; used only when the lease expires. */
 json_t *json_lease(const struct lease *l, int64_t left_us);
+json_t *json_lease_state(const struct lease *l, int64_t left_us); /* and since when, and why */
 /* A text from outside: null for NULL; when it is not UTF-8 its odd bytes become "?". Never NULL. */
 json_t *json_text(const char *s);
 json_t *json_uuid(const struct uuid *u);         /* text */

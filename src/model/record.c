@@ -789,15 +789,49 @@ struct err *record_container_decode(const char *text, size_t n, struct container
 
 /* Leases */
 
+/* What is only acquired by the API can still be read by an older version; since when is not worth more. */
 char *record_lease_encode(const struct lease *l)
 {
-    struct writer w = writer_begin(RECORD_FORMAT);
+    bool by_mounts = l->n_mounts > 0;
+    struct writer w = writer_begin(by_mounts ? RECORD_FORMAT_MOUNTS : RECORD_FORMAT);
 
+    if (!by_mounts && !l->acquired)
+        w.failed = true;
     set(&w, "dataset", own_id(&l->dataset));
     set(&w, "revision", number(l->revision));
     set(&w, "node", id(&l->node));
     set(&w, "expires_wall_us", l->expires ? number(l->expires_wall_us) : json_null());
+    if (by_mounts) {
+        json_t *mounts = json_array();
+        for (size_t i = 0; i < l->n_mounts; i++)
+            append(&w, mounts, json_string(l->mounts[i]));
+        set(&w, "acquired", json_boolean(l->acquired));
+        set(&w, "since_us", number(l->since_us));
+        set(&w, "mounts", mounts);
+    }
     return finish(&w);
+}
+
+static void get_mount(struct reader *r, struct lease *l, const json_t *v)
+{
+    const char *text = json_string_value(v);
+    size_t n = json_string_length(v);
+
+    if (!text || !n || n > MOUNT_ID_MAX || (l->n_mounts && strcmp(l->mounts[l->n_mounts - 1], text) >= 0))
+        wrong(r, "mounts", "a sorted list of ids");
+    else
+        lease_add_mount(l, text);
+}
+
+static void get_mounts(struct reader *r, struct lease *l)
+{
+    json_t *mounts = take(r, "mounts");
+
+    if (mounts && (!json_is_array(mounts) || !json_array_size(mounts) || json_array_size(mounts) > LEASE_MOUNTS_MAX))
+        wrong(r, "mounts", "a sorted list of ids");
+    for (size_t i = 0; !r->err && i < json_array_size(mounts); i++)
+        get_mount(r, l, json_array_get(mounts, i));
+    json_decref(mounts);
 }
 
 struct err *record_lease_decode(const char *text, size_t n, struct lease *ret)
@@ -805,7 +839,7 @@ struct err *record_lease_decode(const char *text, size_t n, struct lease *ret)
     struct lease l = {0};
     struct reader r;
 
-    TRY(parse("lease", RECORD_FORMAT, text, n, &r));
+    TRY(parse("lease", RECORD_FORMAT_MOUNTS, text, n, &r));
     l.dataset = get_id(&r, "dataset", false);
     l.revision = get_number(&r, "revision", UINT64_MAX);
     l.node = get_id(&r, "node", true);
@@ -815,7 +849,19 @@ struct err *record_lease_decode(const char *text, size_t n, struct lease *ret)
         l.expires_wall_us = value_number(&r, "expires_wall_us", expires, UINT64_MAX);
     }
     json_decref(expires);
-    TRY(parse_end(&r));
+    l.acquired = true;
+    if (r.format >= RECORD_FORMAT_MOUNTS) {
+        l.acquired = get_bool(&r, "acquired");
+        l.since_us = get_number(&r, "since_us", UINT64_MAX);
+        get_mounts(&r, &l);
+    }
+    if (!r.err && l.expires && !l.acquired)
+        wrong(&r, "expires_wall_us", "null, as the API has not acquired it");
+    struct err *e = parse_end(&r);
+    if (e) {
+        lease_done(&l);
+        return e;
+    }
     *ret = l;
     return NULL;
 }

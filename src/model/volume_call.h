@@ -18,7 +18,7 @@ enum volume_call_kind {
     VOLUME_REMOVE,
     /* The calling node's lease of the dataset is there and has `mount`; and unless somebody else uses the data, they are wanted here.
      * OK, NOT_FOUND, HELD (by whom: `text`), RELEASING (it is just leaving this node: ask again when the catalogue says that something
-     * changed). Only with OK is the lease there, and `epoch` says what to wait for: agent_volume_mounted(). */
+     * changed). Only with OK is the lease there, and `epoch` says what to wait for: node_volume_mounted() of core/node.h. */
     VOLUME_USE,
     /* The calling node's lease does not have `mount` any more; without any it goes, unless it was also acquired by the API.
      * OK, also when there is nothing of it. */
@@ -89,9 +89,13 @@ struct volume_entry {
     bool born;             /* there are data */
     enum volume_holder_kind holder;
     struct uuid holder_node;
-    char *holder_text;    /* "48bb0baa (10.77.0.11), by 2 mounts, since 2026-11-29T20:15:00Z"; NULL with NONE */
+    uint64_t holder_since_us; /* wall clock; 0 = not known */
+    char *holder_text;        /* "Docker on node 48bb0baa (10.77.0.11) has it mounted (2 mounts)"; NULL with NONE */
     struct reason reason; /* why it is not where it is wanted */
 };
+
+/* What is wrong with a CREATE, for people; NULL = nothing. The caller frees it. */
+char *volume_create_check(const struct volume_call *c);
 
 void volume_call_done(struct volume_call *c);
 void volume_call_copy(struct volume_call *to, const struct volume_call *from); /* `to` is overwritten, not freed */

@@ -84,3 +84,8 @@ void outbox_drained(struct outbox *o)
            grpc_stream_send(o->stream, o->list->message.data, o->list->message.len))
         take_out(o, o->list);
 }
+
+bool outbox_is_idle(const struct outbox *o, size_t bytes)
+{
+    return !o->list && grpc_stream_queued(o->stream) < bytes;
+}

@@ -13,5 +13,7 @@ struct outbox *outbox_free(struct outbox *o); /* accepts NULL; drops what waits;
 /* Sends now, or when the stream has room. A message that waits under the same `key` is replaced; NULL = a message
  * that nothing replaces. Takes the bytes out of `message`. */
 void outbox_send(struct outbox *o, const char *key, struct str *message);
+/* Nothing waits here, and less than `bytes` in the stream's own queue. */
+bool outbox_is_idle(const struct outbox *o, size_t bytes);
 /* Call from the stream's on_drained. */
 void outbox_drained(struct outbox *o);

@@ -76,6 +76,33 @@ static const int conditions[DEPENDENCY_MAX] = {
 };
 const struct enum_map map_condition = {conditions, ARRAY_SIZE(conditions)};
 
+static const int calls[VOLUME_CALL_KIND_MAX] = {
+    [VOLUME_CREATE] = WIRE__VOLUME_CALL_KIND__VOLUME_CALL_KIND_CREATE,
+    [VOLUME_REMOVE] = WIRE__VOLUME_CALL_KIND__VOLUME_CALL_KIND_REMOVE,
+    [VOLUME_USE] = WIRE__VOLUME_CALL_KIND__VOLUME_CALL_KIND_USE,
+    [VOLUME_UNUSE] = WIRE__VOLUME_CALL_KIND__VOLUME_CALL_KIND_UNUSE,
+};
+const struct enum_map map_call = {calls, ARRAY_SIZE(calls)};
+
+static const int codes[VOLUME_AWAY] = {
+    [VOLUME_OK] = WIRE__VOLUME_CODE__VOLUME_CODE_OK,
+    [VOLUME_CREATED] = WIRE__VOLUME_CODE__VOLUME_CODE_CREATED,
+    [VOLUME_NOT_FOUND] = WIRE__VOLUME_CODE__VOLUME_CODE_NOT_FOUND,
+    [VOLUME_HELD] = WIRE__VOLUME_CODE__VOLUME_CODE_HELD,
+    [VOLUME_RELEASING] = WIRE__VOLUME_CODE__VOLUME_CODE_RELEASING,
+    [VOLUME_INVALID] = WIRE__VOLUME_CODE__VOLUME_CODE_INVALID,
+    [VOLUME_FAILED] = WIRE__VOLUME_CODE__VOLUME_CODE_FAILED,
+};
+const struct enum_map map_code = {codes, ARRAY_SIZE(codes)};
+
+static const int holders[HOLDER_KIND_MAX] = {
+    [HOLDER_NONE] = WIRE__HOLDER_KIND__HOLDER_KIND_UNSPECIFIED,
+    [HOLDER_MOUNTS] = WIRE__HOLDER_KIND__HOLDER_KIND_MOUNTS,
+    [HOLDER_LEASE] = WIRE__HOLDER_KIND__HOLDER_KIND_LEASE,
+    [HOLDER_CONTAINER] = WIRE__HOLDER_KIND__HOLDER_KIND_CONTAINER,
+};
+const struct enum_map map_holder = {holders, ARRAY_SIZE(holders)};
+
 #define CODE(name) [REASON_##name] = WIRE__REASON_CODE__REASON_CODE_##name
 static const int reasons[REASON_CODE_MAX] = {
     [REASON_NONE] = WIRE__REASON_CODE__REASON_CODE_UNSPECIFIED,
@@ -145,6 +172,13 @@ void agent_message_done(struct agent_message *m)
     case AGENT_MESSAGE_ROUTES_REPORT:
         reason_done(&m->routes.reason);
         break;
+    case AGENT_MESSAGE_VOLUME_CALL:
+        volume_call_done(&m->call);
+        break;
+    case AGENT_MESSAGE_VOLUME_USE:
+        volume_use_done(&m->use);
+        break;
+    case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
     case AGENT_MESSAGE_REPORT_GONE:
     case AGENT_MESSAGE_REPORTS_COMPLETE:
     case AGENT_MESSAGE_PING:
@@ -173,6 +207,14 @@ void control_message_done(struct control_message *m)
     case CONTROL_MESSAGE_ROUTE:
         route_done(&m->route);
         break;
+    case CONTROL_MESSAGE_VOLUME_ANSWER:
+        volume_answer_done(&m->answer);
+        break;
+    case CONTROL_MESSAGE_VOLUME:
+        volume_entry_done(&m->volume);
+        break;
+    case CONTROL_MESSAGE_VOLUMES_COMPLETE:
+    case CONTROL_MESSAGE_VOLUME_NONE:
     case CONTROL_MESSAGE_ROUTE_NONE:
     case CONTROL_MESSAGE_WELCOME:
     case CONTROL_MESSAGE_ORDER_NONE:

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "model/agent.h"
+#include "model/volume_call.h"
 
 /* The path of the one method, and the limit to give to the transport for messages on it. */
 #define AGENT_SESSION_PATH "/flocker.agent.v1.Agent/Session"
@@ -41,6 +42,9 @@ enum agent_message_kind {
     AGENT_MESSAGE_PING,             /* counter */
     AGENT_MESSAGE_PONG,             /* counter */
     AGENT_MESSAGE_ROUTES_REPORT,    /* routes */
+    AGENT_MESSAGE_VOLUME_CALL,      /* call */
+    AGENT_MESSAGE_VOLUME_USE,       /* use */
+    AGENT_MESSAGE_VOLUME_USES_COMPLETE, /* nothing */
     AGENT_MESSAGE_KIND_MAX,
 };
 
@@ -55,6 +59,8 @@ struct agent_message {
         uint64_t counter;
         bool storage_unknown;
         struct routes_report routes;
+        struct volume_call call;
+        struct volume_use use;
     };
 };
 
@@ -71,6 +77,10 @@ enum control_message_kind {
     CONTROL_MESSAGE_PONG,            /* counter */
     CONTROL_MESSAGE_ROUTE,           /* route */
     CONTROL_MESSAGE_ROUTE_NONE,      /* port */
+    CONTROL_MESSAGE_VOLUME_ANSWER,   /* answer */
+    CONTROL_MESSAGE_VOLUME,          /* volume */
+    CONTROL_MESSAGE_VOLUMES_COMPLETE, /* nothing */
+    CONTROL_MESSAGE_VOLUME_NONE,     /* dataset */
     CONTROL_MESSAGE_KIND_MAX,
 };
 
@@ -86,6 +96,8 @@ struct control_message {
         uint64_t counter;
         struct port_route route;
         uint16_t port;
+        struct volume_answer answer;
+        struct volume_entry volume;
     };
 };
 

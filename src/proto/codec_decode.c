@@ -202,6 +202,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     TRY(take_uuid(w->store, OPTIONAL, "hello: store", &h->store));
     TRY(take_uuid(w->generation, OPTIONAL, "hello: generation", &h->generation));
     h->routes = w->routes;
+    h->volumes = w->volumes;
     h->protocol = w->protocol;
     h->storage = (enum storage_kind)kind;
     h->replicas = take_support((int)w->replicas);
@@ -299,6 +300,58 @@ static struct err *take_container_report(const Wire__ContainerReport *w, struct 
     return NULL;
 }
 
+static struct err *take_metadata(Wire__MetadataEntry *const *in, size_t n, struct metadata *m)
+{
+    if (n > METADATA_MAX_ENTRIES)
+        return corrupt("metadata", "have too many entries");
+    if (!n)
+        return NULL;
+    m->entries = xcalloc(n, sizeof(*m->entries));
+    m->n = n;
+    for (size_t i = 0; i < m->n; i++) {
+        size_t max = 4 * METADATA_MAX_CHARS; /* a character takes up to four bytes */
+        TRY(take_string(in[i]->key, max, "metadata key", &m->entries[i].key));
+        TRY(take_string(in[i]->value, max, "metadata value", &m->entries[i].value));
+        for (size_t k = 0; k < i; k++) {
+            if (streq(m->entries[k].key, m->entries[i].key))
+                return corrupt("metadata key", "appears twice");
+        }
+    }
+    return NULL;
+}
+
+/* Which volume: by id or by name. */
+static struct err *take_which(ProtobufCBinaryData dataset, ProtobufCBinaryData name, const char *field, struct uuid *ret_dataset,
+                              char **ret_name)
+{
+    TRY(take_uuid(dataset, OPTIONAL, field, ret_dataset));
+    if (name.len)
+        return take_string(name, 4 * METADATA_MAX_CHARS, field, ret_name);
+    return uuid_is_nil(ret_dataset) ? corrupt(field, "has neither dataset nor name") : NULL;
+}
+
+static struct err *take_volume_call(const Wire__VolumeCall *w, struct volume_call *c)
+{
+    int kind;
+
+    TRY(take_enum(&map_call, (int)w->kind, "volume call: kind", &kind));
+    c->kind = (enum volume_call_kind)kind;
+    c->number = w->number;
+    c->maximum_size = w->maximum_size;
+    TRY(take_which(w->dataset, w->name, "volume call", &c->dataset, &c->name));
+    if (c->kind == VOLUME_CREATE && !c->name)
+        return corrupt("volume call: name", "is missing");
+    bool mounts = c->kind == VOLUME_USE || c->kind == VOLUME_UNUSE;
+    TRY(take_word(w->mount, MOUNT_ID_MAX, mounts ? REQUIRED : OPTIONAL, "volume call: mount", &c->mount));
+    return take_metadata(w->metadata, w->n_metadata, &c->metadata);
+}
+
+static struct err *take_volume_use(const Wire__VolumeUse *w, struct volume_use *u)
+{
+    TRY(take_which(w->dataset, w->name, "volume use", &u->dataset, &u->name));
+    return take_word(w->mount, MOUNT_ID_MAX, REQUIRED, "volume use: mount", &u->mount);
+}
+
 static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_message *m)
 {
     switch (w->body_case) {
@@ -320,6 +373,15 @@ static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_mes
     case WIRE__AGENT_MESSAGE__BODY_REPORTS_COMPLETE:
         m->kind = AGENT_MESSAGE_REPORTS_COMPLETE;
         m->storage_unknown = w->reports_complete->storage_unknown;
+        return NULL;
+    case WIRE__AGENT_MESSAGE__BODY_VOLUME_CALL:
+        m->kind = AGENT_MESSAGE_VOLUME_CALL;
+        return take_volume_call(w->volume_call, &m->call);
+    case WIRE__AGENT_MESSAGE__BODY_VOLUME_USE:
+        m->kind = AGENT_MESSAGE_VOLUME_USE;
+        return take_volume_use(w->volume_use, &m->use);
+    case WIRE__AGENT_MESSAGE__BODY_VOLUME_USES_COMPLETE:
+        m->kind = AGENT_MESSAGE_VOLUME_USES_COMPLETE;
         return NULL;
     case WIRE__AGENT_MESSAGE__BODY_ROUTES_REPORT:
         m->kind = AGENT_MESSAGE_ROUTES_REPORT;
@@ -360,26 +422,6 @@ struct err *codec_agent_decode(const void *bytes, size_t n, struct agent_message
     return NULL;
 }
 
-static struct err *take_metadata(const Wire__Order *w, struct metadata *m)
-{
-    if (w->n_metadata > METADATA_MAX_ENTRIES)
-        return corrupt("order: metadata", "have too many entries");
-    if (!w->n_metadata)
-        return NULL;
-    m->entries = xcalloc(w->n_metadata, sizeof(*m->entries));
-    m->n = w->n_metadata;
-    for (size_t i = 0; i < m->n; i++) {
-        size_t max = 4 * METADATA_MAX_CHARS; /* a character takes up to four bytes */
-        TRY(take_string(w->metadata[i]->key, max, "order: metadata key", &m->entries[i].key));
-        TRY(take_string(w->metadata[i]->value, max, "order: metadata value", &m->entries[i].value));
-        for (size_t k = 0; k < i; k++) {
-            if (streq(m->entries[k].key, m->entries[i].key))
-                return corrupt("order: metadata key", "appears twice");
-        }
-    }
-    return NULL;
-}
-
 /* What each role cannot do without. An epoch of 0 was never given out. */
 static struct err *check_order(const struct order *o)
 {
@@ -413,7 +455,7 @@ static struct err *take_order(const Wire__Order *w, struct order *o)
     TRY(take_uuid(w->peer, OPTIONAL, "order: peer", &o->peer));
     TRY(take_word(w->peer_host, CODEC_MAX_HOST, OPTIONAL, "order: peer_host", &o->peer_host));
     TRY(take_port(w->peer_port, "order: peer_port", &o->peer_port));
-    TRY(take_metadata(w, &o->metadata));
+    TRY(take_metadata(w->metadata, w->n_metadata, &o->metadata));
     o->revision = w->revision;
     o->role = (enum role)role;
     o->epoch = w->epoch;
@@ -614,12 +656,57 @@ static struct err *take_route(const Wire__Route *w, struct port_route *r)
     return take_name(w->container, "route: container", &r->container);
 }
 
+/* A later version has more codes: its sentence says what is the matter. */
+static enum volume_code take_volume_code(int in)
+{
+    for (size_t i = 0; i < map_code.n; i++) {
+        if (map_code.wire[i] == in)
+            return (enum volume_code)i;
+    }
+    return VOLUME_FAILED;
+}
+
+static struct err *take_volume_answer(const Wire__VolumeAnswer *w, struct volume_answer *a)
+{
+    a->number = w->number;
+    a->code = take_volume_code((int)w->code);
+    a->revision = w->revision;
+    a->epoch = w->epoch;
+    if (w->text.len)
+        TRY(take_string(w->text, CODEC_MAX_TEXT, "volume answer: text", &a->text));
+    return take_uuid(w->dataset, OPTIONAL, "volume answer: dataset", &a->dataset);
+}
+
+static struct err *take_catalogued(const Wire__VolumeEntry *w, struct volume_entry *v)
+{
+    size_t max = 4 * METADATA_MAX_CHARS;
+    int holder;
+
+    TRY(take_uuid(w->dataset, REQUIRED, "volume: dataset", &v->dataset));
+    TRY(take_string(w->name, max, "volume: name", &v->name));
+    TRY(take_uuid(w->home, OPTIONAL, "volume: home", &v->home));
+    TRY(take_word(w->home_host, CODEC_MAX_HOST, OPTIONAL, "volume: home_host", &v->home_host));
+    TRY(take_uuid(w->owner, OPTIONAL, "volume: owner", &v->owner));
+    if (w->profile.len)
+        TRY(take_string(w->profile, max, "volume: profile", &v->profile));
+    TRY(take_enum(&map_holder, (int)w->holder, "volume: holder", &holder));
+    TRY(take_uuid(w->holder_node, OPTIONAL, "volume: holder_node", &v->holder_node));
+    if (w->holder_text.len)
+        TRY(take_string(w->holder_text, CODEC_MAX_TEXT, "volume: holder_text", &v->holder_text));
+    v->maximum_size = w->maximum_size;
+    v->born = w->born;
+    v->holder = (enum volume_holder_kind)holder;
+    v->holder_since_us = w->holder_since_us;
+    return take_reason(w->reason, &v->reason);
+}
+
 static struct err *take_welcome(const Wire__Welcome *w, struct welcome *ret)
 {
     ret->protocol = w->protocol;
     ret->revision = w->revision;
     ret->known_until = w->known_until;
     ret->routes = w->routes;
+    ret->volumes = w->volumes;
     TRY(take_uuid(w->store, REQUIRED, "welcome: store", &ret->store));
     TRY(take_uuid(w->generation, REQUIRED, "welcome: generation", &ret->generation));
     return take_uuid(w->known, OPTIONAL, "welcome: known", &ret->known);
@@ -643,6 +730,18 @@ static struct err *take_control_body(const Wire__ControlMessage *w, struct contr
     case WIRE__CONTROL_MESSAGE__BODY_ROUTE:
         m->kind = CONTROL_MESSAGE_ROUTE;
         return take_route(w->route, &m->route);
+    case WIRE__CONTROL_MESSAGE__BODY_VOLUME_ANSWER:
+        m->kind = CONTROL_MESSAGE_VOLUME_ANSWER;
+        return take_volume_answer(w->volume_answer, &m->answer);
+    case WIRE__CONTROL_MESSAGE__BODY_VOLUME:
+        m->kind = CONTROL_MESSAGE_VOLUME;
+        return take_catalogued(w->volume, &m->volume);
+    case WIRE__CONTROL_MESSAGE__BODY_VOLUMES_COMPLETE:
+        m->kind = CONTROL_MESSAGE_VOLUMES_COMPLETE;
+        return NULL;
+    case WIRE__CONTROL_MESSAGE__BODY_VOLUME_NONE:
+        m->kind = CONTROL_MESSAGE_VOLUME_NONE;
+        return take_uuid(w->volume_none->dataset, REQUIRED, "volume_none: dataset", &m->dataset);
     case WIRE__CONTROL_MESSAGE__BODY_ROUTE_NONE:
         m->kind = CONTROL_MESSAGE_ROUTE_NONE;
         return take_routed_port(w->route_none->port, "route_none: port", &m->port);

@@ -82,6 +82,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.host = text_out(h->host);
     w.mover_port = h->mover_port;
     w.routes = h->routes;
+    w.volumes = h->volumes;
     w.storage = (Wire__StorageKind)enum_out(&map_storage, h->storage);
     w.backend = text_out(h->backend);
     w.replicas = (Wire__ReplicaSupport)enum_out(&map_replicas, h->replicas);
@@ -177,6 +178,47 @@ static void encode_routes_report(const struct routes_report *r, Wire__AgentMessa
     pack(&m->base, out);
 }
 
+/* Metadata on the wire; they point into the model's. */
+struct metadata_out {
+    Wire__MetadataEntry *entries, **pointers;
+};
+
+static void metadata_out_done(struct metadata_out *o)
+{
+    free(o->entries);
+    free(o->pointers);
+}
+
+static void metadata_out_fill(struct metadata_out *o, const struct metadata *m)
+{
+    o->entries = xcalloc(m->n, sizeof(*o->entries));
+    o->pointers = xcalloc(m->n, sizeof(*o->pointers));
+    for (size_t i = 0; i < m->n; i++) {
+        wire__metadata_entry__init(&o->entries[i]);
+        o->entries[i].key = text_out(m->entries[i].key);
+        o->entries[i].value = text_out(m->entries[i].value);
+        o->pointers[i] = &o->entries[i];
+    }
+}
+
+static void encode_volume_call(const struct volume_call *c, Wire__AgentMessage *m, struct str *out)
+{
+    CLEANUP(metadata_out_done) struct metadata_out metadata = {0};
+    Wire__VolumeCall w = WIRE__VOLUME_CALL__INIT;
+
+    metadata_out_fill(&metadata, &c->metadata);
+    w.number = c->number;
+    w.kind = (Wire__VolumeCallKind)enum_out(&map_call, c->kind);
+    w.name = text_out(c->name);
+    w.dataset = uuid_out(&c->dataset);
+    w.mount = text_out(c->mount);
+    w.maximum_size = c->maximum_size;
+    w.metadata = metadata.pointers;
+    w.n_metadata = c->metadata.n;
+    m->volume_call = &w;
+    pack(&m->base, out);
+}
+
 void codec_agent_encode(const struct agent_message *m, struct str *out)
 {
     Wire__AgentMessage w = WIRE__AGENT_MESSAGE__INIT;
@@ -184,6 +226,8 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
     Wire__ContainerGone container = WIRE__CONTAINER_GONE__INIT;
     Wire__ReportsComplete complete = WIRE__REPORTS_COMPLETE__INIT;
     Wire__Ping ping = WIRE__PING__INIT;
+    Wire__VolumeUse use = WIRE__VOLUME_USE__INIT;
+    Wire__Marker marker = WIRE__MARKER__INIT;
 
     switch (m->kind) {
     case AGENT_MESSAGE_HELLO:
@@ -202,6 +246,21 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
         w.body_case = WIRE__AGENT_MESSAGE__BODY_ROUTES_REPORT;
         encode_routes_report(&m->routes, &w, out);
         return;
+    case AGENT_MESSAGE_VOLUME_CALL:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_VOLUME_CALL;
+        encode_volume_call(&m->call, &w, out);
+        return;
+    case AGENT_MESSAGE_VOLUME_USE:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_VOLUME_USE;
+        use.dataset = uuid_out(&m->use.dataset);
+        use.name = text_out(m->use.name);
+        use.mount = text_out(m->use.mount);
+        w.volume_use = &use;
+        break;
+    case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_VOLUME_USES_COMPLETE;
+        w.volume_uses_complete = &marker;
+        break;
     case AGENT_MESSAGE_REPORT_GONE:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORT_GONE;
         dataset.dataset = uuid_out(&m->dataset);
@@ -237,9 +296,7 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
 static void encode_order(const struct order *o, Wire__ControlMessage *m, struct str *out)
 {
     Wire__Order w = WIRE__ORDER__INIT;
-    size_t n = o->metadata.n;
-    CLEANUP_FREE Wire__MetadataEntry *entries = xcalloc(n, sizeof(*entries));
-    CLEANUP_FREE Wire__MetadataEntry **pointers = xcalloc(n, sizeof(*pointers));
+    CLEANUP(metadata_out_done) struct metadata_out metadata = {0};
 
     w.dataset = uuid_out(&o->dataset);
     w.revision = o->revision;
@@ -255,14 +312,9 @@ static void encode_order(const struct order *o, Wire__ControlMessage *m, struct 
     w.peer_port = o->peer_port;
     w.number = o->number;
     w.maximum_size = o->maximum_size;
-    for (size_t i = 0; i < n; i++) {
-        wire__metadata_entry__init(&entries[i]);
-        entries[i].key = text_out(o->metadata.entries[i].key);
-        entries[i].value = text_out(o->metadata.entries[i].value);
-        pointers[i] = &entries[i];
-    }
-    w.metadata = pointers;
-    w.n_metadata = n;
+    metadata_out_fill(&metadata, &o->metadata);
+    w.metadata = metadata.pointers;
+    w.n_metadata = o->metadata.n;
     m->order = &w;
     pack(&m->base, out);
 }
@@ -477,6 +529,7 @@ static void encode_welcome(const struct welcome *welcome, Wire__ControlMessage *
     w.known = uuid_out(&welcome->known);
     w.known_until = welcome->known_until;
     w.routes = welcome->routes;
+    w.volumes = welcome->volumes;
     m->welcome = &w;
     pack(&m->base, out);
 }
@@ -490,6 +543,45 @@ static void encode_route(const struct port_route *r, Wire__ControlMessage *m, st
     w.host = text_out(r->host);
     w.container = text_out(r->container);
     m->route = &w;
+    pack(&m->base, out);
+}
+
+static void encode_volume_answer(const struct volume_answer *a, Wire__ControlMessage *m, struct str *out)
+{
+    CLEANUP_FREE char *text = text_for_people(a->text);
+    Wire__VolumeAnswer w = WIRE__VOLUME_ANSWER__INIT;
+
+    w.number = a->number;
+    w.code = (Wire__VolumeCode)enum_out(&map_code, a->code);
+    w.text = text_out(text);
+    w.dataset = uuid_out(&a->dataset);
+    w.revision = a->revision;
+    w.epoch = a->epoch;
+    m->volume_answer = &w;
+    pack(&m->base, out);
+}
+
+static void encode_volume(const struct volume_entry *v, Wire__ControlMessage *m, struct str *out)
+{
+    CLEANUP_FREE char *why = text_for_people(v->reason.text), *holder = text_for_people(v->holder_text);
+    Wire__VolumeEntry w = WIRE__VOLUME_ENTRY__INIT;
+    Wire__Reason reason = reason_out(&v->reason, why);
+
+    w.dataset = uuid_out(&v->dataset);
+    w.name = text_out(v->name);
+    w.home = uuid_out(&v->home);
+    w.home_host = text_out(v->home_host);
+    w.owner = uuid_out(&v->owner);
+    w.maximum_size = v->maximum_size;
+    w.profile = text_out(v->profile);
+    w.born = v->born;
+    w.holder = (Wire__HolderKind)enum_out(&map_holder, v->holder);
+    w.holder_node = uuid_out(&v->holder_node);
+    w.holder_since_us = v->holder_since_us;
+    w.holder_text = text_out(holder);
+    if (v->reason.code != REASON_NONE)
+        w.reason = &reason;
+    m->volume = &w;
     pack(&m->base, out);
 }
 
@@ -533,6 +625,23 @@ void codec_control_encode(const struct control_message *m, struct str *out)
         w.body_case = WIRE__CONTROL_MESSAGE__BODY_ROUTE;
         encode_route(&m->route, &w, out);
         return;
+    case CONTROL_MESSAGE_VOLUME_ANSWER:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_VOLUME_ANSWER;
+        encode_volume_answer(&m->answer, &w, out);
+        return;
+    case CONTROL_MESSAGE_VOLUME:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_VOLUME;
+        encode_volume(&m->volume, &w, out);
+        return;
+    case CONTROL_MESSAGE_VOLUMES_COMPLETE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_VOLUMES_COMPLETE;
+        w.volumes_complete = &marker;
+        break;
+    case CONTROL_MESSAGE_VOLUME_NONE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_VOLUME_NONE;
+        dataset.dataset = uuid_out(&m->dataset);
+        w.volume_none = &dataset;
+        break;
     case CONTROL_MESSAGE_ROUTE_NONE:
         w.body_case = WIRE__CONTROL_MESSAGE__BODY_ROUTE_NONE;
         route_none.port = m->port;

@@ -47,6 +47,8 @@ void store_content_done(struct store_content *c)
         dataset_free(c->datasets[i]);
     for (size_t i = 0; i < c->n_containers; i++)
         container_free(c->containers[i]);
+    for (size_t i = 0; i < c->n_leases; i++)
+        lease_done(&c->leases[i]);
     free(c->datasets);
     free(c->containers);
     free(c->leases);

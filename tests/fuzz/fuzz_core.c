@@ -86,6 +86,16 @@ static void check_told(const struct control_message *m)
     RULE(!codec_control_decode(wire.data, wire.len, &again) && again.kind == m->kind);
 }
 
+static void check_volume(const struct control *c, const struct uuid *dataset)
+{
+    struct control_message m = {.kind = CONTROL_MESSAGE_VOLUME};
+
+    if (!engine_volume(c->e, c->now, dataset, &m.volume))
+        return;
+    check_told(&m);
+    control_message_done(&m);
+}
+
 static void closed(struct control *c, uint64_t session)
 {
     for (size_t i = 0; i < NODES; i++) {
@@ -127,6 +137,9 @@ static void carry_out(struct control *c, const struct effect *f)
     case EFFECT_REFUSE:
         check_told(&(struct control_message){.kind = CONTROL_MESSAGE_REFUSED, .text = f->text});
         closed(c, f->session);
+        break;
+    case EFFECT_VOLUME:
+        check_volume(c, &f->dataset);
         break;
     case EFFECT_WELCOME:
     case EFFECT_ORDER_NONE:
@@ -172,6 +185,12 @@ static void hear(struct control *c, size_t node, struct script *s)
     case AGENT_MESSAGE_CONTAINER_GONE:
         engine_container_gone(c->e, c->now, session, m.name);
         break;
+    case AGENT_MESSAGE_VOLUME_USE:
+        engine_volume_use(c->e, c->now, session, &m.use);
+        break;
+    case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
+        engine_volume_uses_complete(c->e, c->now, session);
+        break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         engine_reports_complete(c->e, c->now, session, m.storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
@@ -195,6 +214,7 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .compares = how & 32,
                       .shared_by = how & 2 ? stores[1] : UUID_NIL,
                       .routes = how & 2,
+                      .volumes = !(how & 64),
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
                       .extended = !(how & 8),
@@ -230,6 +250,9 @@ static struct dataset *new_dataset(size_t dataset, size_t node)
     struct dataset *d = dataset_new(datasets[dataset]);
 
     d->primary = nodes[node];
+    d->metadata.entries = xcalloc(1, sizeof(*d->metadata.entries));
+    d->metadata.entries[0] = (struct metadata_entry){xstrdup("name"), xstrdup(names[dataset])};
+    d->metadata.n = 1;
     return d;
 }
 
@@ -259,6 +282,8 @@ static void command(struct control *c, struct script *s)
                         .dataset_id = datasets[how & 1],
                         .node = nodes[node],
                         .name = names[how & 1],
+                        .mount = how & 16 ? "m1" : "m2",
+                        .session = c->sessions[node],
                         .keep_primary = how & 4,
                         .purge = how & 4,
                         .expires = how & 8,
@@ -268,7 +293,9 @@ static void command(struct control *c, struct script *s)
         return;
     c->last_command++;
     CLEANUP(composition_done) struct composition all = {0};
-    if (k.kind == COMMAND_DATASET_CREATE) {
+    if (k.kind >= COMMAND_VOLUME_CREATE && how & 32)
+        k.dataset_id = UUID_NIL; /* by name */
+    if (k.kind == COMMAND_DATASET_CREATE || k.kind == COMMAND_VOLUME_CREATE) {
         k.dataset = new_dataset(how & 1, node);
     } else if (k.kind == COMMAND_COMPOSE) {
         all = compose(how);
@@ -672,6 +699,13 @@ static void engine_seed(struct str *out)
     str_append(out, "kkc\3\3kc\6\2kX");
     add_agent(out, "m", &web);
     str_append(out, "kc\2\1fc\7\1kc\5\1kc\10\37kc\10\2k");
+    const char calls[] = {'c', COMMAND_VOLUME_CREATE, 33, 'k', 'c', COMMAND_VOLUME_USE,   33,  'k',
+                          'c', COMMAND_VOLUME_USE,    49, 'f', 'c', COMMAND_VOLUME_UNUSE, 33,  'k',
+                          'c', COMMAND_VOLUME_REMOVE, 35, 'k', 'H', 4};
+    str_append_bytes(out, calls, sizeof(calls));
+    add_agent(out, "M", &(struct agent_message){.kind = AGENT_MESSAGE_VOLUME_USE, .use = {.dataset = datasets[0], .mount = (char[]){"m2"}}});
+    add_agent(out, "M", &(struct agent_message){.kind = AGENT_MESSAGE_VOLUME_USES_COMPLETE});
+    str_append(out, "k");
 }
 
 static void node_seed(struct str *out, char kind)

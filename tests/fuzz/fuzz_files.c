@@ -67,6 +67,8 @@ static void lease(const char *text, size_t n)
     RULE(first && !record_lease_decode(first, strlen(first), &again));
     CLEANUP_FREE char *second = record_lease_encode(&again);
     check_records(first, second);
+    lease_done(&l);
+    lease_done(&again);
 }
 
 static void mark(const char *text)

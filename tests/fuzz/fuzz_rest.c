@@ -120,6 +120,7 @@ static void check_lease(const struct lease_request *request)
 {
     struct lease l = {.dataset = request->dataset,
                       .node = request->node,
+                      .acquired = true,
                       .expires = request->expires,
                       .expires_wall_us = (uint64_t)request->expires_in_us};
     struct lease again;

@@ -346,6 +346,9 @@ static void dispatch(struct sim *s, struct event *ev)
     case EV_WRITE:
         write_everywhere(s);
         break;
+    case EV_MOUNTS:
+        sim_mounts_turn(s);
+        break;
     case EV_COMMAND:
         sim_issue(s, (unsigned)ev->number);
         break;
@@ -501,6 +504,9 @@ static void set_up(struct sim *s)
         sim_start_host(s, i);
     sim_schedule(s, 1000, EV_WRITE, 0);
     sim_schedule(s, 100000, EV_COMMAND, 0);
+    s->mount_random_state = o->seed * 0xd6e8feb86659fd93u + 7;
+    if (sim_has_mounts(s))
+        sim_schedule(s, USEC_PER_SEC, EV_MOUNTS, 0);
     sim_schedule(s, s->end_faults_us, EV_HEAL, 0);
     sim_schedule(s, s->end_faults_us + 2 * USEC_PER_SEC, EV_LOOK, 0);
 }

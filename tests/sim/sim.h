@@ -13,6 +13,8 @@
 #define MAX_DATASETS 4
 #define MAX_CONTAINERS (MAX_DATASETS + 2) /* one a dataset, and two without a volume */
 #define MAX_SNAPSHOTS 40
+#define MAX_MOUNTS 3 /* of one host */
+#define MAX_CALLS 4096
 #define MAX_INJECTED 4096 /* faults, and likewise commands, of a run */
 #define VERIFIERS (UINT64_MAX - 1) /* id of the commands of those who have replicas compared */
 #define OPERATORS UINT64_MAX /* id of the commands of whoever settles a store that was put back */
@@ -131,6 +133,25 @@ struct sim_container {
     uint64_t crash_us; /* when it dies; 0 = not */
 };
 
+/* A mount that the agent has given out, or is about to, by what is on its disk. */
+enum sim_mount_state {
+    SIM_MOUNT_NONE,
+    SIM_MOUNT_ASKS,  /* it wants the lease */
+    SIM_MOUNT_WAITS, /* it has it, and waits for the volume */
+    SIM_MOUNT_RUNS,  /* a container writes */
+    SIM_MOUNT_LOST,  /* the container is gone, and the agent does not know */
+};
+
+struct sim_mount {
+    enum sim_mount_state state;
+    unsigned dataset;
+    uint64_t number;
+    uint64_t call; /* not answered yet; 0 = none */
+    uint64_t epoch;
+    uint64_t until_us;
+    bool promised; /* it was told that it has the lease, and nothing was taken back since */
+};
+
 struct sim_host {
     struct uuid id, era; /* two hosts with one id: a copied certificate */
     struct node *brain;  /* NULL: the agent is not running */
@@ -150,6 +171,8 @@ struct sim_host {
     unsigned bad_disk_percent; /* so many of a hundred steps fail */
     uint64_t slow_disk_us, bad_disk_us, docker_down_us, pull_fails_us, crash_loop_us; /* until */
     uint64_t session; /* the agent's end; 0 = none */
+    struct sim_mount mounts[MAX_MOUNTS];
+    uint64_t volumes_session; /* in which calls can be made; 0 = none */
     int routes[MAX_CONTAINERS]; /* where the port of each container leads; 0 = nowhere else, else 1 + the node */
 };
 
@@ -170,6 +193,7 @@ struct sim_dataset {
     bool container_exists;
     bool lost; /* a disk with a copy of it is gone: it may stay where it is */
     struct sim_lease lease;
+    uint64_t releases; /* how often what was promised to mounts was taken back */
     uint64_t compared; /* number of the comparison that was made last, maybe more than once, and what it showed */
     bool compared_equal, compared_different;
 };
@@ -186,6 +210,7 @@ enum event_kind {
     EV_CONTROL_TICK,
     EV_AGENT_TICK,
     EV_WRITE,
+    EV_MOUNTS,
     EV_COMMAND,
     EV_FAULT,
     EV_HEAL,
@@ -273,7 +298,7 @@ struct sim_promises {
 struct sim {
     struct sim_options options;
     struct sim_result *result;
-    uint64_t random_state, engine_random_state;
+    uint64_t random_state, engine_random_state, mount_random_state;
     struct random random;
     uint64_t now_us, end_faults_us, end_us, seq;
     int64_t wall_us; /* the control service's wall clock: ahead of the true one by that */
@@ -310,6 +335,9 @@ struct sim {
         uint64_t version, life;
     } shared[MAX_DATASETS]; /* attachable storage */
     uint64_t slow_net_us;
+
+    uint64_t next_mount, next_call;
+    uint64_t call_sessions[MAX_CALLS], call_releases[MAX_CALLS]; /* by number */
 
     struct sim_command commands[512];
     uint64_t next_command;
@@ -356,6 +384,9 @@ void sim_agent_gone(struct sim *s, unsigned host);
 void sim_agent_closed(struct sim *s, const struct event *ev);
 void sim_control_closed(struct sim *s, const struct event *ev);
 void sim_net_healed(struct sim *s, unsigned host);
+void sim_send_call(struct sim *s, unsigned host, const struct volume_call *c);
+void sim_send_use(struct sim *s, unsigned host, const struct volume_use *u); /* NULL: all were told */
+void sim_send_answer(struct sim *s, uint64_t session, const struct volume_answer *a);
 void sim_net_done(struct sim *s);
 
 /* sim_disk.c */
@@ -376,6 +407,25 @@ void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list);
 void sim_containers_down(struct sim *s, unsigned host);
 void sim_container_dies(struct sim *s, unsigned host, unsigned c);
 void sim_write(struct sim *s, unsigned host);
+
+/* sim_mount.c */
+bool sim_has_mounts(const struct sim *s);
+bool sim_knows_volumes(const struct sim *s, unsigned host);
+void sim_mounts_turn(struct sim *s);
+#define SIM_PROMISED 1u /* and was promised that it stays */
+bool sim_mount_runs(const struct sim *s, unsigned host, unsigned d, unsigned flags);
+/* Somewhere a container runs on it to which nothing is promised (any more): the volume cannot leave there. */
+bool sim_mount_clings(const struct sim *s, unsigned d);
+void sim_mounts_device_gone(struct sim *s, unsigned host, unsigned d);
+void sim_mounts_agent_dies(struct sim *s, unsigned host);
+void sim_mounts_host_dies(struct sim *s, unsigned host);
+void sim_mounts_unpromised(struct sim *s, unsigned d);
+void sim_mounts_session(struct sim *s, unsigned host, uint64_t session); /* 0: it is over */
+void sim_mounts_call(struct sim *s, uint64_t session, const struct volume_call *c);
+bool sim_mounts_reply(struct sim *s, uint64_t id, const struct command_result *r); /* false: to another command */
+void sim_mounts_answer(struct sim *s, unsigned host, const struct volume_answer *a);
+void sim_mounts_check_lease(struct sim *s, unsigned d, const struct lease *l); /* just committed */
+const char *sim_mounts_unsettled(const struct sim *s, unsigned d, char *buf, size_t size);
 
 /* sim_life.c: processes and hosts that start and stop, and the steps that agents run */
 void sim_start_agent(struct sim *s, unsigned host);

@@ -158,7 +158,7 @@ static bool is_held(const struct sim *s, const struct dataset *st, unsigned d)
     const struct lease *l = s->store.leases[d];
 
     return l && uuid_eq(&l->node, &st->owner) &&
-           (st->deleted || !uuid_eq(&st->owner, &st->primary) || st->transfer.id);
+           (st->deleted || st->dropped || !uuid_eq(&st->owner, &st->primary) || st->transfer.id);
 }
 
 static bool is_over(const struct sim *s, const struct replica *p)
@@ -212,7 +212,7 @@ static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf,
 {
     const struct dataset *st = s->store.datasets[d];
 
-    if (!st || cannot_settle(s, st, d) || is_held(s, st, d))
+    if (!st || cannot_settle(s, st, d) || is_held(s, st, d) || sim_mount_clings(s, d))
         return NULL;
     if (st->deleted && s->store.containers[d])
         return NULL; /* waits until the user deletes the container */
@@ -322,7 +322,7 @@ const char *sim_unsettled(struct sim *s, char *buf, size_t size)
         return buf;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct lease *l = s->store.leases[d];
-        if (dataset_unsettled(s, d, buf, size) || comparison_unsettled(s, d, buf, size))
+        if (dataset_unsettled(s, d, buf, size) || comparison_unsettled(s, d, buf, size) || sim_mounts_unsettled(s, d, buf, size))
             return buf;
         (void)snprintf(buf, size, "lease of d%u", d);
         if (l && l->expires && !s->wall_jumped &&

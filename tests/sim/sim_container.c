@@ -139,6 +139,30 @@ struct err *sim_container_step(struct sim *s, unsigned host, struct event *ev)
 }
 
 /* Each write builds on the last one that was acknowledged, wherever that was. */
+static void write_to(struct sim *s, unsigned host, unsigned d)
+{
+    struct sim_volume *v = &s->hosts[host].volumes[d];
+    struct sim_dataset *ds = &s->datasets[d];
+    uint64_t *version = sim_is_shared(s) ? &s->shared[d].version : &v->version;
+    uint64_t life = sim_is_shared(s) ? s->shared[d].life : v->life;
+
+    if (!v->mounted || v->mark.state != MARK_OWNED)
+        sim_violation(s, V_TWO_WRITERS, "a container on h%u runs on d%u, which is not its node's", host, d);
+    if (life != ds->life)
+        sim_violation(s, V_RESURRECTED, "a container on h%u writes to what was deleted of d%u", host, d);
+    else if (*version != ds->acked)
+        sim_violation(s, V_LOST_WRITE, "h%u has version %llu of d%u, but %llu was acknowledged", host,
+                      (unsigned long long)*version, d, (unsigned long long)ds->acked);
+    *version = ++ds->acked;
+    s->result->writes++;
+}
+
+/* Its device was pulled out. */
+static bool is_device_gone(const struct sim *s, unsigned host, unsigned d)
+{
+    return sim_is_shared(s) && !s->hosts[host].volumes[d].mounted && !(s->shared[d].attached && s->shared[d].host == host);
+}
+
 void sim_write(struct sim *s, unsigned host)
 {
     struct sim_host *h = &s->hosts[host];
@@ -149,26 +173,17 @@ void sim_write(struct sim *s, unsigned host)
         const struct sim_container *k = &h->containers[c];
         if (!k->running || k->dataset < 0)
             continue;
-        unsigned d = (unsigned)k->dataset;
-        struct sim_volume *v = &h->volumes[d];
-        struct sim_dataset *ds = &s->datasets[d];
-        if (sim_is_shared(s) && !v->mounted &&
-            !(s->shared[d].attached && s->shared[d].host == host)) {
-            sim_container_dies(s, host, c); /* its device is gone */
+        if (is_device_gone(s, host, (unsigned)k->dataset))
+            sim_container_dies(s, host, c);
+        else
+            write_to(s, host, (unsigned)k->dataset);
+    }
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        if (!sim_mount_runs(s, host, d, /* flags= */ 0))
             continue;
-        }
-        uint64_t *version = sim_is_shared(s) ? &s->shared[d].version : &v->version;
-        uint64_t life = sim_is_shared(s) ? s->shared[d].life : v->life;
-        if (!v->mounted || v->mark.state != MARK_OWNED)
-            sim_violation(s, V_TWO_WRITERS,
-                          "a container on h%u runs on d%u, which is not its node's", host, d);
-        if (life != ds->life)
-            sim_violation(s, V_RESURRECTED, "a container on h%u writes to what was deleted of d%u",
-                          host, d);
-        else if (*version != ds->acked)
-            sim_violation(s, V_LOST_WRITE, "h%u has version %llu of d%u, but %llu was acknowledged",
-                          host, (unsigned long long)*version, d, (unsigned long long)ds->acked);
-        *version = ++ds->acked;
-        s->result->writes++;
+        if (is_device_gone(s, host, d))
+            sim_mounts_device_gone(s, host, d);
+        else
+            write_to(s, host, d);
     }
 }

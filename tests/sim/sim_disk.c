@@ -146,6 +146,8 @@ static void check_lease(struct sim *s, unsigned host, unsigned d)
 
     if (there && l->promised && s->now_us < l->until_us && l->node == host)
         sim_violation(s, V_LEASE, "d%u is taken off h%u in spite of a lease", d, host);
+    if (sim_mount_runs(s, host, d, SIM_PROMISED))
+        sim_violation(s, V_LEASE, "d%u is taken from under a container of h%u", d, host);
 }
 
 /* The core must not even ask for what the drivers would refuse: a mark never goes back. */
@@ -173,6 +175,10 @@ static struct err *unmount(struct sim *s, unsigned host, unsigned d)
         if (k->running && k->dataset == (int)d)
             return err_new(ERR_BUSY, "a container runs on it");
     }
+    if (sim_mount_runs(s, host, d, SIM_PROMISED))
+        sim_violation(s, V_LEASE, "d%u is unmounted under a container of h%u", d, host);
+    if (sim_mount_runs(s, host, d, /* flags= */ 0))
+        return err_new(ERR_BUSY, "a container that is not ours has it mounted");
     if (v->mounted && sim_faults(s) && sim_chance(s, 10))
         return err_new(ERR_BUSY, "pid 4711 (vi) has it open");
     v->mounted = false;

@@ -56,6 +56,7 @@ void sim_kill_agent(struct sim *s, unsigned host)
     if (!h->brain)
         return;
     sim_trace(s, "h%u agent dies", host);
+    sim_mounts_agent_dies(s, host);
     sim_agent_gone(s, host);
     h->brain = node_free(h->brain);
     sim_list_free(steal(&h->last_list));
@@ -74,6 +75,7 @@ void sim_kill_host(struct sim *s, unsigned host)
     h->up = false;
     h->suspended_until_us = 0;
     sim_containers_down(s, host);
+    sim_mounts_host_dies(s, host);
     sim_volumes_down(s, host);
     memset(h->routes, 0, sizeof(h->routes)); /* the packet filter does not outlive the host */
     sim_trace(s, "h%u dies", host);
@@ -169,7 +171,7 @@ void sim_store_done(struct sim_store *st)
 {
     for (unsigned d = 0; d < MAX_DATASETS; d++) {
         dataset_free(st->datasets[d]);
-        free(st->leases[d]);
+        lease_free(st->leases[d]);
     }
     for (unsigned c = 0; c < MAX_CONTAINERS; c++)
         container_free(st->containers[c]);
@@ -183,7 +185,7 @@ static void store_copy(struct sim_store *to, const struct sim_store *from)
     to->revision = from->revision;
     for (unsigned d = 0; d < MAX_DATASETS; d++) {
         to->datasets[d] = from->datasets[d] ? dataset_copy(from->datasets[d]) : NULL;
-        to->leases[d] = from->leases[d] ? xmemdup(from->leases[d], sizeof(*from->leases[d])) : NULL;
+        to->leases[d] = lease_dup(from->leases[d]);
     }
     for (unsigned c = 0; c < MAX_CONTAINERS; c++)
         to->containers[c] = from->containers[c] ? container_copy(from->containers[c]) : NULL;
@@ -234,6 +236,7 @@ unsigned sim_restore(struct sim *s, bool empty)
         ds->lost =
             true; /* leftovers that the backup does not know of stay, and what the nodes know better waits */
         ds->number = 0;
+        sim_mounts_unpromised(s, d);
         if (!s->store.datasets[d] || !s->store.datasets[d]->born)
             ds->life++; /* if it is made again, then anew */
     }
@@ -434,9 +437,11 @@ void sim_commit(struct sim *s, const struct batch *b)
             int d = sim_dataset_index(s, &id);
             if (d < 0)
                 continue;
-            free(s->store.leases[d]);
-            s->store.leases[d] = c->lease ? xmemdup(c->lease, sizeof(*c->lease)) : NULL;
-            if (!c->lease)
+            lease_free(s->store.leases[d]);
+            s->store.leases[d] = lease_dup(c->lease);
+            if (c->lease)
+                sim_mounts_check_lease(s, (unsigned)d, c->lease);
+            if (!c->lease || !c->lease->acquired)
                 sim_lease_gone(s, (unsigned)d);
         }
     }

@@ -12,6 +12,10 @@ enum message_kind {
     MSG_CONTAINER_GONE,
     MSG_ROUTES_REPORT,
     MSG_REPORTS_COMPLETE,
+    MSG_VOLUME_CALL,
+    MSG_VOLUME_USE,
+    MSG_VOLUME_USES_COMPLETE,
+    MSG_VOLUME_ANSWER,
     MSG_WELCOME,
     MSG_ORDER,
     MSG_ORDER_NONE,
@@ -29,6 +33,9 @@ struct sim_message {
     struct hello hello;
     struct node_effect *from_node; /* owns what is reported */
     struct effect *from_engine;
+    struct volume_call call;
+    struct volume_use use;
+    struct volume_answer answer;
     struct sim_message *next;
 };
 
@@ -37,6 +44,9 @@ static void message_free(struct sim_message *m)
     hello_done(&m->hello);
     node_effect_free(m->from_node);
     effect_free(m->from_engine);
+    volume_call_done(&m->call);
+    volume_use_done(&m->use);
+    volume_answer_done(&m->answer);
     free(m);
 }
 
@@ -117,6 +127,7 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .host = xasprintf("10.0.0.%u", host),
                           .mover_port = 4525,
                           .routes = sim_knows_routes(s, host),
+                          .volumes = sim_knows_volumes(s, host),
                           .storage = s->storage,
                           .shared_by = sim_is_shared(s) ? s->store.history.store : UUID_NIL,
                           .backend = xstrdup("sim"),
@@ -185,6 +196,48 @@ void sim_break_session(struct sim *s, unsigned host, uint64_t agent_us, uint64_t
         drop_messages(&c->down, &c->down_last);
 }
 
+static struct sim_session *session_up(struct sim *s, unsigned host)
+{
+    struct sim_session *c = session_of(s, s->hosts[host].session);
+
+    return c && !c->dead && c->control_open ? c : NULL;
+}
+
+void sim_send_call(struct sim *s, unsigned host, const struct volume_call *call)
+{
+    struct sim_session *c = session_up(s, host);
+
+    if (!c)
+        return;
+    struct sim_message *m = message_new(MSG_VOLUME_CALL);
+    volume_call_copy(&m->call, call);
+    push(s, c, /* up= */ true, m);
+}
+
+void sim_send_use(struct sim *s, unsigned host, const struct volume_use *use)
+{
+    struct sim_session *c = session_up(s, host);
+
+    if (!c)
+        return;
+    struct sim_message *m = message_new(use ? MSG_VOLUME_USE : MSG_VOLUME_USES_COMPLETE);
+    if (use)
+        m->use = (struct volume_use){.dataset = use->dataset, .mount = xstrdup(use->mount)};
+    push(s, c, /* up= */ true, m);
+}
+
+void sim_send_answer(struct sim *s, uint64_t session, const struct volume_answer *a)
+{
+    struct sim_session *c = session_of(s, session);
+
+    if (!c || c->dead || !c->agent_open || !c->control_open)
+        return;
+    struct sim_message *m = message_new(MSG_VOLUME_ANSWER);
+    m->answer = *a;
+    m->answer.text = xstrdup_null(a->text);
+    push(s, c, /* up= */ false, m);
+}
+
 /* The agent's process is gone. */
 void sim_agent_gone(struct sim *s, unsigned host)
 {
@@ -211,6 +264,7 @@ void sim_agent_closed(struct sim *s, const struct event *ev)
     drop_messages(&c->down, &c->down_last);
     if (c->control_open)
         control_notices(s, c, sim_random(s, 3 * USEC_PER_SEC));
+    sim_mounts_session(s, ev->host, 0);
     sim_trace(s, "h%u lost its session %llu", ev->host, (unsigned long long)ev->session);
     node_session_down(h->brain, sim_now(s));
     sim_connect(s, ev->host);
@@ -380,6 +434,7 @@ static void take_engine_effect(struct sim *s, struct effect *f)
         sim_reply(s, f->command, &f->result);
         break;
     case EFFECT_CHANGED:
+    case EFFECT_VOLUME:
         break;
     case EFFECT_WELCOME:
         check_welcome(s, f->session);
@@ -448,6 +503,15 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
     case MSG_ROUTES_REPORT:
         engine_routes_report(s->engine, now, c->number, &m->from_node->routes_report);
         break;
+    case MSG_VOLUME_CALL:
+        sim_mounts_call(s, c->number, &m->call);
+        break;
+    case MSG_VOLUME_USE:
+        engine_volume_use(s->engine, now, c->number, &m->use);
+        break;
+    case MSG_VOLUME_USES_COMPLETE:
+        engine_volume_uses_complete(s->engine, now, c->number);
+        break;
     case MSG_REPORTS_COMPLETE:
         engine_reports_complete(s->engine, now, c->number,
                                 m->from_node->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
@@ -472,6 +536,11 @@ static void to_agent(struct sim *s, struct sim_session *c, const struct sim_mess
         node_session_up(h->brain, now, &f->welcome);
         if (node_hello_is_outdated(h->brain))
             sim_break_session(s, c->host, 1000, 4 * USEC_PER_SEC);
+        else if (sim_knows_volumes(s, c->host) && !node_store_refused(h->brain))
+            sim_mounts_session(s, c->host, c->number);
+        break;
+    case MSG_VOLUME_ANSWER:
+        sim_mounts_answer(s, c->host, &m->answer);
         break;
     case MSG_ORDER:
         sim_trace(s, "h%u order role %d d%d epoch %llu transfer %llu number %llu", c->host,
@@ -506,6 +575,7 @@ static void to_agent(struct sim *s, struct sim_session *c, const struct sim_mess
         node_orders_complete(h->brain, now);
         break;
     case MSG_REFUSED:
+        sim_mounts_session(s, c->host, 0);
         h->session = 0;
         c->agent_open = false;
         node_session_down(h->brain, now);

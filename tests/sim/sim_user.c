@@ -83,6 +83,12 @@ static uint64_t some_size(struct random *r)
     return random_below(r, 5) * DATASET_MIN_SIZE; /* 0: no limit, or as it is */
 }
 
+static void unpromise(struct sim *s, unsigned d)
+{
+    s->datasets[d].lease.promised = false;
+    sim_mounts_unpromised(s, d);
+}
+
 static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
                                struct sim_command *mine, const char *name, struct random *r)
 {
@@ -111,7 +117,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
                                                       : COMMAND_LEASE_RELEASE;
         cmd->purge = cmd->kind == COMMAND_DATASET_DELETE;
         if (cmd->kind == COMMAND_LEASE_RELEASE)
-            ds->lease.promised = false;
+            unpromise(s, d);
     } else if (!ds->container_exists && what < 35) {
         const struct dataset *now = engine_dataset(s->engine, &ds->id);
         cmd->kind = COMMAND_CONTAINER_CREATE;
@@ -123,7 +129,7 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         choose_lease(s, ds, cmd, mine, r);
     } else if (what < 92) {
         cmd->kind = COMMAND_LEASE_RELEASE;
-        ds->lease.promised = false; /* from the request on nothing is promised */
+        unpromise(s, d); /* from the request on nothing is promised */
     } else if (what < 94 && ds->container_exists) {
         cmd->kind = COMMAND_CONTAINER_DELETE;
     } else if (what < 96) {
@@ -349,6 +355,8 @@ void sim_reply(struct sim *s, uint64_t id, const struct command_result *r)
 {
     struct sim_command *c = command_of(s, id);
 
+    if (sim_mounts_reply(s, id, r))
+        return;
     if (id == OPERATORS)
         sim_trace(s, "the operator is answered %d: %s", r->code, r->text ? r->text : "");
     if (id == VERIFIERS)

@@ -19,7 +19,7 @@
 #if defined(__x86_64__) || defined(__aarch64__)
 _Static_assert(sizeof(struct dataset) == 208, "struct dataset has changed: see record.c");
 _Static_assert(sizeof(struct container) == 272, "struct container has changed: see record.c");
-_Static_assert(sizeof(struct lease) == 56, "struct lease has changed: see record.c");
+_Static_assert(sizeof(struct lease) == 80, "struct lease has changed: see record.c");
 #endif
 
 static struct uuid id(const char *text)
@@ -315,9 +315,10 @@ static void test_lease(void **state)
         {.dataset = id(D1),
          .revision = 9,
          .node = id(A),
+         .acquired = true,
          .expires = true,
          .expires_wall_us = UINT64_MAX},
-        {.dataset = id(D1), .revision = UINT64_MAX, .node = id(B)},
+        {.dataset = id(D1), .revision = UINT64_MAX, .node = id(B), .acquired = true},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(leases); i++) {
@@ -330,8 +331,63 @@ static void test_lease(void **state)
         assert_true(leases[i].revision == back.revision);
         assert_int_equal(leases[i].expires, back.expires);
         assert_true(leases[i].expires_wall_us == back.expires_wall_us);
+        assert_true(back.acquired);
+        assert_non_null(strstr(text, "\"format\":1")); /* an older version can read it */
         free(text);
     }
+}
+
+static struct lease mounted_lease(void)
+{
+    struct lease l = {.dataset = id(D1), .revision = 9, .node = id(A), .since_us = 1479811200000000};
+
+    lease_add_mount(&l, "m2");
+    lease_add_mount(&l, "m1");
+    lease_add_mount(&l, "m2");
+    return l;
+}
+
+static void refuse_lease(const char *good, const char *from, const char *to, const char *says)
+{
+    struct lease back;
+    const char *at = strstr(good, from);
+
+    assert_non_null(at);
+    char *text = xasprintf("%.*s%s%s", (int)(at - good), good, to, at + strlen(from));
+    struct err *e = record_lease_decode(text, strlen(text), &back);
+    assert_non_null(e);
+    if (!strstr(e->text, says))
+        fail_msg("\"%s\" does not say \"%s\"", e->text, says);
+    err_free(e);
+    free(text);
+}
+
+static void test_lease_with_mounts(void **state)
+{
+    struct lease l = mounted_lease(), back, nothing = {.dataset = id(D1), .node = id(A)};
+    CLEANUP_FREE char *good = record_lease_encode(&l);
+
+    assert_int_equal(l.n_mounts, 2);
+    assert_null(record_lease_decode(good, strlen(good), &back));
+    assert_int_equal(back.n_mounts, 2);
+    assert_string_equal(back.mounts[0], "m1");
+    assert_true(lease_has_mount(&back, "m2"));
+    assert_true(back.since_us == l.since_us);
+    assert_false(back.acquired);
+    refuse_lease(good, "\"format\":2", "\"format\":1", "is unknown");
+    refuse_lease(good, "\"format\":2", "\"format\":3", "format 3");
+    refuse_lease(good, "[\"m1\",\"m2\"]", "[\"m2\",\"m1\"]", "\"mounts\" must be a sorted list");
+    refuse_lease(good, "[\"m1\",\"m2\"]", "[\"m1\",\"m1\"]", "\"mounts\" must be a sorted list");
+    refuse_lease(good, "[\"m1\",\"m2\"]", "[]", "\"mounts\" must be a sorted list");
+    refuse_lease(good, "[\"m1\",\"m2\"]", "[\"\"]", "\"mounts\" must be a sorted list");
+    refuse_lease(good, "[\"m1\",\"m2\"]", "7", "\"mounts\" must be a sorted list");
+    refuse_lease(good, "\"expires_wall_us\":null", "\"expires_wall_us\":7", "must be null");
+    assert_true(lease_remove_mount(&back, "m1"));
+    assert_false(lease_remove_mount(&back, "m1"));
+    assert_int_equal(back.n_mounts, 1);
+    assert_null(record_lease_encode(&nothing)); /* nothing keeps it: there is no such lease */
+    lease_done(&l);
+    lease_done(&back);
 }
 
 static void test_not_encodable(void **state)
@@ -503,7 +559,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dataset),   cmocka_unit_test(test_container),
         cmocka_unit_test(test_quick),     cmocka_unit_test(test_quick_reads_what_the_full_reads),
-        cmocka_unit_test(test_lease),     cmocka_unit_test(test_not_encodable),
+        cmocka_unit_test(test_lease),     cmocka_unit_test(test_lease_with_mounts),     cmocka_unit_test(test_not_encodable),
         cmocka_unit_test(test_corrupt),
         cmocka_unit_test(test_replica),
         cmocka_unit_test(test_corrupt_replica),

@@ -489,6 +489,7 @@ static struct err *decode_again(enum what what, const char *text, char **ret)
     } else {
         TRY(record_lease_decode(text, strlen(text), &l));
         *ret = record_lease_encode(&l);
+        lease_done(&l);
     }
     return NULL;
 }
@@ -616,6 +617,7 @@ static void test_odd_records(void **state)
     struct lease l = {.dataset = numbered(1),
                       .node = numbered(2),
                       .revision = 3,
+                      .acquired = true,
                       .expires = true,
                       .expires_wall_us = 77};
     struct uuid node = numbered(5);

@@ -30,6 +30,7 @@ static struct hello sample_hello(void)
                           .host = xstrdup("192.0.2.7"),
                           .mover_port = 65535,
                           .routes = true,
+                          .volumes = true,
                           .storage = STORAGE_ATTACHABLE,
                           .backend = xstrdup("loopback"),
                           .shared_by = uuid_of(3),
@@ -101,6 +102,22 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
         m.storage_unknown = true;
         break;
     case AGENT_MESSAGE_KIND_MAX:
+        break;
+    case AGENT_MESSAGE_VOLUME_CALL:
+        m.call = (struct volume_call){.number = 3,
+                                      .kind = VOLUME_CREATE,
+                                      .name = xstrdup("orders"),
+                                      .dataset = uuid_of(21),
+                                      .mount = xstrdup("m1"),
+                                      .maximum_size = 1u << 30};
+        m.call.metadata.entries = xcalloc(1, sizeof(*m.call.metadata.entries));
+        m.call.metadata.entries[0] = (struct metadata_entry){xstrdup("owner"), xstrdup("me")};
+        m.call.metadata.n = 1;
+        break;
+    case AGENT_MESSAGE_VOLUME_USE:
+        m.use = (struct volume_use){.dataset = uuid_of(22), .name = xstrdup("orders"), .mount = xstrdup("m2")};
+        break;
+    case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
         break;
     case AGENT_MESSAGE_ROUTES_REPORT:
         m.routes = (struct routes_report){.ports = 7, .reason = sample_reason()};
@@ -186,7 +203,8 @@ struct control_message sample_control_message(enum control_message_kind kind)
                                      .generation = uuid_of(51),
                                      .known = uuid_of(52),
                                      .known_until = UINT64_MAX - 1,
-                                     .routes = true};
+                                     .routes = true,
+                                     .volumes = true};
         break;
     case CONTROL_MESSAGE_ORDER:
         m.order = sample_order();
@@ -208,6 +226,34 @@ struct control_message sample_control_message(enum control_message_kind kind)
         break;
     case CONTROL_MESSAGE_ROUTE:
         m.route = (struct port_route){.port = 5432, .node = uuid_of(60), .host = xstrdup("10.0.0.3"), .container = xstrdup("db")};
+        break;
+    case CONTROL_MESSAGE_VOLUME_ANSWER:
+        m.answer = (struct volume_answer){.number = UINT64_MAX,
+                                          .code = VOLUME_HELD,
+                                          .text = xstrdup("node 3f0c9c1e has it"),
+                                          .dataset = uuid_of(61),
+                                          .revision = 7,
+                                          .epoch = UINT64_MAX - 2};
+        break;
+    case CONTROL_MESSAGE_VOLUME:
+        m.volume = (struct volume_entry){.dataset = uuid_of(62),
+                                         .name = xstrdup("orders"),
+                                         .home = uuid_of(63),
+                                         .home_host = xstrdup("10.0.0.3"),
+                                         .owner = uuid_of(64),
+                                         .maximum_size = 1u << 30,
+                                         .profile = xstrdup("gold"),
+                                         .born = true,
+                                         .holder = HOLDER_MOUNTS,
+                                         .holder_node = uuid_of(65),
+                                         .holder_since_us = 1479811200000000,
+                                         .holder_text = xstrdup("Docker has it"),
+                                         .reason = sample_reason()};
+        break;
+    case CONTROL_MESSAGE_VOLUMES_COMPLETE:
+        break;
+    case CONTROL_MESSAGE_VOLUME_NONE:
+        m.dataset = uuid_of(66);
         break;
     case CONTROL_MESSAGE_ROUTE_NONE:
         m.port = 65535;

@@ -92,6 +92,7 @@ static void test_hello(void **state)
     assert_true(a->seen_revision == b->seen_revision);
     assert_int_equal(a->replicas, b->replicas);
     assert_true(b->routes);
+    assert_true(b->volumes);
 }
 
 static void test_hello_without_store(void **state)
@@ -254,6 +255,7 @@ static void test_small_control_messages(void **state)
             assert_true(uuid_eq(&m.welcome.known, &back.welcome.known));
             assert_true(m.welcome.known_until == back.welcome.known_until);
             assert_true(back.welcome.routes);
+            assert_true(back.welcome.volumes);
         }
         if (i == CONTROL_MESSAGE_ORDER_NONE)
             assert_true(uuid_eq(&m.dataset, &back.dataset));
@@ -286,6 +288,75 @@ static void test_routes(void **state)
     route.route.port = 1;
     route.route.node = UUID_NIL;
     refuse_control(&route, "route: node");
+}
+
+static void test_volume_calls(void **state)
+{
+    CLEANUP_AGENT_MESSAGE struct agent_message call = sample_agent_message(AGENT_MESSAGE_VOLUME_CALL);
+    CLEANUP_AGENT_MESSAGE struct agent_message back = over_agent(&call);
+    CLEANUP_AGENT_MESSAGE struct agent_message use = sample_agent_message(AGENT_MESSAGE_VOLUME_USE);
+    CLEANUP_AGENT_MESSAGE struct agent_message used = over_agent(&use);
+    char long_id[MOUNT_ID_MAX + 2];
+
+    assert_int_equal(back.call.kind, VOLUME_CREATE);
+    assert_true(back.call.number == call.call.number && back.call.maximum_size == call.call.maximum_size);
+    assert_string_equal(back.call.name, "orders");
+    assert_string_equal(back.call.mount, "m1");
+    assert_true(uuid_eq(&back.call.dataset, &call.call.dataset));
+    assert_true(metadata_same(&back.call.metadata, &call.call.metadata));
+    assert_true(uuid_eq(&used.use.dataset, &use.use.dataset));
+    assert_string_equal(used.use.name, "orders");
+    assert_string_equal(used.use.mount, "m2");
+    for (int kind = 0; kind < VOLUME_CALL_KIND_MAX; kind++) {
+        call.call.kind = (enum volume_call_kind)kind;
+        CLEANUP_AGENT_MESSAGE struct agent_message again = over_agent(&call);
+        assert_int_equal(again.call.kind, kind);
+    }
+    memset(long_id, 'x', sizeof(long_id) - 1);
+    long_id[sizeof(long_id) - 1] = '\0';
+    free(call.call.mount);
+    call.call.mount = xstrdup(long_id);
+    call.call.kind = VOLUME_USE;
+    refuse_agent(&call, "volume call: mount");
+    free(steal(&call.call.mount));
+    refuse_agent(&call, "volume call: mount");
+    call.call.kind = VOLUME_CREATE;
+    free(steal(&call.call.name));
+    refuse_agent(&call, "volume call: name");
+    free(steal(&use.use.name));
+    use.use.dataset = UUID_NIL;
+    refuse_agent(&use, "volume use has neither");
+}
+
+static void test_volume_answers(void **state)
+{
+    CLEANUP_CONTROL_MESSAGE struct control_message answer = sample_control_message(CONTROL_MESSAGE_VOLUME_ANSWER);
+    CLEANUP_CONTROL_MESSAGE struct control_message volume = sample_control_message(CONTROL_MESSAGE_VOLUME);
+    CLEANUP_CONTROL_MESSAGE struct control_message none = sample_control_message(CONTROL_MESSAGE_VOLUME_NONE);
+    CLEANUP_CONTROL_MESSAGE struct control_message back = over_control(&volume);
+
+    for (int code = 0; code < VOLUME_AWAY; code++) {
+        answer.answer.code = (enum volume_code)code;
+        CLEANUP_CONTROL_MESSAGE struct control_message again = over_control(&answer);
+        assert_int_equal(again.answer.code, code);
+        assert_true(again.answer.epoch == answer.answer.epoch && again.answer.revision == answer.answer.revision);
+        assert_true(uuid_eq(&again.answer.dataset, &answer.answer.dataset));
+        assert_string_equal(again.answer.text, answer.answer.text);
+    }
+    assert_string_equal(back.volume.name, "orders");
+    assert_string_equal(back.volume.home_host, "10.0.0.3");
+    assert_string_equal(back.volume.profile, "gold");
+    assert_string_equal(back.volume.holder_text, "Docker has it");
+    assert_true(uuid_eq(&back.volume.home, &volume.volume.home) && uuid_eq(&back.volume.owner, &volume.volume.owner));
+    assert_true(uuid_eq(&back.volume.holder_node, &volume.volume.holder_node));
+    assert_true(back.volume.born && back.volume.holder == HOLDER_MOUNTS);
+    assert_true(back.volume.maximum_size == volume.volume.maximum_size);
+    assert_true(back.volume.holder_since_us == volume.volume.holder_since_us);
+    same_reason(&back.volume.reason, &volume.volume.reason);
+    none.dataset = UUID_NIL;
+    refuse_control(&none, "volume_none: dataset");
+    volume.volume.dataset = UUID_NIL;
+    refuse_control(&volume, "volume: dataset");
 }
 
 static void test_every_enum_value(void **state)
@@ -489,6 +560,8 @@ int main(void)
         cmocka_unit_test(test_container_order),
         cmocka_unit_test(test_small_control_messages),
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_volume_calls),
+        cmocka_unit_test(test_volume_answers),
         cmocka_unit_test(test_every_enum_value),
         cmocka_unit_test(test_wire_numbers),
         cmocka_unit_test(test_texts_for_people),

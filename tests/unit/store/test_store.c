@@ -41,7 +41,7 @@ static void test_all_kinds(void **state)
     struct store *s = open_store(dir);
     struct uuid first_id = store_id(s), again;
     struct container *k = container_new("shop-db");
-    struct lease lease = {.dataset = numbered(1), .node = id(A), .revision = 3};
+    struct lease lease = {.dataset = numbered(1), .node = id(A), .acquired = true, .revision = 3};
     CLEANUP_FREE char *dataset = dataset_value(numbered(1), 1, 5);
     CLEANUP_FREE char *container = record_container_encode(k);
     CLEANUP_FREE char *lease_text = record_lease_encode(&lease);
