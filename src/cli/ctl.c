@@ -47,6 +47,7 @@ enum {
     OPT_FOLLOW,
     OPT_YES,
     OPT_NO_WAIT,
+    OPT_FORCE,
 };
 
 #define OUTPUT_OPTION                                                                              \
@@ -172,6 +173,9 @@ static struct err *take_argument(void *cookie, int id, const char *value)
     case OPT_NO_WAIT:
         a->no_wait = true;
         return NULL;
+    case OPT_FORCE:
+        a->force = true;
+        return NULL;
     case OPT_NODE:
         a->node = value;
         return NULL;
@@ -240,6 +244,10 @@ static const struct cli_option adopt_options[] = {
     {OPT_YES, 'y', "yes", NULL, "Also while nodes that may know better are not here"},
     OUTPUT_OPTION,
 };
+static const struct cli_option release_options[] = {
+    {OPT_FORCE, 0, "force", NULL, "Also while Docker has it mounted, or on a node that does not answer"},
+    OUTPUT_OPTION,
+};
 static const struct cli_option output_options[] = {OUTPUT_OPTION};
 static const struct cli_option verify_options[] = {
     {OPT_WAIT, 0, "wait", "[SECONDS]", "Wait no longer than that, 300 s if not said (default: until it has ended)"},
@@ -302,6 +310,10 @@ static const struct command commands[] = {
      "Remove the copy of a dataset that is kept for moving back"},
     {"verify", NULL, ctl_verify, SPEC("verify DATASET", verify_options), 1, 1, "one dataset",
      "Compare the copy that is kept for moving back with the dataset"},
+    {"leases", NULL, ctl_leases, SPEC("leases [-l]", nodes_options), .operands = "no arguments",
+     .summary = "List who keeps which dataset where it is"},
+    {"release", NULL, ctl_release, SPEC("release [--force] DATASET", release_options), 1, 1, "one dataset",
+     "End the lease that keeps a dataset where it is"},
     {"show", NULL, ctl_show, SPEC("show DATASET", output_options), 1, 1, "one dataset",
      "Print everything about a dataset"},
     {"why", NULL, ctl_why, SPEC("why DATASET|CONTAINER", output_options), 1, 1,

@@ -18,6 +18,7 @@ struct ctl_args {
     bool yes;
     bool wait;
     bool no_wait;
+    bool force;
     long wait_seconds;
     bool look_once; /* with wait_seconds 0: not a wait that was too long, and not called so */
     const char *node;
@@ -59,6 +60,8 @@ struct err *ctl_ps(struct ctl *c) MUST_USE;
 struct err *ctl_create_container(struct ctl *c) MUST_USE;
 struct err *ctl_destroy_container(struct ctl *c) MUST_USE;
 struct err *ctl_move_container(struct ctl *c) MUST_USE;
+struct err *ctl_leases(struct ctl *c) MUST_USE;
+struct err *ctl_release(struct ctl *c) MUST_USE;
 struct err *ctl_show(struct ctl *c) MUST_USE;
 /* Of a container's detail: "running", "running (healthy)", "exited (3)"; the caller frees it. */
 char *ctl_container_state(const json_t *detail);
@@ -86,6 +89,8 @@ struct err *ctl_get_nodes(struct ctl *c, json_t **ret_nodes) MUST_USE;
 /* Sorts an array of objects by the string under `key`. */
 void ctl_sort(json_t *list, const char *key);
 
+/* Who holds a lease, and since when; the caller frees it. */
+char *ctl_lease_text(const json_t *lease, const json_t *nodes);
 /* Where a replica is, and until when; the caller frees it. */
 char *ctl_replica_text(const json_t *replica, const json_t *nodes);
 /* How a comparison of a replica went, and when; the caller frees it. */

@@ -104,6 +104,31 @@ static void print_dataset_head(const json_t *d)
     puts(safe.data);
 }
 
+/* Docker on other nodes waits for it. */
+static void print_waiting(const json_t *d, const json_t *nodes)
+{
+    size_t i;
+    json_t *item;
+
+    json_array_foreach (json_object_get(d, "waiting"), i, item) {
+        double since = json_number_value(json_object_get(item, "since"));
+        CLEANUP_FREE char *node = ctl_node_text(nodes, ctl_text(item, "node_uuid"));
+        CLEANUP_FREE char *when = text_format_time(since);
+        CLEANUP_FREE char *text = xasprintf("Docker on %s, to mount it, since %s", node, when);
+        line("waiting", text);
+    }
+}
+
+static void print_lease(const json_t *d, const json_t *nodes)
+{
+    const json_t *lease = json_object_get(d, "lease");
+
+    if (!json_is_object(lease))
+        return;
+    CLEANUP_FREE char *text = ctl_lease_text(lease, nodes);
+    line("held by", text);
+}
+
 static void print_dataset_why(const json_t *d, const json_t *nodes)
 {
     const json_t *reason = json_object_get(d, "reason");
@@ -121,6 +146,8 @@ static void print_dataset_why(const json_t *d, const json_t *nodes)
         print_reason(reason);
     else
         line("blocked by", "nothing");
+    print_lease(d, nodes);
+    print_waiting(d, nodes);
     print_node_reasons(d, nodes);
 }
 

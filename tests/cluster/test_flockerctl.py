@@ -599,6 +599,49 @@ def test_replicas(ctl, control):
     assert "The dataset has no replica." in failure(ctl("drop-replica", "c2b"))
 
 
+LEASE = {"dataset_id": D1, "node_uuid": A, "expires": None, "acquired": False, "since": 1799999000, "mounts": ["m1", "m2"]}
+
+
+def test_leases(ctl, control):
+    acquired = {"dataset_id": D2, "node_uuid": GONE, "expires": 90.5, "acquired": True, "since": None, "mounts": []}
+    both = {"dataset_id": D3, "node_uuid": B, "expires": None, "acquired": True, "since": 1799999000, "mounts": ["x"]}
+    control.answers["GET", "/v1/state/leases"] = (200, [both, LEASE, acquired])
+    lines = output(ctl("leases")).splitlines()
+    assert lines[0].split() == ["DATASET", "SERVER", "BY", "SINCE", "EXPIRES", "IN"]
+    assert [line.split("  ")[0] for line in lines[1:]] == [D2, D1, D3]
+    assert "<missing>" in lines[1] and "API" in lines[1] and lines[1].endswith("1m")
+    assert "3f0c9c1e (10.20.0.11)" in lines[2] and "2 Docker mounts" in lines[2] and "2027-01-15T" in lines[2]
+    assert "1 Docker mount, API" in lines[3] and lines[3].endswith("never")
+    assert json.loads(output(ctl("leases", "-o", "json")))[1]["mounts"] == ["m1", "m2"]
+
+
+def test_release(ctl, control):
+    state, lease = ("GET", f"/v1/state/datasets/{D1}"), ("DELETE", f"/v1/configuration/leases/{D1}")
+    control.answers[state] = (200, detail(lease=None))
+    assert failure(ctl("release", "orders")) == f"nobody holds a lease of dataset {D1}"
+    control.answers[lease] = (200, {"dataset_id": D1, "node_uuid": A, "expires": None})
+    control.answers[state] = (200, detail(lease=dict(LEASE, acquired=True, mounts=[])))
+    assert "it was held by API on 3f0c9c1e (10.20.0.11), since 2027-01-15T" in output(ctl("release", "orders"))
+    control.answers[state] = (200, detail(lease=LEASE))
+    said = failure(ctl("release", "orders"))
+    assert "held by 2 Docker mounts on 3f0c9c1e" in said and "That node is alive" in said and "--force" in said
+    assert len(control.changes()) == 1
+    output(ctl("release", "--force", "orders"))
+    assert len(control.changes()) == 2
+    control.answers[state] = (200, detail(lease=dict(LEASE, node_uuid=GONE)))
+    said = failure(ctl("release", "orders"))
+    assert "does not answer, which is no proof" in said and "flockerctl fence" in said
+
+
+def test_why_says_who_holds_and_who_waits(ctl, control):
+    control.answers["GET", f"/v1/state/containers/{D1}"] = (404, {"description": "Container not found."})
+    control.answers["GET", f"/v1/state/datasets/{D1}"] = (
+        200, detail(primary=A, reason=None, lease=LEASE, waiting=[{"node_uuid": B, "since": 1799999100}]))
+    out = output(ctl("why", D1))
+    assert "  held by    2 Docker mounts on 3f0c9c1e (10.20.0.11), since 2027-01-15T" in out
+    assert "  waiting    Docker on 8d2f6a70 (10.20.0.12), to mount it, since 2027-01-15T" in out
+
+
 VERIFICATION = {"id": 7, "owner": A, "node": B, "snapshot": "t7-final", "asked": 1799999000, "ended": None, "result": "running",
                 "text": None}
 
