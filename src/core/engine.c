@@ -234,6 +234,7 @@ void propose_dataset(struct engine *e, struct dataset_entry *entry, struct datas
     if (value) {
         value->revision = c->revision;
         c->dataset = dataset_copy(value);
+        e->uses_unmet |= !entry->head;
     }
     if (entry->head != entry->committed)
         dataset_free(entry->head);

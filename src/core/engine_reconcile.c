@@ -161,8 +161,10 @@ static void forget(struct engine *e, struct dataset_entry *entry)
     struct lease_entry *l = lease_entry_find(e, &entry->id);
 
     propose_dataset(e, entry, NULL);
-    if (l && l->head)
+    if (l && l->head) {
+        uses_of_lease_unmet(e, l->head);
         propose_lease(e, l, NULL); /* of a node that never had it */
+    }
     e->head_config = e->head_revision;
 }
 

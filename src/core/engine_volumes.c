@@ -163,6 +163,14 @@ void uses_of_lease_forget(struct engine *e, const struct lease *l)
     }
 }
 
+void uses_of_lease_unmet(struct engine *e, const struct lease *l)
+{
+    struct node_entry *n = node_entry_find(e, &l->node);
+
+    if (n && l->n_mounts)
+        n->uses_unmet = true;
+}
+
 /* ---- leases ---- */
 
 /* A lease of the node with this mount, from what there is. */
@@ -246,9 +254,7 @@ static bool take_use(struct engine *e, struct now now, const struct node_entry *
 
     if (l && l->head && !others && lease_has_mount(l->head, u->mount))
         return true;
-    if (!d || !d->head)
-        return true; /* of nothing there is no lease */
-    if (others || is_leaving(e, &u->dataset, &n->id) ||
+    if (others || !d || !d->head || is_leaving(e, &u->dataset, &n->id) ||
         (l && l->head && l->head->n_mounts >= LEASE_MOUNTS_MAX))
         return false;
     take_mount(e, now, &u->dataset, &n->id, u->mount);
@@ -262,8 +268,11 @@ static void settle_uses(struct engine *e, struct now now, struct node_entry *n)
 
     n->uses_unmet = false;
     for (size_t i = 0; i < n->uses.n; i++) {
-        if (!take_use(e, now, n, &n->uses.all[i]))
-            n->uses_unmet = e->uses_unmet = true;
+        if (take_use(e, now, n, &n->uses.all[i]))
+            continue;
+        n->uses_unmet = true;
+        if (dataset_entry_find(e, &n->uses.all[i].dataset)) /* else when it is made: propose_dataset() */
+            e->uses_unmet = true;
     }
     for (size_t k = FAULT(LEAK_MOUNTS) ? 0 : near_count(e, &n->id, NEAR_LEASES); k-- > 0;) {
         struct lease_entry *l = near_entry(e, &n->id, NEAR_LEASES, k);

@@ -609,7 +609,7 @@ def test_leases(ctl, control):
     lines = output(ctl("leases")).splitlines()
     assert lines[0].split() == ["DATASET", "SERVER", "BY", "SINCE", "EXPIRES", "IN"]
     assert [line.split("  ")[0] for line in lines[1:]] == [D2, D1, D3]
-    assert "<missing>" in lines[1] and "API" in lines[1] and lines[1].endswith("1m")
+    assert "<missing>" in lines[1] and "API" in lines[1] and lines[1].endswith("90s")
     assert "3f0c9c1e (10.20.0.11)" in lines[2] and "2 Docker mounts" in lines[2] and "2027-01-15T" in lines[2]
     assert "1 Docker mount, API" in lines[3] and lines[3].endswith("never")
     assert json.loads(output(ctl("leases", "-o", "json")))[1]["mounts"] == ["m1", "m2"]

@@ -633,6 +633,42 @@ static void test_why_a_volume_is_busy(void **state)
     }
 }
 
+/* Docker is answered only when nothing can take the volume away any more. */
+static void test_a_volume_is_mounted_to_stay(void **state)
+{
+    struct volume_state v = owned(5);
+    struct node *n = make_with(&v, NULL);
+
+    (void)state;
+    assert_true(node_volume_mounted(n, &D, 0));
+    assert_false(node_volume_mounted(n, &D, 5)); /* nobody has said that it is to be here */
+    order(n, ROLE_KEEP, 0);
+    uint64_t step = look(n, STEP_UNMOUNT).step.id;
+    order(n, ROLE_OWNER, 0);
+    assert_false(node_volume_mounted(n, &D, 5)); /* it is just being unmounted, by the order before */
+    assert_false(node_volume_mounted(n, &D, 0));
+    v.mounted = false;
+    well(n, step, &v);
+    assert_false(node_volume_mounted(n, &D, 5));
+    step = look(n, STEP_MOUNT).step.id;
+    v.mounted = true;
+    well(n, step, &v);
+    assert_true(node_volume_mounted(n, &D, 5));
+    assert_true(node_volume_mounted(n, &D, 4));
+    assert_false(node_volume_mounted(n, &D, 6)); /* what is promised is of a later time */
+    order(n, ROLE_SOURCE, 9);
+    assert_true(node_volume_mounted(n, &D, 5)); /* it is copied, and stays until the release is ordered */
+    order(n, ROLE_RELEASE, 9);
+    assert_false(node_volume_mounted(n, &D, 5));
+    assert_false(node_volume_mounted(n, &(struct uuid){.b[15] = 1}, 0));
+    node_free(n);
+    v.mark.epoch = 4; /* of before the release was taken back */
+    n = make_with(&v, NULL);
+    order(n, ROLE_OWNER, 0);
+    assert_false(node_volume_mounted(n, &D, 5));
+    node_free(n);
+}
+
 /* ---- what is told when ---- */
 
 static void test_only_news_are_told(void **state)
@@ -946,6 +982,7 @@ int main(void)
         cmocka_unit_test(test_a_send_of_an_earlier_order),
         cmocka_unit_test(test_why_a_send_failed),
         cmocka_unit_test(test_why_a_volume_is_busy),
+        cmocka_unit_test(test_a_volume_is_mounted_to_stay),
         cmocka_unit_test(test_only_news_are_told),
         cmocka_unit_test(test_a_list_without_the_mark),
         cmocka_unit_test(test_storage_is_missing),

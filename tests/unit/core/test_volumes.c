@@ -342,6 +342,27 @@ static void test_a_use_that_is_not_met_yet(void **state)
     assert_string_equal(held(f), "1: m9");
 }
 
+/* A dataset that is made anew under its id, while a node still waits for the one that was deleted. */
+static void test_a_use_of_a_dataset_made_anew(void **state)
+{
+    struct fake *f = *state;
+
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    f->deaf[1] = true; /* the data do not move */
+    assert_int_equal(use(f, 2, "m1"), RESULT_OK);
+    assert_int_equal(remove_dataset(f, true), RESULT_OK);
+    f->deaf[1] = false;
+    for (unsigned char n = 1; n <= 2; n++) {
+        f->reports[n] = (struct report){.gone = f->stored->tombstone};
+        tell(f, n);
+    }
+    settle(f);
+    assert_null(f->stored);
+    assert_string_equal(held(f), "");
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    assert_string_equal(held(f), "2: m1");
+}
+
 /* A store that fails takes nothing away for good. */
 static void test_a_commit_that_fails(void **state)
 {
@@ -507,6 +528,7 @@ int main(void)
         TEST(test_the_apis_part_ends_by_itself),
         TEST(test_leases_follow_what_a_node_has),
         TEST(test_a_use_that_is_not_met_yet),
+        TEST(test_a_use_of_a_dataset_made_anew),
         TEST(test_a_commit_that_fails),
         TEST(test_a_store_that_works_again),
         TEST(test_a_session_that_is_over_changes_nothing),
