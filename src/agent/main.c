@@ -94,13 +94,14 @@ static void hello(void *cookie, struct hello *ret)
                           .era = a->context.era,
                           .version = (char *)FLOCKER_VERSION,
                           .mover_port = MOVER_PORT,
-                          .routes = true,
+                          .routes = a->config.routes,
                           .volumes = a->volumes != NULL,
                           .storage = a->driver->kind,
                           .backend = (char *)a->driver->name,
                           .replicas = replicas_of(a->driver),
                           .compares = true,
                           .extended = true,
+                          .more_volumes = true,
                           .store = a->memory.store,
                           .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};
@@ -784,24 +785,18 @@ int agent_main(int argc, char **argv)
         .take = take,
     };
     struct agent *a = xcalloc(1, sizeof(*a));
-    int first;
+    int first, status;
 
     the_agent = a;
     a->options = (struct options){"/etc/flocker/agent.yml", "/var/lib/flocker", false};
     mem_setup_service();
-    switch (cli_parse(&spec, &a->options, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, &a->options, argc, argv, &first, &status))
+        return status;
     if (first != argc)
         return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
     if (a->options.remove_routes)
         return remove_routes();
-    int status = a->options.adopt ? adopt(a) : run(a);
+    status = a->options.adopt ? adopt(a) : run(a);
     (void)fflush(stdout);
     _exit(status); /* worker threads may still be at work on what `a` holds */
 }

@@ -150,14 +150,10 @@ static struct err *start_container(struct step_job *j)
 {
     const struct step_context *c = j->context;
     const struct container *config = j->step.container;
-    CLEANUP_FREE char *path = NULL;
-
-    if (config->has_volume)
-        path = xasprintf("%s/%s", c->mount_root, UUID_STR(&config->dataset));
     struct container_start start = {.config = config,
                                     .cluster = j->store,
                                     .era = c->era,
-                                    .volume_path = path,
+                                    .mount_root = c->mount_root,
                                     .host = j->host,
                                     .names = j->step.names,
                                     .n_names = j->step.n_names};

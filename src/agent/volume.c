@@ -127,16 +127,10 @@ int volume_main(int argc, char **argv)
         .take = take,
     };
     struct options o = {.config = "/etc/flocker/agent.yml", .state_dir = "/var/lib/flocker"};
-    int first;
+    int first, status;
 
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, &o, argc, argv, &first, &status))
+        return status;
     if (argc - first != 1 || !streq(argv[first], "adopt"))
         return cli_usage_error(&spec, "The one command is: adopt");
     struct err *e = adopt(&o);

@@ -233,3 +233,12 @@ enum cli_next cli_parse(const struct cli_spec *spec, void *cookie, int argc, cha
     *ret_operand = optind;
     return CLI_GO_ON;
 }
+
+bool cli_begin(const struct cli_spec *spec, void *cookie, int argc, char **argv, int *ret_operand,
+               int *ret_status)
+{
+    enum cli_next next = cli_parse(spec, cookie, argc, argv, ret_operand);
+
+    *ret_status = next == CLI_EXIT_ERROR;
+    return next == CLI_GO_ON;
+}

@@ -43,6 +43,9 @@ enum cli_next {
  */
 enum cli_next cli_parse(const struct cli_spec *spec, void *cookie, int argc, char **argv,
                         int *ret_operand);
+/* The same for a main function. False: that was all, and *ret_status is the exit status. */
+bool cli_begin(const struct cli_spec *spec, void *cookie, int argc, char **argv, int *ret_operand,
+               int *ret_status) MUST_USE;
 void cli_print_help(const struct cli_spec *spec, FILE *to);
 /* Prints the usage text and "ERROR: <message>" on standard error; returns 1, the exit status. */
 int cli_usage_error(const struct cli_spec *spec, const char *fmt, ...) PRINTF_LIKE(2, 3);

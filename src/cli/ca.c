@@ -378,16 +378,10 @@ static const struct cli_spec main_spec = {
 static int run_command(const struct ca_command *c, int argc, char **argv)
 {
     struct ca_options o = {.input = ".", .output = ".", .days = CA_DAYS};
-    int first;
+    int first, status;
 
-    switch (cli_parse(&c->spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&c->spec, &o, argc, argv, &first, &status))
+        return status;
     int n = argc - first;
     if (n < c->min_operands || (c->max_operands >= 0 && n > c->max_operands))
         return cli_usage_error(&c->spec, "Wrong number of arguments: %s takes %s.", c->name,
@@ -398,16 +392,10 @@ static int run_command(const struct ca_command *c, int argc, char **argv)
 
 int ca_main(int argc, char **argv)
 {
-    int first;
+    int first, status;
 
-    switch (cli_parse(&main_spec, NULL, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&main_spec, NULL, argc, argv, &first, &status))
+        return status;
     if (first == argc) {
         cli_print_help(&main_spec, stdout);
         return 0;

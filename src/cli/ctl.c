@@ -38,12 +38,6 @@ enum {
     OPT_DATASET,
     OPT_DESTINATION,
     OPT_WAIT,
-    OPT_VOLUME,
-    OPT_PUBLISH,
-    OPT_ENV,
-    OPT_RESTART,
-    OPT_MEMORY,
-    OPT_CPU_SHARES,
     OPT_FOLLOW,
     OPT_YES,
     OPT_NO_WAIT,
@@ -119,34 +113,6 @@ static struct err *take_global(void *cookie, int id, const char *value)
     }
 }
 
-/* "EXTERNAL:INTERNAL" */
-static struct err *take_port(json_t *ports, const char *value)
-{
-    const char *colon = strchr(value, ':');
-    long external, internal;
-
-    if (!colon)
-        return err_new(ERR_INVALID, "malformed port '%s', please use EXTERNAL:INTERNAL", value);
-    CLEANUP_FREE char *first = xstrndup(value, (size_t)(colon - value));
-    TRY(cli_parse_number("the external port", first, 1, 65535, &external));
-    TRY(cli_parse_number("the internal port", colon + 1, 1, 65535, &internal));
-    json_array_append_new(ports, json_pack("{s:I,s:I}", "internal", (json_int_t)internal,
-                                           "external", (json_int_t)external));
-    return NULL;
-}
-
-static struct err *take_env(json_t *environment, const char *value)
-{
-    const char *equals = strchr(value, '=');
-
-    if (!equals || equals == value || !str_is_utf8(value, strlen(value)))
-        return err_new(ERR_INVALID, "malformed environment variable '%s', please use NAME=VALUE",
-                       value);
-    CLEANUP_FREE char *name = xstrndup(value, (size_t)(equals - value));
-    json_object_set_new(environment, name, json_string(equals + 1));
-    return NULL;
-}
-
 static struct err *take_wait(struct ctl_args *a, const char *value)
 {
     a->wait = true;
@@ -158,6 +124,8 @@ static struct err *take_argument(void *cookie, int id, const char *value)
 {
     struct ctl_args *a = cookie;
 
+    if (id >= OPT_VOLUME)
+        return ctl_take_container_option(a, id, value);
     switch (id) {
     case OPT_OUTPUT:
         return take_output(value, &a->json);
@@ -191,20 +159,6 @@ static struct err *take_argument(void *cookie, int id, const char *value)
         return NULL;
     case OPT_WAIT:
         return take_wait(a, value);
-    case OPT_VOLUME:
-        a->volume = value;
-        return NULL;
-    case OPT_PUBLISH:
-        return take_port(a->ports, value);
-    case OPT_ENV:
-        return take_env(a->environment, value);
-    case OPT_RESTART:
-        a->restart = value;
-        return NULL;
-    case OPT_MEMORY:
-        return text_parse_size(value, &a->memory);
-    case OPT_CPU_SHARES:
-        return cli_parse_number("--cpu-shares", value, 1, 1024, &a->cpu_shares);
     default: /* --human: accepted, no effect */
         return NULL;
     }
@@ -260,13 +214,30 @@ static const struct cli_option events_options[] = {
 };
 static const struct cli_option create_container_options[] = {
     NODE_OPTION,
-    {OPT_VOLUME, 'V', "volume", "DATASET:/PATH", "Mount this dataset there in the container"},
+    {OPT_VOLUME, 'V', "volume", "DATASET:/PATH[:ro]",
+     "Mount this dataset there in the container (repeatable)"},
     {OPT_PUBLISH, 'p', "publish", "EXTERNAL:INTERNAL",
      "Reach this port of the container (repeatable)"},
     {OPT_ENV, 'e', "env", "NAME=VALUE", "Environment variable (repeatable)"},
+    {OPT_LABEL, 0, "label", "NAME=VALUE", "Label of the container (repeatable)"},
     {OPT_RESTART, 0, "restart", "POLICY", "never (default), always or on-failure"},
     {OPT_MEMORY, 'm', "memory", "SIZE", "Memory limit"},
     {OPT_CPU_SHARES, 0, "cpu-shares", "N", "Share of the processor, 1 to 1024"},
+    {OPT_CPUS, 0, "cpus", "N", "Limit of processors, such as 0.5"},
+    {OPT_ENTRYPOINT, 0, "entrypoint", "WORD",
+     "In place of the image's own, before the command (repeatable: one word each)"},
+    {OPT_RUN_AS, 'u', "user", "USER[:GROUP]", "Run as that user"},
+    {OPT_WORKDIR, 'w', "workdir", "/PATH", "Working directory"},
+    {OPT_STOP_SIGNAL, 0, "stop-signal", "SIGNAL", "Signal that asks it to end"},
+    {OPT_STOP_GRACE, 0, "stop-grace", "TIME", "Time that it has then, such as 30s or 2m"},
+    {OPT_DEPENDS_ON, 0, "depends-on", "NAME[:CONDITION]",
+     "Start after that container is started (default), healthy or completed (repeatable)"},
+    {OPT_HEALTH_CMD, 0, "health-cmd", "COMMAND", "Shell command that says whether it is well"},
+    {OPT_HEALTH_INTERVAL, 0, "health-interval", "TIME", "How often it is asked"},
+    {OPT_HEALTH_TIMEOUT, 0, "health-timeout", "TIME", "How long the answer may take"},
+    {OPT_HEALTH_START, 0, "health-start-period", "TIME", "Failures do not count until then"},
+    {OPT_HEALTH_RETRIES, 0, "health-retries", "N", "So many failures in a row make it unhealthy"},
+    {OPT_NO_HEALTH, 0, "no-healthcheck", NULL, "Also without the image's own check"},
     WAIT_OPTION,
     OUTPUT_OPTION,
 };
@@ -328,12 +299,12 @@ static const struct command commands[] = {
      2, -1, "a name, an image and maybe a command line", "Start a container"},
     {"destroy-container", NULL, ctl_destroy_container,
      SPEC("destroy-container NAME", destroy_container_options), 1, 1, "one container",
-     "Remove a container; its dataset stays"},
+     "Remove a container; its datasets stay"},
     {"move-container", NULL, ctl_move_container,
      SPEC("move-container -t NODE NAME", move_container_options), 1, 1, "one container",
-     "Move a container, with its dataset, to another node"},
-    {"drain", NULL, ctl_drain, SPEC("drain [-t NODE] [--wait] NODE", drain_options), 1, 1, "one node",
-     "Move everything away from a node, and give it nothing new"},
+     "Move a container, with its datasets, to another node"},
+    {"drain", NULL, ctl_drain, SPEC("drain [-t NODE] [--wait] NODE", drain_options), 1, 1,
+     "one node", "Move everything away from a node, and give it nothing new"},
     {"cordon", NULL, ctl_cordon, SPEC("cordon NODE", output_options), 1, 1, "one node",
      "Give a node nothing new by automatic placement"},
     {"uncordon", NULL, ctl_uncordon, SPEC("uncordon NODE", output_options), 1, 1, "one node",
@@ -451,8 +422,8 @@ static int run_command(const struct command *cmd, const struct globals *g, int a
     struct ctl_args args = {
         .json = g->json,
         .metadata = json_object(),
-        .ports = json_array(),
-        .environment = json_object(),
+        .container = json_object(),
+        .volumes = json_array(),
     };
     struct cli_spec spec = cmd->spec;
     int first, status = 1;
@@ -479,8 +450,8 @@ static int run_command(const struct command *cmd, const struct globals *g, int a
         status = 0;
     }
     json_decref(args.metadata);
-    json_decref(args.ports);
-    json_decref(args.environment);
+    json_decref(args.container);
+    json_decref(args.volumes);
     return status;
 }
 
@@ -539,16 +510,10 @@ int flockerctl_main(int argc, char **argv)
         .stop_at_operand = true,
         .take = take_global,
     };
-    int first;
+    int first, status;
 
-    switch (cli_parse(&spec, &g, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, &g, argc, argv, &first, &status))
+        return status;
     if (first == argc) {
         fprintf(stderr, "Please specify a command.\nTry --help for usage details.\n");
         return 1;

@@ -26,13 +26,8 @@ struct ctl_args {
     const char *destination;
     json_t *metadata; /* object; owned */
     uint64_t size;
-    /* create-container */
-    const char *volume;  /* "DATASET:/mountpoint" */
-    json_t *ports;       /* array; owned */
-    json_t *environment; /* object; owned */
-    const char *restart;
-    uint64_t memory;
-    long cpu_shares;
+    json_t *container; /* create-container: the API's body, as far as options say it; owned */
+    json_t *volumes;   /* likewise, "DATASET:/mountpoint" and "DATASET:/mountpoint:ro"; owned */
     char **operands;
     int n_operands;
 };
@@ -42,6 +37,34 @@ struct ctl {
     struct api *api;             /* NULL for a command that needs none */
     const char *control_service; /* as configured, or NULL */
 };
+
+/* Options of create-container. */
+enum {
+    OPT_VOLUME = 200,
+    OPT_PUBLISH,
+    OPT_ENV,
+    OPT_LABEL,
+    OPT_RESTART,
+    OPT_MEMORY,
+    OPT_CPU_SHARES,
+    OPT_CPUS,
+    OPT_ENTRYPOINT,
+    OPT_RUN_AS,
+    OPT_WORKDIR,
+    OPT_STOP_SIGNAL,
+    OPT_STOP_GRACE,
+    OPT_DEPENDS_ON,
+    OPT_HEALTH_CMD,
+    OPT_HEALTH_INTERVAL,
+    OPT_HEALTH_TIMEOUT,
+    OPT_HEALTH_START,
+    OPT_HEALTH_RETRIES,
+    OPT_NO_HEALTH,
+};
+/* Takes one of them. */
+struct err *ctl_take_container_option(struct ctl_args *a, int id, const char *value) MUST_USE;
+/* The request of create-container; the caller drops the reference. */
+struct err *ctl_container_body(struct ctl *c, const char *node, json_t **ret_body) MUST_USE;
 
 /* The commands. */
 struct err *ctl_list_nodes(struct ctl *c) MUST_USE;

@@ -3,9 +3,16 @@
 #include "cli/ctl.h"
 #include "cli/table.h"
 
-static const char *dataset_of(const json_t *container)
+/* All of them, with a comma between; the caller frees it. */
+static char *datasets_of(const json_t *container, bool full_id)
 {
-    return ctl_text(json_array_get(json_object_get(container, "volumes"), 0), "dataset_id");
+    CLEANUP_STR struct str s = {0};
+    size_t i;
+    json_t *volume;
+
+    json_array_foreach (json_object_get(container, "volumes"), i, volume)
+        str_appendf(&s, "%s%.*s", i ? "," : "", full_id ? 36 : 8, ctl_text(volume, "dataset_id"));
+    return s.len ? str_steal(&s) : xstrdup("");
 }
 
 /* What the control service knows about one container; an object in any case: a container may vanish
@@ -95,7 +102,7 @@ static void ps_cells(struct table *t, const json_t *row, const json_t *nodes, bo
     const json_t *reason = json_object_get(row, "reason");
     const char *on = ctl_text(row, "on");
     CLEANUP_FREE char *server = ctl_server(nodes, *on ? on : ctl_text(row, "node_uuid"), full_id);
-    CLEANUP_FREE char *dataset = xstrndup(dataset_of(row), full_id ? 36 : 8);
+    CLEANUP_FREE char *datasets = datasets_of(row, full_id);
     CLEANUP_FREE char *why = json_is_object(reason) ? xasprintf("%s: %s", ctl_text(reason, "code"),
                                                                 ctl_text(reason, "text"))
                                                     : xstrdup("");
@@ -105,7 +112,7 @@ static void ps_cells(struct table *t, const json_t *row, const json_t *nodes, bo
     CLEANUP_FREE char *state = ctl_container_state(row);
     table_cell(t, state);
     table_cell(t, server);
-    table_cell(t, dataset);
+    table_cell(t, datasets);
     table_cell(t, why);
 }
 
@@ -143,59 +150,6 @@ static struct err *finish(struct ctl *c, const json_t *answer, enum ctl_goal goa
     return NULL;
 }
 
-/* "DATASET:/mountpoint" -> the API's list of volumes. */
-static struct err *volumes_of(struct ctl *c, const char *volume, json_t **ret_volumes)
-{
-    const char *colon = strchr(volume, ':');
-    CLEANUP_FREE char *id = NULL;
-
-    if (!colon || colon[1] != '/')
-        return err_new(ERR_INVALID, "malformed volume '%s', please use DATASET:/mountpoint",
-                       volume);
-    CLEANUP_FREE char *dataset = xstrndup(volume, (size_t)(colon - volume));
-    TRY(ctl_find_dataset(c, dataset, &id));
-    *ret_volumes = json_pack("[{s:s,s:s}]", "dataset_id", id, "mountpoint", colon + 1);
-    if (!*ret_volumes)
-        return err_new(ERR_INVALID, "the mountpoint in '%s' is not UTF-8 text", volume);
-    return NULL;
-}
-
-/* The options of create-container as the API's body. */
-static struct err *container_body(struct ctl *c, const char *node, json_t **ret_body)
-{
-    const struct ctl_args *a = c->args;
-    CLEANUP_JSON json_t *body = json_pack("{s:s,s:s,s:s}", "node_uuid", node, "name",
-                                          a->operands[0], "image", a->operands[1]);
-    json_t *volumes;
-
-    if (!body)
-        return err_new(ERR_INVALID, "name and image must be UTF-8 text");
-    if (json_array_size(a->ports))
-        json_object_set(body, "ports", a->ports);
-    if (json_object_size(a->environment))
-        json_object_set(body, "environment", a->environment);
-    if (a->restart)
-        json_object_set_new(body, "restart_policy", json_pack("{s:s}", "name", a->restart));
-    if (a->memory)
-        json_object_set_new(body, "memory_limit", json_integer((json_int_t)a->memory));
-    if (a->cpu_shares)
-        json_object_set_new(body, "cpu_shares", json_integer(a->cpu_shares));
-    if (a->n_operands > 2) {
-        json_t *command = json_array();
-        json_object_set_new(body, "command_line", command);
-        for (int i = 2; i < a->n_operands; i++) {
-            if (json_array_append_new(command, json_string(a->operands[i])) < 0)
-                return err_new(ERR_INVALID, "the command line must be UTF-8 text");
-        }
-    }
-    if (a->volume) {
-        TRY(volumes_of(c, a->volume, &volumes));
-        json_object_set_new(body, "volumes", volumes);
-    }
-    *ret_body = steal(&body);
-    return NULL;
-}
-
 struct err *ctl_create_container(struct ctl *c)
 {
     CLEANUP_FREE char *node = NULL;
@@ -204,7 +158,7 @@ struct err *ctl_create_container(struct ctl *c)
     if (!c->args->node)
         return err_new(ERR_INVALID, "must specify --node");
     TRY(ctl_find_node(c, c->args->node, &node));
-    TRY(container_body(c, node, &body));
+    TRY(ctl_container_body(c, node, &body));
     TRY(api_call(c->api, "POST", "/v1/configuration/containers", body, &answer));
     return finish(c, answer, GOAL_CONTAINER_AT, ctl_text(answer, "name"), node,
                   "is in the configuration now; the cluster starts it.\n"
@@ -223,7 +177,7 @@ struct err *ctl_destroy_container(struct ctl *c)
         *ctl_text(before, "on") ? ctl_text(before, "on") : ctl_text(before, "node_uuid");
     TRY(api_call(c->api, "DELETE", path, NULL, &answer));
     return finish(c, answer, GOAL_CONTAINER_GONE, name, *on ? on : NULL,
-                  "is no longer in the configuration; the cluster stops it. Its dataset stays.");
+                  "is no longer in the configuration; the cluster stops it. Its datasets stay.");
 }
 
 struct err *ctl_move_container(struct ctl *c)
@@ -239,6 +193,6 @@ struct err *ctl_move_container(struct ctl *c)
     CLEANUP_FREE char *path = api_path("/v1/configuration/containers/", name);
     TRY(api_call(c->api, "POST", path, body, &answer));
     return finish(c, answer, GOAL_CONTAINER_AT, name, node,
-                  "is configured to move, with its dataset.\n"
+                  "is configured to move, with its datasets.\n"
                   "Use 'flockerctl ps' to see where it runs, 'flockerctl why' if it does not.");
 }

@@ -141,12 +141,25 @@ static bool is_on(const json_t *object, const char *key, const char *node)
     return streq(ctl_text(object, key), node) && !json_is_true(json_object_get(object, "deleted"));
 }
 
+/* With its datasets, which go with it. */
+static double load_of_container(const json_t *container, const json_t *datasets)
+{
+    double load = CONTAINER_LOAD;
+    size_t i;
+    json_t *volume;
+
+    json_array_foreach (json_object_get(container, "volumes"), i, volume)
+        load += load_of(json_object_get(datasets, ctl_text(volume, "dataset_id")));
+    return load;
+}
+
 static void count_loads(struct drain *d, const json_t *datasets, const json_t *containers)
 {
+    const char *id;
     size_t i;
     json_t *item;
 
-    json_array_foreach (datasets, i, item) {
+    json_object_foreach ((json_t *)(uintptr_t)datasets, id, item) {
         if (!json_is_true(json_object_get(item, "deleted")))
             add_load(d, ctl_text(item, "primary"), load_of(item));
     }
@@ -183,22 +196,23 @@ static struct err *move_one(struct drain *d, const char *kind, const char *id, c
 
 static struct err *move_all(struct drain *d)
 {
-    CLEANUP_JSON json_t *datasets = NULL, *containers = NULL, *used = json_object();
+    CLEANUP_JSON json_t *list = NULL, *containers = NULL, *used = json_object();
+    const char *id;
     size_t i, k;
     json_t *item, *volume;
 
-    TRY(ctl_get_list(d->c, "/v1/configuration/datasets", &datasets));
+    TRY(ctl_get_list(d->c, "/v1/configuration/datasets", &list));
+    CLEANUP_JSON json_t *datasets = ctl_index(list, "dataset_id");
     TRY(ctl_get_list(d->c, "/v1/configuration/containers", &containers));
     count_loads(d, datasets, containers);
     json_array_foreach (containers, i, item) {
         json_array_foreach (json_object_get(item, "volumes"), k, volume)
             (void)json_object_set_new(used, ctl_text(volume, "dataset_id"), json_true());
         if (is_on(item, "node_uuid", d->node))
-            TRY(move_one(d, "container", ctl_text(item, "name"), "/v1/configuration/containers/", "node_uuid",
-                         CONTAINER_LOAD));
+            TRY(move_one(d, "container", ctl_text(item, "name"), "/v1/configuration/containers/",
+                         "node_uuid", load_of_container(item, datasets)));
     }
-    json_array_foreach (datasets, i, item) { /* those of containers go with them */
-        const char *id = ctl_text(item, "dataset_id");
+    json_object_foreach (datasets, id, item) { /* those of containers go with them */
         if (is_on(item, "primary", d->node) && !json_object_get(used, id))
             TRY(move_one(d, "dataset", id, "/v1/configuration/datasets/", "primary", load_of(item)));
     }

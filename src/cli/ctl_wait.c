@@ -201,22 +201,39 @@ static void say(const char *reason, char **last)
     *last = xstrdup(reason);
 }
 
-/* The transfer on which it depends, or NULL. What cannot be had now is shown another time. */
+/* The transfer of a dataset, or NULL. What cannot be had now is shown another time. */
+static json_t *transfer_of(struct ctl *c, const char *dataset)
+{
+    CLEANUP_FREE char *path = api_path("/v1/state/datasets/", dataset);
+    CLEANUP_JSON json_t *detail = NULL;
+
+    err_free(api_get(c->api, path, &detail));
+    return json_incref(json_object_get(detail, "transfer"));
+}
+
+/* The transfer on which it depends: of a container with several datasets, the one with the most to send still. Or NULL. */
 static json_t *find_transfer(struct ctl *c, const struct watch *w, const struct sight *s)
 {
-    const json_t *volume = json_array_get(json_object_get(s->detail, "volumes"), 0);
-    const char *dataset = ctl_text(volume, "dataset_id");
-    json_t *detail = NULL;
+    json_t *found = NULL, *volume;
+    double most = -1;
+    size_t i;
 
     if (w->goal == GOAL_DATASET_AT)
         return json_incref(json_object_get(s->detail, "transfer"));
-    if ((w->goal != GOAL_CONTAINER_AT && w->goal != GOAL_CONTAINER_UP) || !*dataset)
+    if (w->goal != GOAL_CONTAINER_AT && w->goal != GOAL_CONTAINER_UP)
         return NULL;
-    CLEANUP_FREE char *path = api_path("/v1/state/datasets/", dataset);
-    err_free(api_get(c->api, path, &detail));
-    json_t *transfer = json_incref(json_object_get(detail, "transfer"));
-    json_decref(detail);
-    return transfer;
+    json_array_foreach (json_object_get(s->detail, "volumes"), i, volume) {
+        json_t *transfer = transfer_of(c, ctl_text(volume, "dataset_id"));
+        double left = json_number_value(json_object_get(transfer, "bytes_total")) -
+                      json_number_value(json_object_get(transfer, "bytes_sent"));
+        if (json_is_object(transfer) && left > most) {
+            json_decref(found);
+            found = json_incref(transfer);
+            most = left;
+        }
+        json_decref(transfer);
+    }
+    return found;
 }
 
 static void show_progress(struct ctl *c, const struct watch *w, const struct sight *s,

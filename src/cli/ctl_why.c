@@ -151,6 +151,20 @@ static void print_dataset_why(const json_t *d, const json_t *nodes)
     print_node_reasons(d, nodes);
 }
 
+static void print_volumes(const json_t *container)
+{
+    size_t i;
+    json_t *volume;
+
+    json_array_foreach (json_object_get(container, "volumes"), i, volume) {
+        bool read_only = json_is_true(json_object_get(volume, "read_only"));
+        CLEANUP_FREE char *text =
+            xasprintf("%s at %s%s", ctl_text(volume, "dataset_id"), ctl_text(volume, "mountpoint"),
+                      read_only ? ", read-only" : "");
+        line(i ? "" : "datasets", text);
+    }
+}
+
 static void print_container_why(const json_t *d, const json_t *nodes)
 {
     const json_t *reason = json_object_get(d, "reason");
@@ -167,6 +181,7 @@ static void print_container_why(const json_t *d, const json_t *nodes)
     puts(name.data);
     line("wanted", wanted_text);
     line("actual", actual);
+    print_volumes(d);
     if (json_is_object(reason))
         print_reason(reason);
     else

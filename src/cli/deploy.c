@@ -239,16 +239,10 @@ int deploy_main(int argc, char **argv)
     CLEANUP(credentials_done) struct credentials c = {0};
     CLEANUP_JSON json_t *body = NULL;
     struct api *api = NULL;
-    int first;
+    int first, status;
 
-    switch (cli_parse(&spec, &a, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, &a, argc, argv, &first, &status))
+        return status;
     if (argc - first != 2 && argc - first != 3)
         return cli_usage_error(&spec, "Wrong number of arguments.");
     if (contradiction(&a))
@@ -269,7 +263,7 @@ int deploy_main(int argc, char **argv)
                  &api);
     if (e)
         return cli_fail(e);
-    int status = deploy(api, &a, body);
+    status = deploy(api, &a, body);
     api_free(api);
     return status;
 }

@@ -11,16 +11,10 @@
 
 static int only_text(int argc, char **argv, const struct cli_spec *spec)
 {
-    int first;
+    int first, status;
 
-    switch (cli_parse(spec, NULL, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(spec, NULL, argc, argv, &first, &status))
+        return status;
     printf("%s\n", spec->text);
     return 0;
 }
@@ -119,7 +113,7 @@ static struct err *no_option(void *cookie, int id, const char *value)
 static int flocker_main(int argc, char **argv)
 {
     CLEANUP_STR struct str text = {0};
-    int first;
+    int first, status;
 
     str_append(&text, "Commands (each is also a program of its own name):\n");
     for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
@@ -134,14 +128,8 @@ static int flocker_main(int argc, char **argv)
         .stop_at_operand = true,
         .take = no_option,
     };
-    switch (cli_parse(&spec, NULL, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, NULL, argc, argv, &first, &status))
+        return status;
     if (first == argc) {
         cli_print_help(&spec, stdout);
         return 0;

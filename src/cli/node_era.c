@@ -30,16 +30,10 @@ static const struct cli_spec spec = {
 int node_era_main(int argc, char **argv)
 {
     struct uuid era;
-    int first;
+    int first, status;
 
-    switch (cli_parse(&spec, NULL, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, NULL, argc, argv, &first, &status))
+        return status;
     if (first < argc)
         return cli_usage_error(&spec, "Wrong number of arguments: flocker-node-era takes none.");
     struct err *e = read_era(&era);

@@ -556,14 +556,8 @@ int control_main(int argc, char **argv)
     int first, status;
 
     mem_setup_service();
-    switch (cli_parse(&spec, &o, argc, argv, &first)) {
-    case CLI_EXIT_OK:
-        return 0;
-    case CLI_EXIT_ERROR:
-        return 1;
-    case CLI_GO_ON:
-        break;
-    }
+    if (!cli_begin(&spec, &o, argc, argv, &first, &status))
+        return status;
     if (first != argc)
         return cli_usage_error(&spec, "Unexpected argument: %s", argv[first]);
     if (!!o.backup + !!o.restore + !!o.import > 1)

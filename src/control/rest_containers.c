@@ -163,14 +163,6 @@ static void note_place(void *cookie, const struct uuid *node, const struct conta
     }
 }
 
-static json_t *volumes_value(const struct container *c)
-{
-    if (!c->has_volume)
-        return json_array();
-    return json_pack("[{s:o, s:s}]", "dataset_id", json_uuid(&c->dataset), "mountpoint",
-                     c->mountpoint);
-}
-
 /* Looks where it is, and why it is not as wanted; the caller calls reason_done(). */
 static void look(const struct engine *e, struct place *p, struct reason *ret_reason)
 {
@@ -209,9 +201,10 @@ void containers_state(struct rest *rest, struct http_request *r, const char *par
     json_t *o = json_pack("{s:s, s:o, s:s, s:b, s:s, s:o, s:o, s:o, s:I}", "name", c->name,
                           "node_uuid", json_uuid(&c->node), "image", c->image, "running",
                           p.run == CONTAINER_RUNNING, "state", run_names[p.run], "on",
-                          json_uuid_or_null(&p.node), "volumes", volumes_value(c), "reason",
-                          json_reason(&reason), "revision", (json_int_t)c->revision);
-    (void)json_object_set_new(o, "exit_code", p.has_exit_code ? json_integer(p.exit_code) : json_null());
+                          json_uuid_or_null(&p.node), "volumes", json_container_volumes(c),
+                          "reason", json_reason(&reason), "revision", (json_int_t)c->revision);
+    (void)json_object_set_new(o, "exit_code",
+                              p.has_exit_code ? json_integer(p.exit_code) : json_null());
     (void)json_object_set_new(o, "health", json_text(container_health_name(p.health)));
     (void)json_object_set_new(o, "configuration", json_container_configuration(c));
     (void)json_object_set_new(o, "history", past_value(rest, OBJECT_CONTAINER, c->name));

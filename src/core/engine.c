@@ -135,6 +135,7 @@ static void container_entry_free(struct container_entry *entry)
     for (size_t i = 0; i < entry->n_depends; i++)
         free(entry->depends[i]);
     free(entry->depends);
+    free(entry->uses);
     if (entry->head != entry->committed)
         container_free(entry->head);
     container_free(entry->committed);
@@ -348,33 +349,27 @@ static void committed_dataset(struct engine *e, struct change *c)
     index_dataset(e, entry);
     queue_dataset(e, entry);
     const struct container_entry *user = container_using(e, &id, /* committed= */ true);
-    if (user)
-        update_container_orders(e, container_entry_get(e, user->name));
+    if (!user)
+        return;
+    update_container_orders(e, container_entry_get(e, user->name));
+    queue_volumes(e, user->committed); /* they may have waited for this one */
 }
 
 static void committed_container(struct engine *e, struct now now, struct change *c)
 {
     struct container_entry *entry = container_entry_find(e, c->key);
-    struct uuid datasets[2] = {UUID_NIL, UUID_NIL};
 
-    if (entry->committed && entry->committed->has_volume)
-        datasets[0] = entry->committed->dataset;
+    queue_volumes(e, entry->committed);
     container_free(entry->committed);
     if (--entry->pending == 0)
         entry->committed = entry->head;
     else
         entry->committed = steal(&c->container);
     index_container(e, entry);
-    if (entry->committed && entry->committed->has_volume)
-        datasets[1] = entry->committed->dataset;
     entry->since_us = now.wall_us;
     update_container_orders(e, entry);
     update_dependents(e, entry->name);
-    for (size_t i = 0; i < ARRAY_SIZE(datasets); i++) {
-        struct dataset_entry *d = dataset_entry_find(e, &datasets[i]);
-        if (d)
-            queue_dataset(e, d);
-    }
+    queue_volumes(e, entry->committed);
     container_entry_gc(e, entry);
 }
 

@@ -182,17 +182,27 @@ static bool external_port_used(const struct engine *e, const struct container *w
     return false;
 }
 
-static enum result_code check_volume(const struct engine *e, const struct container *c)
+static enum result_code check_volume(const struct engine *e, const struct uuid *dataset,
+                                     const struct uuid *node)
 {
-    const struct dataset_entry *entry = dataset_entry_find(e, &c->dataset);
+    const struct dataset_entry *entry = dataset_entry_find(e, dataset);
 
     if (!entry || !is_configured(entry->head) || entry->head->deleted)
         return RESULT_DATASET_NOT_FOUND;
-    if (!uuid_eq(&entry->head->primary, &c->node))
+    if (!uuid_eq(&entry->head->primary, node))
         return RESULT_DATASET_ELSEWHERE;
-    if (container_using(e, &c->dataset, /* committed= */ false))
+    if (container_using(e, dataset, /* committed= */ false))
         return RESULT_DATASET_IN_USE;
     return RESULT_OK;
+}
+
+static enum result_code check_volumes(const struct engine *e, const struct container *c)
+{
+    enum result_code code = RESULT_OK;
+
+    for (size_t i = 0; i < c->n_volumes && code == RESULT_OK; i++)
+        code = check_volume(e, &c->volumes[i].dataset, &c->node);
+    return code;
 }
 
 struct alias {
@@ -232,14 +242,11 @@ static enum result_code check_container(struct engine *e, const struct container
 
     if (entry && entry->head)
         return RESULT_CONTAINER_EXISTS;
-    if (c->has_volume) {
-        enum result_code code = check_volume(e, c);
-        if (code != RESULT_OK)
-            return code;
-    }
-    if (external_port_used(e, c))
-        return RESULT_PORT_IN_USE;
-    enum result_code code = check_links(c);
+    enum result_code code = check_volumes(e, c);
+    if (code == RESULT_OK && external_port_used(e, c))
+        code = RESULT_PORT_IN_USE;
+    if (code == RESULT_OK)
+        code = check_links(c);
     return code == RESULT_OK ? check_dependencies(e, c, r) : code;
 }
 
@@ -252,13 +259,27 @@ static enum result_code container_create(struct engine *e, struct command *c,
         return code;
     struct container_entry *entry = container_entry_get(e, c->container->name);
     container_settle_links(c->container);
+    container_settle_volumes(c->container);
     c->container->created = next_number(e);
     propose_container(e, entry, steal(&c->container));
     r->container = container_copy(entry->head);
     return RESULT_CREATED;
 }
 
-static enum result_code container_move(struct engine *e, struct command *c, struct command_result *r)
+/* A dataset that is deleted stays where it is. */
+static void move_volume(struct engine *e, const struct uuid *dataset, const struct uuid *node)
+{
+    struct dataset_entry *volume = dataset_entry_find(e, dataset);
+
+    if (!volume || !volume->head || volume->head->deleted || uuid_eq(&volume->head->primary, node))
+        return;
+    struct dataset *d = dataset_copy(volume->head);
+    d->primary = *node;
+    propose_dataset(e, volume, d);
+}
+
+static enum result_code container_move(struct engine *e, struct command *c,
+                                       struct command_result *r)
 {
     struct container_entry *entry = container_entry_find(e, c->name);
 
@@ -269,15 +290,8 @@ static enum result_code container_move(struct engine *e, struct command *c, stru
         moved->node = c->node;
         propose_container(e, entry, moved);
     }
-    if (entry->head->has_volume) {
-        struct dataset_entry *volume = dataset_entry_find(e, &entry->head->dataset);
-        if (volume && volume->head && !volume->head->deleted &&
-            !uuid_eq(&volume->head->primary, &c->node)) {
-            struct dataset *d = dataset_copy(volume->head);
-            d->primary = c->node;
-            propose_dataset(e, volume, d);
-        }
-    }
+    for (size_t i = 0; i < entry->head->n_volumes; i++)
+        move_volume(e, &entry->head->volumes[i].dataset, &c->node);
     r->container = container_copy(entry->head);
     return RESULT_OK;
 }

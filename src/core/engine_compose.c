@@ -63,13 +63,14 @@ static enum result_code take_dataset(const struct engine *e, struct index *x, co
     return RESULT_OK;
 }
 
-static enum result_code take_volume(struct index *x, const struct container *k)
+static enum result_code take_volume(struct index *x, const struct uuid *dataset,
+                                    const struct uuid *node)
 {
-    struct wanted_dataset *d = wanted_dataset(x, &k->dataset);
+    struct wanted_dataset *d = wanted_dataset(x, dataset);
 
     if (!d)
         return RESULT_DATASET_NOT_FOUND;
-    if (!uuid_eq(&d->primary, &k->node))
+    if (!uuid_eq(&d->primary, node))
         return RESULT_DATASET_ELSEWHERE;
     if (d->used)
         return RESULT_DATASET_IN_USE;
@@ -107,8 +108,8 @@ static enum result_code take_container(struct index *x, const struct container *
     struct wanted_container *w = &x->all_containers[number];
     enum result_code code = is_wanted_container(x, k->name) ? RESULT_CONTAINER_EXISTS : RESULT_OK;
 
-    if (code == RESULT_OK && k->has_volume)
-        code = take_volume(x, k);
+    for (size_t i = 0; i < k->n_volumes && code == RESULT_OK; i++)
+        code = take_volume(x, &k->volumes[i].dataset, &k->node);
     if (code == RESULT_OK)
         code = check_links(k);
     if (code == RESULT_OK)
@@ -367,11 +368,16 @@ static void set_container(struct engine *e, struct container **wanted, struct pl
     const struct container *head = entry ? entry->head : NULL;
 
     container_settle_links(*wanted);
+    container_settle_volumes(*wanted);
     bool same = head && container_same_settings(head, *wanted);
-    if (same && uuid_eq(&head->node, &(*wanted)->node))
+    bool here = head && uuid_eq(&head->node, &(*wanted)->node);
+    if (same && here && container_same_dependencies(head, *wanted))
         return;
     if (plan) {
-        plan_container_change(plan, head, *wanted, same ? PLANNED_MOVE : head ? PLANNED_CHANGE : PLANNED_CREATE);
+        plan_container_change(plan, head, *wanted,
+                              !head           ? PLANNED_CREATE
+                              : same && !here ? PLANNED_MOVE
+                                              : PLANNED_CHANGE);
         return;
     }
     (*wanted)->created = same ? head->created : next_number(e);

@@ -272,11 +272,6 @@ struct container_entry *near_container(const struct engine *e, const struct uuid
 
 /* ---- containers: by node, and by the dataset they use ---- */
 
-static const struct uuid *volume_of(const struct container *c)
-{
-    return c && c->has_volume ? &c->dataset : NULL;
-}
-
 static void stop_using(struct engine *e, struct container_entry *entry, const struct uuid *dataset)
 {
     struct dataset_entry *d = dataset_entry_find(e, dataset);
@@ -298,23 +293,32 @@ static void begin_using(struct engine *e, struct container_entry *entry, const s
     d->users[d->n_users++] = entry;
 }
 
-/* At most two: that of the committed value, and that of the newest. */
+/* Those of the committed value, and of the newest. */
 static void index_volumes(struct engine *e, struct container_entry *entry)
 {
-    const struct uuid *now[2] = {volume_of(entry->committed), volume_of(entry->head)};
+    const struct container *now[2] = {entry->committed,
+                                      entry->head == entry->committed ? NULL : entry->head};
+    size_t n_before = entry->n_uses, most = 0;
+    struct uuid *before = entry->uses;
 
-    if (now[0] && now[1] && uuid_eq(now[0], now[1]))
-        now[1] = NULL;
-    struct uuid before[2] = {entry->uses[0], entry->uses[1]};
+    for (size_t i = 0; i < 2; i++)
+        most += now[i] ? now[i]->n_volumes : 0;
+    if (!most && !n_before)
+        return;
+    entry->uses = xcalloc(most, sizeof(*entry->uses));
+    entry->n_uses = 0;
     for (size_t i = 0; i < 2; i++) {
-        entry->uses[i] = now[i] ? *now[i] : UUID_NIL;
-        if (now[i])
-            begin_using(e, entry, now[i]);
+        for (size_t k = 0; now[i] && k < now[i]->n_volumes; k++) {
+            const struct uuid *dataset = &now[i]->volumes[k].dataset;
+            if (i && now[0] && container_uses(now[0], dataset))
+                continue;
+            entry->uses[entry->n_uses++] = *dataset;
+            begin_using(e, entry, dataset);
+        }
     }
-    for (size_t i = 0; i < 2; i++) {
-        if (!uuid_is_nil(&before[i]))
-            stop_using(e, entry, &before[i]);
-    }
+    for (size_t i = 0; i < n_before; i++)
+        stop_using(e, entry, &before[i]);
+    free(before);
 }
 
 void index_container(struct engine *e, struct container_entry *entry)
@@ -334,8 +338,8 @@ const struct container_entry *container_using(const struct engine *e, const stru
     const struct dataset_entry *d = dataset_entry_find(e, dataset);
 
     for (size_t i = 0; d && i < d->n_users; i++) {
-        const struct uuid *used = volume_of(committed ? d->users[i]->committed : d->users[i]->head);
-        if (used && uuid_eq(used, dataset))
+        const struct container *c = committed ? d->users[i]->committed : d->users[i]->head;
+        if (c && container_uses(c, dataset))
             return d->users[i];
     }
     return NULL;

@@ -67,9 +67,9 @@ struct dataset_entry {
     /* There may be a million entries, and these are mostly one or none: they are as long as they must be. */
     struct dataset_sent *sent;
     struct dataset_report *reports;
-    struct comparison *comparison; /* the newest of its replicas; NULL = none was asked for */
-    struct flow *flow; /* of its transfer; NULL = nothing was heard of one */
-    struct container_entry **users; /* their committed or newest value has it as volume */
+    struct comparison *comparison;  /* the newest of its replicas; NULL = none was asked for */
+    struct flow *flow;              /* of its transfer; NULL = nothing was heard of one */
+    struct container_entry **users; /* their committed or newest value has it among the volumes */
     uint32_t n_sent, n_reports, n_users;
     uint32_t name_hash; /* of `named` */
     UT_hash_handle hh;
@@ -99,7 +99,9 @@ struct route_entry {
 
 struct container_entry {
     struct near_set near; /* its node, and who reports it; must be first */
-    struct uuid uses[2];  /* datasets that list it as a user; nil = none */
+    struct uuid
+        *uses; /* datasets that list it as a user: those of the committed and of the newest value */
+    size_t n_uses;
     char *name;
     struct container *committed;
     struct container *head;
@@ -329,6 +331,8 @@ bool is_found_different(const struct dataset_entry *entry);
 
 /* engine_reconcile.c */
 void queue_dataset(struct engine *e, struct dataset_entry *entry);
+void queue_volumes(struct engine *e,
+                   const struct container *c); /* all that it uses; NULL has none */
 void queue_all_datasets(struct engine *e);
 void run_queue(struct engine *e, struct now now);
 /* Is the node there, fully reported, and does it obey this store? */
@@ -379,7 +383,12 @@ bool report_is_mounted_at(const struct report *r, uint64_t epoch);
 void update_dataset_orders(struct engine *e, struct dataset_entry *entry);
 void update_container_orders(struct engine *e, struct container_entry *entry);
 void send_all_orders(struct engine *e, struct node_entry *node);
-/* Where the container is to run now, and where its image is to be ready. Nil = nowhere. */
+/* Does the agent of that node know all settings of the container? Also true of a node that was never here. An older one would
+ * start it without those that it does not know. */
+bool knows_settings(const struct engine *e, const struct container *c, const struct uuid *node);
+char *unknown_settings_text(const struct engine *e, const struct container *c,
+                            const struct uuid *node); /* the caller frees it */
+/* Where the container is to run now: where all its datasets are to be mounted; and where its image is to be ready. Nil = nowhere. */
 void container_places(const struct engine *e, const struct container *c, struct uuid *ret_run,
                       struct uuid *ret_prepare);
 

@@ -162,29 +162,47 @@ void update_dataset_orders(struct engine *e, struct dataset_entry *entry)
     }
 }
 
+/* Where containers may use the dataset; nil = nowhere. */
+static const struct uuid *mounted_on(const struct engine *e, const struct uuid *dataset)
+{
+    static const struct uuid nowhere;
+    const struct dataset_entry *entry = dataset_entry_find(e, dataset);
+    const struct dataset *d = entry ? entry->committed : NULL;
+    bool leaving = d && ((d->transfer.id && d->transfer.phase == TRANSFER_RELEASE) || d->tombstone);
+
+    return d && d->born && !leaving ? &d->owner : &nowhere;
+}
+
 void container_places(const struct engine *e, const struct container *c, struct uuid *ret_run,
                       struct uuid *ret_prepare)
 {
-    *ret_run = *ret_prepare = UUID_NIL;
-    if (!c->has_volume) {
-        *ret_run = c->node;
-        return;
+    *ret_prepare = UUID_NIL;
+    *ret_run = c->n_volumes ? *mounted_on(e, &c->volumes[0].dataset) : c->node;
+    for (size_t i = 1; i < c->n_volumes; i++) {
+        if (!uuid_eq(mounted_on(e, &c->volumes[i].dataset), ret_run))
+            *ret_run = UUID_NIL;
     }
-    const struct dataset_entry *entry = dataset_entry_find(e, &c->dataset);
-    const struct dataset *d = entry ? entry->committed : NULL;
-    bool leaving = d && ((d->transfer.id && d->transfer.phase == TRANSFER_RELEASE) || d->tombstone);
-    if (d && !leaving && d->born)
-        *ret_run = d->owner;
     if (!uuid_eq(ret_run, &c->node))
         *ret_prepare = c->node;
 }
 
-/* An older agent would start it without the settings that it does not know. */
-static bool knows_settings(const struct engine *e, const struct container *c, const struct uuid *node)
+bool knows_settings(const struct engine *e, const struct container *c, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
 
-    return !n || n->hello.extended || !container_is_extended(c);
+    return !n || ((n->hello.extended || !container_is_extended(c)) &&
+                  (n->hello.more_volumes || !container_has_more_volumes(c)));
+}
+
+char *unknown_settings_text(const struct engine *e, const struct container *c,
+                            const struct uuid *node)
+{
+    const struct node_entry *n = node_entry_find(e, node);
+
+    return xasprintf("flocker-agent %s of node %s does not know all settings of container %s; "
+                     "install the version of the control "
+                     "service there",
+                     n && n->hello.version ? n->hello.version : "?", UUID_STR(node), c->name);
 }
 
 static struct container_sent *container_sent_to(struct container_entry *entry,

@@ -15,6 +15,15 @@ void queue_dataset(struct engine *e, struct dataset_entry *entry)
     e->queue_last = &entry->next_queued;
 }
 
+void queue_volumes(struct engine *e, const struct container *c)
+{
+    for (size_t i = 0; c && i < c->n_volumes; i++) {
+        struct dataset_entry *d = dataset_entry_find(e, &c->volumes[i].dataset);
+        if (d)
+            queue_dataset(e, d);
+    }
+}
+
 void queue_all_datasets(struct engine *e)
 {
     for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
@@ -419,8 +428,6 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
         because(entry, now, REASON_NONE, NULL);
 }
 
-#define RELEASING "node %s stops writing and ships the last changes"
-
 /* The container that moves along must be able to start at once. */
 static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, struct now now)
 {
@@ -432,6 +439,12 @@ static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, 
     const struct container_report *r = container_report_of(user, &d->transfer.destination);
     if (r && (r->image_ready || r->run == CONTAINER_RUNNING))
         return true;
+    if (!knows_settings(e, user->committed, &d->transfer.destination)) {
+        CLEANUP_FREE char *why =
+            unknown_settings_text(e, user->committed, &d->transfer.destination);
+        because(entry, now, REASON_START_FAILED, why);
+        return false;
+    }
     bool known = r && r->reason.code != REASON_NONE && r->reason.code != REASON_WAITING_FOR_IMAGE;
     CLEANUP_FREE char *text =
         xasprintf("container %s is not ready on node %s: %s%s", user->name,
@@ -441,10 +454,92 @@ static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, 
     return false;
 }
 
-static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct now now)
+/* As far as this dataset goes; sets the reason when not. */
+static bool may_release(const struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
     const struct report *source = report_of(entry, &d->transfer.source);
+
+    if (!can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
+        return false;
+    if (!source || (source->copied != d->transfer.id && !FAULT(STALE_TRANSFER))) {
+        becausef(entry, now, REASON_COPYING, "the data are being copied to node %s",
+                 UUID_STR(&d->primary));
+        return false;
+    }
+    const struct lease *l = lease_on(e, &d->id, &d->transfer.source);
+    if (l && !FAULT(IGNORE_LEASE)) {
+        because_lease(entry, now, l);
+        return false;
+    }
+    return image_is_ready(e, entry, now);
+}
+
+/* The container for which this dataset must not leave alone: it has others, and may be running on them all at the source. */
+static const struct container *companion_user(const struct engine *e,
+                                              const struct dataset_entry *entry)
+{
+    const struct container_entry *user = container_using(e, &entry->id, /* committed= */ true);
+    struct uuid run, prepare;
+
+    if (!user || user->committed->n_volumes < 2)
+        return NULL;
+    container_places(e, user->committed, &run, &prepare);
+    return uuid_eq(&run, &entry->committed->transfer.source) ? user->committed : NULL;
+}
+
+static bool is_outdated(struct engine *e, struct dataset_entry *entry, struct now now);
+
+/* Can it be released in the same commit as another one that goes to `destination`? */
+static bool goes_along(struct engine *e, struct dataset_entry *entry, struct now now,
+                       const struct uuid *destination)
+{
+    const struct dataset *d = entry->committed;
+
+    return d && !entry->pending && !d->deleted && d->transfer.id &&
+           d->transfer.phase == TRANSFER_COPY && uuid_eq(&d->transfer.destination, destination) &&
+           uuid_eq(&d->primary, destination) && !is_outdated(e, entry, now) &&
+           may_release(e, entry, now);
+}
+
+#define RELEASING "node %s stops writing and ships the last changes"
+
+static void order_release(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    struct dataset *changed = dataset_copy(entry->committed);
+
+    becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&changed->transfer.source));
+    changed->transfer.phase = TRANSFER_RELEASE;
+    propose_dataset(e, entry, changed);
+}
+
+/* All datasets of the container are released by one commit, or none: it stops once, when all that is left to ship is little. */
+static void release_together(struct engine *e, struct dataset_entry *entry, struct now now,
+                             const struct container *user)
+{
+    const struct uuid destination = entry->committed->transfer.destination;
+
+    for (size_t i = 0; i < user->n_volumes; i++) {
+        struct dataset_entry *other = dataset_entry_find(e, &user->volumes[i].dataset);
+        if (other == entry || FAULT(LONE_RELEASE) || goes_along(e, other, now, &destination))
+            continue;
+        becausef(entry, now, REASON_WAITING_FOR_DATASET,
+                 "container %s moves with all its datasets at once, and dataset %s is not ready to "
+                 "go yet",
+                 user->name, UUID_STR(&other->id));
+        return;
+    }
+    for (size_t i = 0; i < user->n_volumes && !FAULT(LONE_RELEASE); i++) {
+        struct dataset_entry *other = dataset_entry_find(e, &user->volumes[i].dataset);
+        if (other != entry)
+            order_release(e, other, now);
+    }
+    order_release(e, entry, now);
+}
+
+static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    const struct dataset *d = entry->committed;
 
     if (!uuid_eq(&d->primary, &d->transfer.destination)) {
         struct dataset *changed =
@@ -453,25 +548,13 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
         propose_dataset(e, entry, changed);
         return;
     }
-    if (end_replica(e, entry, now) ||
-        !can_move(e, entry, now, &d->transfer.source, &d->transfer.destination))
+    if (end_replica(e, entry, now) || !may_release(e, entry, now))
         return;
-    if (!source || (source->copied != d->transfer.id && !FAULT(STALE_TRANSFER))) {
-        becausef(entry, now, REASON_COPYING, "the data are being copied to node %s",
-                 UUID_STR(&d->primary));
-        return;
-    }
-    const struct lease *l = lease_on(e, &d->id, &d->transfer.source);
-    if (l && !FAULT(IGNORE_LEASE)) {
-        because_lease(entry, now, l);
-        return;
-    }
-    if (!image_is_ready(e, entry, now))
-        return;
-    struct dataset *changed = dataset_copy(d);
-    changed->transfer.phase = TRANSFER_RELEASE;
-    propose_dataset(e, entry, changed);
-    becausef(entry, now, REASON_RELEASING, RELEASING, UUID_STR(&d->transfer.source));
+    const struct container *user = companion_user(e, entry);
+    if (user)
+        release_together(e, entry, now, user);
+    else
+        order_release(e, entry, now);
 }
 
 /* Cancelled: the source owns again, at a new epoch. */

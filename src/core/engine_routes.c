@@ -2,14 +2,21 @@
 #include "core/engine_internal.h"
 #include "core/fault.h"
 
-/* Where the container answers: where it runs, and else where it is to run. While its dataset moves that is the source until the
- * new owner is recorded, so that nobody is cut off before the container has stopped. */
+/* Where the container answers: where it runs, and else where it is to run. While its datasets move that is the source until the
+ * first new owner is recorded, so that nobody is cut off before the container has stopped. */
 static const struct uuid *place_of(const struct engine *e, const struct container *c)
 {
-    const struct dataset_entry *entry = c->has_volume ? dataset_entry_find(e, &c->dataset) : NULL;
-    const struct dataset *d = entry ? entry->committed : NULL;
+    const struct uuid *place = &c->node;
 
-    return d && d->born && !uuid_is_nil(&d->owner) ? &d->owner : &c->node;
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        const struct dataset_entry *entry = dataset_entry_find(e, &c->volumes[i].dataset);
+        const struct dataset *d = entry ? entry->committed : NULL;
+        const struct uuid *owner = d && d->born && !uuid_is_nil(&d->owner) ? &d->owner : &c->node;
+        if (i && !uuid_eq(owner, place))
+            return &c->node;
+        place = owner;
+    }
+    return place;
 }
 
 static void tell(struct engine *e, const struct node_entry *n, const struct port_route *r)

@@ -306,11 +306,7 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
     effect_push_changed(e, OBJECT_CONTAINER, entry->name);
     note_start(e, entry, report);
     update_dependents(e, entry->name);
-    struct dataset_entry *d = entry->committed && entry->committed->has_volume
-                                  ? dataset_entry_find(e, &entry->committed->dataset)
-                                  : NULL;
-    if (d)
-        queue_dataset(e, d); /* a move may wait for the image */
+    queue_volumes(e, entry->committed); /* a move may wait for the image */
     run_queue(e, now);
 }
 

@@ -350,19 +350,48 @@ void engine_dataset_reason(const struct engine *e, struct now now, const struct 
     reason_set(ret_reason, r->code, r->since_us, r->retry_us, text);
 }
 
-/* What a container waits for whose dataset is not there: the dataset's own reason. */
+/* Is it there, as far as its owner has told? */
+static bool is_mounted_there(const struct engine *e, const struct uuid *dataset,
+                             const struct uuid *node)
+{
+    const struct dataset_entry *entry = dataset_entry_find(e, dataset);
+
+    return entry && entry->committed && uuid_eq(&entry->committed->owner, node) &&
+           report_is_mounted_at(report_of(entry, node), entry->committed->epoch);
+}
+
+/* How much a dataset has to do with its container's waiting: one that is on its way more than one that waits for it. */
+static int blame(const struct engine *e, struct now now, const struct container *c,
+                 const struct uuid *dataset)
+{
+    struct reason why;
+
+    engine_dataset_reason(e, now, dataset, &why);
+    int much = why.code == REASON_NONE                  ? !is_mounted_there(e, dataset, &c->node)
+               : why.code == REASON_WAITING_FOR_DATASET ? 2
+                                                        : 3;
+    reason_done(&why);
+    return much;
+}
+
+/* What a container waits for whose datasets are not all there: the own reason of one that is not. */
 static void wait_for_dataset(const struct engine *e, struct now now, const struct container *c,
                              uint64_t since_us, struct reason *ret_reason)
 {
+    const struct uuid *dataset = &c->volumes[0].dataset;
     struct reason why;
     CLEANUP_FREE char *text = NULL;
 
-    engine_dataset_reason(e, now, &c->dataset, &why);
+    for (size_t i = 1; i < c->n_volumes; i++) {
+        const struct uuid *other = &c->volumes[i].dataset;
+        dataset = blame(e, now, c, other) > blame(e, now, c, dataset) ? other : dataset;
+    }
+    engine_dataset_reason(e, now, dataset, &why);
     if (why.code == REASON_NONE)
-        text = xasprintf("dataset %s is not mounted on node %s yet", UUID_STR(&c->dataset),
+        text = xasprintf("dataset %s is not mounted on node %s yet", UUID_STR(dataset),
                          UUID_STR(&c->node));
     else
-        text = xasprintf("dataset %s: %s: %s", UUID_STR(&c->dataset), reason_code_name(why.code),
+        text = xasprintf("dataset %s: %s: %s", UUID_STR(dataset), reason_code_name(why.code),
                          why.text ? why.text : "");
     reason_set(ret_reason, REASON_WAITING_FOR_DATASET, since_us, why.retry_us, text);
     reason_done(&why);
@@ -385,16 +414,14 @@ void engine_container_reason(const struct engine *e, struct now now, const char 
         reason_set(ret_reason, REASON_NODE_DISCONNECTED, since, 0, text);
         return;
     }
-    if (container_is_extended(c) && !n->hello.extended) {
-        CLEANUP_FREE char *text = xasprintf("flocker-agent %s of node %s does not know all settings of container %s; "
-                                            "install the version of the control service there",
-                                            n->hello.version ? n->hello.version : "?", UUID_STR(&c->node), c->name);
+    if (!knows_settings(e, c, &c->node)) {
+        CLEANUP_FREE char *text = unknown_settings_text(e, c, &c->node);
         reason_set(ret_reason, REASON_START_FAILED, entry->since_us, 0, text);
         return;
     }
     if (r && r->run == CONTAINER_RUNNING && r->reason.code == REASON_NONE)
         return;
-    if (r && r->reason.code == REASON_WAITING_FOR_DATASET && c->has_volume) {
+    if (r && r->reason.code == REASON_WAITING_FOR_DATASET && c->n_volumes) {
         wait_for_dataset(e, now, c, r->reason.since_us, ret_reason);
     } else if (r && r->reason.code == REASON_WAITING_FOR_DEPENDENCY) {
         CLEANUP_FREE char *text = held_text(e, c);
@@ -405,7 +432,7 @@ void engine_container_reason(const struct engine *e, struct now now, const char 
         CLEANUP_FREE char *text = xasprintf(
             "node %s obeys another store, or a later state of this one", UUID_STR(&c->node));
         reason_set(ret_reason, REASON_STORE_UNKNOWN, entry->since_us, 0, text);
-    } else if (c->has_volume) {
+    } else if (c->n_volumes) {
         wait_for_dataset(e, now, c, entry->since_us, ret_reason);
     } else { /* ordered, but the node has not answered yet */
         CLEANUP_FREE char *text =

@@ -21,8 +21,8 @@ static bool uses(const struct node_container *c, const struct uuid *dataset)
     const struct container *now_wanted = c->has_order ? c->order.config : NULL;
     const struct container *running = c->running_config;
 
-    return (now_wanted && now_wanted->has_volume && uuid_eq(&now_wanted->dataset, dataset)) ||
-           (running && running->has_volume && uuid_eq(&running->dataset, dataset));
+    return (now_wanted && container_uses(now_wanted, dataset)) ||
+           (running && container_uses(running, dataset));
 }
 
 static bool dataset_in_use(const struct node *n, const struct uuid *dataset)
@@ -400,10 +400,8 @@ static void start_container_step(struct node *n, struct now now, struct node_con
 
     s->name = xstrdup(c->name);
     s->pull = decision->step.pull;
-    if (decision->step.container && s->kind != STEP_STOP) {
+    if (decision->step.container && s->kind != STEP_STOP)
         s->container = container_copy(decision->step.container);
-        s->dataset = s->container->dataset;
-    }
     c->step = s->id;
     c->step_kind = s->kind;
     if (s->kind == STEP_START) {
@@ -470,10 +468,21 @@ static void container_waits(struct now now, struct node_container *c,
 
 static bool must_stop(struct node *n, const struct container *config)
 {
-    struct node_dataset *d =
-        config && config->has_volume ? node_dataset_find(n, &config->dataset) : NULL;
+    for (size_t i = 0; config && i < config->n_volumes; i++) {
+        const struct node_dataset *d = node_dataset_find(n, &config->volumes[i].dataset);
+        if (d && d->stop_containers)
+            return true;
+    }
+    return false;
+}
 
-    return d && d->stop_containers;
+static bool all_usable(struct node *n, const struct container *config)
+{
+    for (size_t i = 0; config && i < config->n_volumes && !(i && FAULT(FIRST_VOLUME)); i++) {
+        if (!is_usable(n, &config->volumes[i].dataset))
+            return false;
+    }
+    return true;
 }
 
 void node_decide_container(struct node *n, struct now now, struct node_container *c)
@@ -492,7 +501,7 @@ void node_decide_container(struct node *n, struct now now, struct node_container
         .live = node_is_live(n, revision),
         .other_spec = c->has_order && c->state.spec[0] && !streq(c->state.spec, c->spec),
         .must_stop = must_stop(n, config) || must_stop(n, c->running_config),
-        .volume_usable = !config || !config->has_volume || is_usable(n, &config->dataset),
+        .volumes_usable = all_usable(n, config),
         .image_ready = c->image_ready,
         .pull = c->pull,
         .revive =

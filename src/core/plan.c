@@ -503,9 +503,12 @@ static struct decision plan_run(const struct container_view *v)
     if (running)
         return nothing();
     if (here && v->state->run == CONTAINER_EXITED && !policy_restarts(v))
-        return because(REASON_CONTAINER_EXITED, "it exited and its restart policy does not start it again");
-    if (!v->volume_usable)
-        return because(REASON_WAITING_FOR_DATASET, "its dataset is not mounted here");
+        return because(REASON_CONTAINER_EXITED,
+                       "it exited and its restart policy does not start it again");
+    if (!v->volumes_usable)
+        return because(REASON_WAITING_FOR_DATASET, c->n_volumes == 1
+                                                       ? "its dataset is not mounted here"
+                                                       : "its datasets are not all mounted here");
     if (v->pull)
         return container_act(v, STEP_IMAGE);
     if (v->order->hold && !(here && v->state->run == CONTAINER_EXITED))
@@ -524,7 +527,8 @@ struct decision plan_container(const struct container_view *v)
         return here && (v->synced || v->must_stop) ? container_act(v, STEP_STOP) : nothing();
     if (v->must_stop)
         return here ? container_act(v, STEP_STOP)
-                    : because(REASON_WAITING_FOR_DATASET, "its dataset is leaving this node");
+                    : because(REASON_WAITING_FOR_DATASET,
+                              "what it has mounted is leaving this node");
     if (v->order->action == CONTAINER_RUN)
         return plan_run(v);
     if (here)

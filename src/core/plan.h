@@ -74,12 +74,12 @@ void plan_copy_differs(struct copy_progress *p, const char *text);
 struct container_view {
     const struct container_order *order; /* NULL = none */
     const struct container_state *state; /* NULL = not here */
-    bool known;          /* the engine was listed at least once */
-    bool synced;         /* all orders are known: what has none is to go */
-    bool live;           /* as in dataset_view */
+    bool known;                          /* the engine was listed at least once */
+    bool synced;                         /* all orders are known: what has none is to go */
+    bool live;                           /* as in dataset_view */
     bool other_spec;     /* what is here was made from other settings than the order's */
-    bool must_stop;      /* its dataset is about to leave */
-    bool volume_usable;  /* always true without a volume */
+    bool must_stop;      /* one of its datasets is about to leave */
+    bool volumes_usable; /* all of them */
     bool image_ready;
     bool pull;           /* the engine said that the image is missing */
     bool revive;         /* died with the engine or the host: start it whatever the policy says */

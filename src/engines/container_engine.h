@@ -49,9 +49,9 @@ struct container_start {
     const struct container *config;
     struct uuid cluster;
     struct uuid era;
-    const char *volume_path; /* host path bound to config->mountpoint, or NULL */
-    const char *host;        /* this node's address, for links (contract section 6.4) and names */
-    char *const *names;      /* other applications that answer on that address */
+    const char *mount_root; /* below it the datasets of config->volumes are mounted, by their ids */
+    const char *host;       /* this node's address, for links (contract section 6.4) and names */
+    char *const *names;     /* other applications that answer on that address */
     size_t n_names;
 };
 

@@ -386,17 +386,27 @@ static struct err *clear_name(struct container_engine *ce, const struct containe
     return docker_error(status, message, what);
 }
 
+static struct err *check_volumes_are_here(const struct container_start *start)
+{
+    for (size_t i = 0; start->mount_root && i < start->config->n_volumes; i++) {
+        CLEANUP_FREE char *path = container_volume_path(start, &start->config->volumes[i]);
+        struct stat st;
+        if (stat(path, &st) || !S_ISDIR(st.st_mode))
+            return err_new(ERR_INVALID, "cannot start container %s: its volume %s is not here",
+                           start->config->name, path);
+    }
+    return NULL;
+}
+
 static struct err *create(struct container_engine *ce, const struct container_start *start,
                           const char *name, char ret_id[DOCKER_ID_MAX + 1], bool *ret_conflict)
 {
     CLEANUP(docker_response_done) struct docker_response r = {0};
     bool selinux = access("/sys/fs/selinux/enforce", F_OK) == 0;
     CLEANUP_FREE char *body = NULL;
-    struct stat st;
 
-    if (selinux && start->volume_path && (stat(start->volume_path, &st) || !S_ISDIR(st.st_mode)))
-        return err_new(ERR_INVALID, "cannot start container %s: its volume %s is not here",
-                       start->config->name, start->volume_path);
+    if (selinux)
+        TRY(check_volumes_are_here(start));
     TRY(docker_render_create(start, selinux, &body));
     char *escaped = curl_easy_escape(NULL, name, 0);
     CLEANUP_FREE char *path = xasprintf("/containers/create?name=%s", escaped ? escaped : "");

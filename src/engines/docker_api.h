@@ -94,6 +94,8 @@ struct err *docker_start_error(long status, const char *message, const struct co
 /* The same for a pull that failed before its progress stream began. */
 struct err *docker_pull_error(long status, const char *message, const char *image) MUST_USE;
 
+/* Where the volume is mounted on the host; the caller frees it. */
+char *container_volume_path(const struct container_start *s, const struct container_volume *v);
 /* Body of POST /containers/create. ERR_INVALID: settings that cannot be told to the engine. */
 struct err *docker_render_create(const struct container_start *start, bool selinux,
                                  char **ret_json) MUST_USE;

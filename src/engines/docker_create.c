@@ -8,6 +8,11 @@
 #include <jansson.h>
 #include <strings.h>
 
+char *container_volume_path(const struct container_start *s, const struct container_volume *v)
+{
+    return xasprintf("%s/%s", s->mount_root, UUID_STR(&v->dataset));
+}
+
 static char *upper(const char *s)
 {
     char *u = xstrdup(s);
@@ -151,18 +156,27 @@ static void render_ports(const struct container *c, json_t *body, json_t *host)
 /* A mount of type "bind" fails when the source is missing; a classic bind would make an empty
  * directory there, and the container would write beside its volume. But only the classic form can
  * relabel for SELinux. */
-static void render_volume(const struct container_start *s, bool selinux, json_t *host)
+static void render_volumes(const struct container_start *s, bool selinux, json_t *host)
 {
-    const char *to = s->config->mountpoint;
+    json_t *list = json_array();
 
-    if (selinux)
-        (void)json_object_set_new(host, "Binds",
-                                  json_pack("[o]", json_sprintf("%s:%s:Z", s->volume_path, to)));
-    else
-        (void)json_object_set_new(host, "Mounts",
-                                  json_pack("[{ss ss ss s{ss}}]", "Type", "bind", "Source",
-                                            s->volume_path, "Target", to, "BindOptions",
-                                            "Propagation", "rprivate"));
+    for (size_t i = 0; i < s->config->n_volumes; i++) {
+        const struct container_volume *v = &s->config->volumes[i];
+        CLEANUP_FREE char *from = container_volume_path(s, v);
+        if (selinux) {
+            (void)json_array_append_new(
+                list, json_sprintf("%s:%s:Z%s", from, v->mountpoint, v->read_only ? ",ro" : ""));
+            continue;
+        }
+        json_t *mount = json_pack("{ss ss ss s{ss}}", "Type", "bind", "Source", from, "Target",
+                                  v->mountpoint, "BindOptions", "Propagation", "rprivate");
+        if (v->read_only)
+            (void)json_object_set_new(mount, "ReadOnly", json_true());
+        (void)json_array_append_new(list, mount);
+    }
+    if (json_array_size(list))
+        (void)json_object_set(host, selinux ? "Binds" : "Mounts", list);
+    json_decref(list);
 }
 
 static json_t *render_strings(char *const *strings, size_t n)
@@ -234,11 +248,32 @@ static bool all_utf8(const struct container_start *s)
 {
     const struct container *c = s->config;
 
-    return is_utf8(c->name) && is_utf8(c->image) && entries_utf8(c->environment, c->n_environment) &&
-           strings_utf8(c->command_line, c->n_command_line) && strings_utf8(c->entrypoint, c->n_entrypoint) &&
-           entries_utf8(c->labels, c->n_labels) && is_utf8(c->user) && is_utf8(c->working_dir) &&
-           is_utf8(c->stop_signal) && (!c->health || strings_utf8(c->health->test, c->health->n_test)) &&
-           (!s->volume_path || (c->mountpoint && is_utf8(c->mountpoint) && is_utf8(s->volume_path)));
+    return is_utf8(c->name) && is_utf8(c->image) &&
+           entries_utf8(c->environment, c->n_environment) &&
+           strings_utf8(c->command_line, c->n_command_line) &&
+           strings_utf8(c->entrypoint, c->n_entrypoint) && entries_utf8(c->labels, c->n_labels) &&
+           is_utf8(c->user) && is_utf8(c->working_dir) && is_utf8(c->stop_signal) &&
+           (!c->health || strings_utf8(c->health->test, c->health->n_test)) &&
+           is_utf8(s->mount_root);
+}
+
+static struct err *check_volumes(const struct container_start *s, bool selinux)
+{
+    const struct container *c = s->config;
+
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        const char *to = c->volumes[i].mountpoint;
+        if (!s->mount_root)
+            return err_new(ERR_INVALID, "container %s has a volume, but it is not mounted here",
+                           c->name);
+        if (!is_utf8(to))
+            return err_new(ERR_INVALID, "container %s has a mountpoint that is no UTF-8 text",
+                           c->name);
+        if (selinux && (strchr(to, ':') || strchr(s->mount_root, ':')))
+            return err_new(ERR_INVALID,
+                           "container %s: with SELinux a mountpoint must not have a ':'", c->name);
+    }
+    return NULL;
 }
 
 static struct err *check(const struct container_start *s, bool selinux)
@@ -253,9 +288,6 @@ static struct err *check(const struct container_start *s, bool selinux)
                        "container %s has links, but this node knows no address of "
                        "itself",
                        c->name);
-    if (c->has_volume && !s->volume_path)
-        return err_new(ERR_INVALID, "container %s has a volume, but it is not mounted here",
-                       c->name);
     for (size_t i = 0; i < c->n_environment; i++) {
         if (!c->environment[i].name[0] || strchr(c->environment[i].name, '='))
             return err_new(ERR_INVALID,
@@ -263,10 +295,7 @@ static struct err *check(const struct container_start *s, bool selinux)
                            "\"%s\"",
                            c->name, c->environment[i].name);
     }
-    if (selinux && s->volume_path && (strchr(c->mountpoint, ':') || strchr(s->volume_path, ':')))
-        return err_new(ERR_INVALID, "container %s: with SELinux a mountpoint must not have a ':'",
-                       c->name);
-    return NULL;
+    return check_volumes(s, selinux);
 }
 
 struct err *docker_render_create(const struct container_start *start, bool selinux, char **ret_json)
@@ -283,8 +312,7 @@ struct err *docker_render_create(const struct container_start *start, bool selin
         (void)json_object_set_new(body, "Cmd", render_strings(c->command_line, c->n_command_line));
     render_extended(c, body, host);
     render_ports(c, body, host);
-    if (start->volume_path)
-        render_volume(start, selinux, host);
+    render_volumes(start, selinux, host);
     render_hosts(start, host);
     (void)json_object_set_new(host, "RestartPolicy", json_pack("{ss}", "Name", "no"));
     if (c->memory_limit)

@@ -157,10 +157,13 @@ struct hello {
     enum storage_kind storage;
     char *backend;          /* "btrfs", ... */
     enum replica_support replicas;
-    bool compares;          /* it knows orders with `compare` */
-    bool extended;          /* knows the settings of container_is_extended(); an older agent would start without them */
-    struct uuid shared_by;  /* attachable: nodes with the same value see the same storage; nil = local */
-    struct uuid store;      /* store this node obeys; nil = none yet */
+    bool compares; /* it knows orders with `compare` */
+    bool
+        extended; /* knows the settings of container_is_extended(); an older agent would start without them */
+    bool more_volumes; /* the same of container_has_more_volumes() */
+    struct uuid
+        shared_by;     /* attachable: nodes with the same value see the same storage; nil = local */
+    struct uuid store; /* store this node obeys; nil = none yet */
     struct uuid generation; /* the store's life (model/history.h) in which ... */
     uint64_t seen_revision; /* ... this, the highest revision obeyed, was seen */
 };

@@ -18,13 +18,34 @@ static ssize_t number_of(const struct compose_world *world, const struct uuid *n
     return found ? found - world->nodes : -1;
 }
 
-/* Data stay where they are, also while their node is away: a copy elsewhere would not be them. */
-static bool find_home(const struct application *a, const struct compose_world *world, struct uuid *ret)
+/* Where the most of its datasets are; of two such nodes, that of the first dataset. False: none is anywhere. */
+static bool find_data(const struct application *a, const struct compose_world *world,
+                      struct uuid *ret)
 {
+    size_t most = 0;
+
     for (size_t i = 0; i < a->n_volumes; i++) {
-        if (world->find_dataset(world->cookie, &a->volumes[i]->id, ret))
-            return true;
+        struct uuid node, other;
+        size_t n = 0;
+        if (!world->find_dataset(world->cookie, &a->volumes[i]->id, &node))
+            continue;
+        for (size_t k = 0; k < a->n_volumes; k++)
+            n += world->find_dataset(world->cookie, &a->volumes[k]->id, &other) &&
+                 uuid_eq(&other, &node);
+        if (n <= most)
+            continue;
+        most = n;
+        *ret = node;
     }
+    return most != 0;
+}
+
+/* Data stay where they are, also while their node is away: a copy elsewhere would not be them. */
+static bool find_home(const struct application *a, const struct compose_world *world,
+                      struct uuid *ret)
+{
+    if (find_data(a, world, ret))
+        return true;
     return world->find_container(world->cookie, a->name, ret) && number_of(world, ret) >= 0;
 }
 

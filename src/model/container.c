@@ -31,6 +31,56 @@ void container_settle_links(struct container *c)
         qsort(c->links, c->n_links, sizeof(*c->links), link_compare);
 }
 
+/* The next part of a path, without what means nothing; its end is *ret_end. */
+static const char *next_part(const char *p, const char **ret_end)
+{
+    for (;;) {
+        while (*p == '/')
+            p++;
+        *ret_end = p + strcspn(p, "/");
+        if (*ret_end - p != 1 || *p != '.')
+            return p;
+        p = *ret_end;
+    }
+}
+
+int mountpoint_compare(const char *a, const char *b)
+{
+    for (;;) {
+        const char *a_end, *b_end;
+        a = next_part(a, &a_end);
+        b = next_part(b, &b_end);
+        size_t n = (size_t)(a_end - a), m = (size_t)(b_end - b);
+        int order = memcmp(a, b, n < m ? n : m);
+        if (order || n != m)
+            return order ? order : n < m ? -1 : 1;
+        if (!n)
+            return 0;
+        a = a_end;
+        b = b_end;
+    }
+}
+
+static int volume_compare(const void *a, const void *b)
+{
+    return mountpoint_compare(((const struct container_volume *)a)->mountpoint,
+                              ((const struct container_volume *)b)->mountpoint);
+}
+
+void container_settle_volumes(struct container *c)
+{
+    if (c->n_volumes > 1)
+        qsort(c->volumes, c->n_volumes, sizeof(*c->volumes), volume_compare);
+}
+
+void container_add_volume(struct container *c, const struct uuid *dataset, const char *mountpoint,
+                          bool read_only)
+{
+    c->volumes = xrealloc(c->volumes, c->n_volumes + 1, sizeof(*c->volumes));
+    c->volumes[c->n_volumes++] =
+        (struct container_volume){*dataset, xstrdup(mountpoint), read_only};
+}
+
 struct container *container_new(const char *name)
 {
     struct container *c = xcalloc(1, sizeof(*c));
@@ -122,7 +172,9 @@ struct container *container_copy(const struct container *c)
 
     n->name = xstrdup(c->name);
     n->image = xstrdup_null(c->image);
-    n->mountpoint = xstrdup_null(c->mountpoint);
+    n->volumes = xmemdup(c->volumes, c->n_volumes * sizeof(*c->volumes));
+    for (size_t i = 0; i < c->n_volumes; i++)
+        n->volumes[i].mountpoint = xstrdup(c->volumes[i].mountpoint);
     n->ports = xmemdup(c->ports, c->n_ports * sizeof(*c->ports));
     n->links = xmemdup(c->links, c->n_links * sizeof(*c->links));
     for (size_t i = 0; i < c->n_links; i++)
@@ -144,7 +196,9 @@ struct container *container_free(struct container *c)
     free_extended(c);
     free(c->name);
     free(c->image);
-    free(c->mountpoint);
+    for (size_t i = 0; i < c->n_volumes; i++)
+        free(c->volumes[i].mountpoint);
+    free(c->volumes);
     free(c->ports);
     free(c->links);
     free(c);
@@ -198,7 +252,7 @@ static bool same_health(const struct health_check *a, const struct health_check 
            same_strings(a->test, a->n_test, b->test, b->n_test);
 }
 
-static bool same_dependencies(const struct container *a, const struct container *b)
+bool container_same_dependencies(const struct container *a, const struct container *b)
 {
     bool same = a->n_depends_on == b->n_depends_on;
 
@@ -214,15 +268,29 @@ static bool same_extended(const struct container *a, const struct container *b)
            same_strings(a->entrypoint, a->n_entrypoint, b->entrypoint, b->n_entrypoint) &&
            str_equal_null(a->user, b->user) && str_equal_null(a->working_dir, b->working_dir) &&
            str_equal_null(a->stop_signal, b->stop_signal) && a->stop_grace_ms == b->stop_grace_ms &&
-           same_entries(a->labels, a->n_labels, b->labels, b->n_labels) && same_health(a->health, b->health) &&
-           a->nano_cpus == b->nano_cpus && same_dependencies(a, b);
+           same_entries(a->labels, a->n_labels, b->labels, b->n_labels) &&
+           same_health(a->health, b->health) && a->nano_cpus == b->nano_cpus;
 }
 
 bool container_is_extended(const struct container *c)
 {
     static const struct container plain;
 
-    return !same_extended(c, &plain);
+    return c->n_depends_on || !same_extended(c, &plain);
+}
+
+bool container_has_more_volumes(const struct container *c)
+{
+    return c->n_volumes > 1 || (c->n_volumes && c->volumes[0].read_only);
+}
+
+bool container_uses(const struct container *c, const struct uuid *dataset)
+{
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        if (uuid_eq(&c->volumes[i].dataset, dataset))
+            return true;
+    }
+    return false;
 }
 
 const struct dependency *container_dependency(const struct container *c, const char *name)
@@ -234,13 +302,24 @@ const struct dependency *container_dependency(const struct container *c, const c
     return NULL;
 }
 
+static bool same_volumes(const struct container *a, const struct container *b)
+{
+    bool same = a->n_volumes == b->n_volumes;
+
+    for (size_t i = 0; i < a->n_volumes && same; i++) {
+        const struct container_volume *v = &a->volumes[i], *w = &b->volumes[i];
+        same = uuid_eq(&v->dataset, &w->dataset) && streq(v->mountpoint, w->mountpoint) &&
+               v->read_only == w->read_only;
+    }
+    return same;
+}
+
 bool container_same_settings(const struct container *a, const struct container *b)
 {
     return str_equal_null(a->image, b->image) && a->cpu_shares == b->cpu_shares &&
            a->memory_limit == b->memory_limit && a->swappiness == b->swappiness &&
            a->restart_policy == b->restart_policy &&
-           a->maximum_retry_count == b->maximum_retry_count && a->has_volume == b->has_volume &&
-           uuid_eq(&a->dataset, &b->dataset) && str_equal_null(a->mountpoint, b->mountpoint) &&
+           a->maximum_retry_count == b->maximum_retry_count && same_volumes(a, b) &&
            same_lists(a, b) && same_extended(a, b);
 }
 
@@ -301,6 +380,7 @@ void container_spec(const struct container *c, char ret_spec[CONTAINER_SPEC_SIZE
     json_t *v = json_container_configuration(c);
 
     (void)json_object_del(v, "node_uuid");
+    (void)json_object_del(v, "depends_on");
     if (c->swappiness != UINT32_MAX)
         (void)json_object_set_new(v, "swappiness", json_integer(c->swappiness));
     json_append(&text, v);

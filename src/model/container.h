@@ -55,6 +55,13 @@ struct dependency {
     enum dependency_condition condition;
 };
 
+/* A dataset as the container sees it. */
+struct container_volume {
+    struct uuid dataset;
+    char *mountpoint; /* absolute path inside the container */
+    bool read_only;
+};
+
 #define NANO_CPUS 1000000000u /* of one processor */
 
 struct container {
@@ -77,9 +84,9 @@ struct container {
     uint32_t swappiness;   /* per cent; UINT32_MAX = not set */
     enum restart_policy restart_policy;
     uint32_t maximum_retry_count; /* on-failure only; 0 = without limit */
-    bool has_volume;
-    struct uuid dataset;
-    char *mountpoint; /* absolute path inside the container */
+    struct container_volume
+        *volumes; /* no dataset twice; in the order of mountpoint_compare(), none equal by it */
+    size_t n_volumes;
     /* What container_is_extended() is about. */
     char **entrypoint; /* before command_line; empty = the image's is taken away */
     size_t n_entrypoint;
@@ -102,15 +109,27 @@ struct container {
 int link_compare(const void *a, const void *b);
 /* Brings the aliases to lower case, and the links into their order. */
 void container_settle_links(struct container *c);
+/* Of absolute paths, part by part: 0 when both are the same place; one inside the other comes after it. */
+int mountpoint_compare(const char *a, const char *b);
+/* Brings the volumes into their order. */
+void container_settle_volumes(struct container *c);
+/* Appends a volume; the mountpoint is copied. */
+void container_add_volume(struct container *c, const struct uuid *dataset, const char *mountpoint,
+                          bool read_only);
 
 struct container *container_new(const char *name);
 struct container *container_copy(const struct container *c);
 struct container *container_free(struct container *c); /* accepts NULL; returns NULL */
-/* true when both would be started with the same settings (name, node and revision are not compared). */
+/* true when both would be started with the same settings: what only says where and when (name, node, revision, depends_on)
+ * is not compared. */
 bool container_same_settings(const struct container *a, const struct container *b);
+bool container_same_dependencies(const struct container *a, const struct container *b);
 
 /* true when it has settings that agents and records of format 1 do not know. */
 bool container_is_extended(const struct container *c);
+/* true when its volumes are more than agents and records of format 2 know: several, or a read-only one. */
+bool container_has_more_volumes(const struct container *c);
+bool container_uses(const struct container *c, const struct uuid *dataset);
 
 /* NULL when there is none of that name. */
 const struct dependency *container_dependency(const struct container *c, const char *name);
@@ -146,7 +165,7 @@ enum container_health {
 const char *container_health_name(enum container_health h);
 
 /* What a container is made from, in short: equal settings have the same text, others another one (XXH3, 128 bits; not
- * made against malice). Where it runs, and when it was configured, make no difference. Settings that are left out must
+ * made against malice). Where it runs, when it was configured, and after which others it starts, make no difference. Settings that are left out must
  * not change the text, nor may those that later versions add, else an upgrade would make all containers anew. */
 #define CONTAINER_SPEC_SIZE 33
 void container_spec(const struct container *c, char ret_spec[CONTAINER_SPEC_SIZE]);

@@ -388,11 +388,14 @@ static char *conflict(const struct reading *r, const struct container *k)
         if (k->ports[i].external && json_object_get(r->ports, port))
             return xasprintf("another one has the external port %s", port);
     }
-    const char *place = json_string_value(json_object_get(r->places, UUID_STR(&k->dataset)));
-    if (k->has_volume && (!place || !streq(place, UUID_STR(&k->node))))
-        return xasprintf(
-            "its dataset %s was not taken for its node, or belongs to another container",
-            UUID_STR(&k->dataset));
+    for (size_t i = 0; i < k->n_volumes; i++) {
+        const char *place =
+            json_string_value(json_object_get(r->places, UUID_STR(&k->volumes[i].dataset)));
+        if (!place || !streq(place, UUID_STR(&k->node)))
+            return xasprintf(
+                "its dataset %s was not taken for its node, or belongs to another container",
+                UUID_STR(&k->volumes[i].dataset));
+    }
     return NULL;
 }
 
@@ -406,8 +409,8 @@ static void add_container(struct reading *r, struct container *k)
         (void)snprintf(port, sizeof(port), "%u", k->ports[n].external);
         (void)json_object_set_new(r->ports, port, json_true());
     }
-    if (k->has_volume)
-        (void)json_object_set_new(r->places, UUID_STR(&k->dataset), json_string("used"));
+    for (size_t n = 0; n < k->n_volumes; n++)
+        (void)json_object_set_new(r->places, UUID_STR(&k->volumes[n].dataset), json_string("used"));
     k->revision = k->created = ++i->revision;
     i->containers =
         mem_grow(i->containers, i->n_containers, &r->cap_containers, sizeof(*i->containers));
@@ -420,7 +423,7 @@ static void judge_container(struct reading *r, struct container *k, const json_t
 
     if (!why && json_is_false(json_object_get(v, "running")))
         why = xstrdup("it was configured not to run, which there is no way to say any more");
-    if (!why && k->has_volume && (r->flags & IMPORT_EMPTY)) {
+    if (!why && k->n_volumes && (r->flags & IMPORT_EMPTY)) {
         CLEANUP_STR struct str body = {0};
         json_t *configuration = json_container_configuration(k);
         json_append(&body, configuration);

@@ -261,14 +261,19 @@ static json_t *links(const struct container *c)
     return list;
 }
 
-static json_t *volumes(const struct container *c)
+json_t *json_container_volumes(const struct container *c)
 {
     json_t *list = json_array();
-    json_t *o = json_object();
 
-    set(o, "dataset_id", json_uuid(&c->dataset));
-    set(o, "mountpoint", json_string(c->mountpoint));
-    (void)json_array_append_new(list, o);
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        json_t *o = json_object();
+
+        set(o, "dataset_id", json_uuid(&c->volumes[i].dataset));
+        set(o, "mountpoint", json_string(c->volumes[i].mountpoint));
+        if (c->volumes[i].read_only)
+            set(o, "read_only", json_true());
+        (void)json_array_append_new(list, o);
+    }
     return list;
 }
 
@@ -370,8 +375,8 @@ json_t *json_container_configuration(const struct container *c)
     set(o, "image", json_string(c->image));
     if (c->n_ports)
         set(o, "ports", ports(c));
-    if (c->has_volume)
-        set(o, "volumes", volumes(c));
+    if (c->n_volumes)
+        set(o, "volumes", json_container_volumes(c));
     if (c->n_environment)
         set(o, "environment", entries(c->environment, c->n_environment));
     if (c->n_links)

@@ -35,6 +35,8 @@ void json_append_dataset(struct str *s, const struct dataset *d);
 /* The API's other objects, with the keys in the order of the contract's examples; the caller calls
  * json_decref. Texts in the model are valid UTF-8 (validation saw to it). */
 json_t *json_container_configuration(const struct container *c);
+json_t *
+json_container_volumes(const struct container *c); /* its "volumes", [] when there are none */
 /* `left_us`: until it expires; used only when the lease expires. */
 json_t *json_lease(const struct lease *l, int64_t left_us);
 json_t *json_lease_state(const struct lease *l, int64_t left_us); /* and since when, and why */

@@ -58,8 +58,8 @@ static const struct {
                             "Move the dataset to a node that shares this storage (flockerctl "
                             "move), or give the node the same storage in agent.yml."},
     [REASON_WAITING_FOR_DATASET] = {"waiting-for-dataset",
-                                    "Ask for the dataset's own reason with flockerctl why; the "
-                                    "container starts when the dataset is there."},
+                                    "Ask for that dataset's own reason with flockerctl why; the "
+                                    "container starts when all its datasets are there."},
     [REASON_WAITING_FOR_IMAGE] = {"waiting-for-image", "Wait; the image is being fetched."},
     [REASON_IMAGE_MISSING] = {"image-missing",
                               "Load the image on that node (docker load), or create the container "

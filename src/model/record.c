@@ -203,7 +203,7 @@ static json_t *get_typed(struct reader *r, const char *key, json_type type, cons
 static void read_part(struct reader *r, const char *what, json_t *v,
                       void (*fields)(struct reader *part, void *to), void *to)
 {
-    struct reader part = {.object = v, .what = what};
+    struct reader part = {.object = v, .what = what, .format = r->format};
 
     if (!json_is_object(v)) {
         wrong(r, what, "an object");
@@ -548,20 +548,34 @@ static json_t *extended_value(struct writer *w, const struct container *c)
     return v.object;
 }
 
-static json_t *volume_value(struct writer *w, const struct container *c)
+static json_t *volume_value(struct writer *w, const struct container_volume *from,
+                            bool with_read_only)
 {
     struct writer v = {.object = json_object()};
 
-    set(&v, "dataset", id(&c->dataset));
-    set(&v, "mountpoint", text_or_null(c->mountpoint));
+    set(&v, "dataset", id(&from->dataset));
+    set(&v, "mountpoint", json_string(from->mountpoint));
+    if (with_read_only)
+        set(&v, "read_only", json_boolean(from->read_only));
     w->failed |= v.failed;
     return v.object;
 }
 
+static json_t *volumes_value(struct writer *w, const struct container *c)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < c->n_volumes; i++)
+        append(w, array, volume_value(w, &c->volumes[i], /* with_read_only= */ true));
+    return array;
+}
+
 char *record_container_encode(const struct container *c)
 {
-    bool extended = container_is_extended(c);
-    struct writer w = writer_begin(extended ? RECORD_FORMAT_EXTENDED : RECORD_FORMAT);
+    bool volumes = container_has_more_volumes(c), extended = volumes || container_is_extended(c);
+    struct writer w = writer_begin(volumes    ? RECORD_FORMAT_VOLUMES
+                                   : extended ? RECORD_FORMAT_EXTENDED
+                                              : RECORD_FORMAT);
 
     set(&w, "name", json_string(c->name));
     set(&w, "revision", number(c->revision));
@@ -574,7 +588,11 @@ char *record_container_encode(const struct container *c)
     set(&w, "swappiness", c->swappiness == UINT32_MAX ? json_null() : number(c->swappiness));
     set(&w, "restart_policy", json_string(restart_policy_name(c->restart_policy)));
     set(&w, "maximum_retry_count", number(c->maximum_retry_count));
-    set(&w, "volume", c->has_volume ? volume_value(&w, c) : json_null());
+    if (volumes)
+        set(&w, "volumes", volumes_value(&w, c));
+    else
+        set(&w, "volume",
+            c->n_volumes ? volume_value(&w, c->volumes, /* with_read_only= */ false) : json_null());
     if (extended)
         set(&w, "extended", extended_value(&w, c));
     return finish(&w);
@@ -733,11 +751,36 @@ static void get_extended(struct reader *r, struct container *c)
 
 static void volume_fields(struct reader *r, void *to)
 {
-    struct container *c = to;
+    struct container_volume *v = to;
 
-    c->has_volume = true;
-    c->dataset = get_id(r, "dataset", true);
-    c->mountpoint = get_text(r, "mountpoint", true);
+    v->dataset = get_id(r, "dataset", true);
+    v->mountpoint = get_text(r, "mountpoint", false);
+    if (r->format >= RECORD_FORMAT_VOLUMES)
+        v->read_only = get_bool(r, "read_only");
+}
+
+/* As formats 1 and 2 have it: one, or none. */
+static void get_volume(struct reader *r, struct container *c)
+{
+    json_t *v = take(r, "volume");
+
+    if (v && !json_is_null(v)) {
+        c->volumes = xcalloc(1, sizeof(*c->volumes));
+        read_part(r, "volume", v, volume_fields, &c->volumes[c->n_volumes++]);
+    }
+    json_decref(v);
+}
+
+static void get_volumes(struct reader *r, struct container *c)
+{
+    json_t *array = get_typed(r, "volumes", JSON_ARRAY, "a list"), *v;
+    size_t i;
+
+    c->volumes = xcalloc(json_array_size(array), sizeof(*c->volumes));
+    json_array_foreach (array, i, v) {
+        read_part(r, "volumes", v, volume_fields, &c->volumes[c->n_volumes++]);
+    }
+    json_decref(array);
 }
 
 static void get_container_rest(struct reader *r, struct container *c)
@@ -753,17 +796,17 @@ static void get_container_rest(struct reader *r, struct container *c)
     if ((int)c->restart_policy == RESTART_POLICY_INVALID)
         wrong(r, "restart_policy", "\"never\", \"always\" or \"on-failure\"");
     c->maximum_retry_count = (uint32_t)get_number(r, "maximum_retry_count", UINT32_MAX);
-    json_t *volume = take(r, "volume");
-    if (volume && !json_is_null(volume))
-        read_part(r, "volume", volume, volume_fields, c);
-    json_decref(volume);
+    if (r->format < RECORD_FORMAT_VOLUMES)
+        get_volume(r, c);
+    else
+        get_volumes(r, c);
 }
 
 struct err *record_container_decode(const char *text, size_t n, struct container **ret)
 {
     struct reader r;
 
-    TRY(parse("container", RECORD_FORMAT_EXTENDED, text, n, &r));
+    TRY(parse("container", RECORD_FORMAT_VOLUMES, text, n, &r));
     CLEANUP_FREE char *name = get_text(&r, "name", false);
     struct container *c = container_new(name ? name : "");
     c->revision = get_number(&r, "revision", UINT64_MAX);

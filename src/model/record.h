@@ -1,7 +1,8 @@
 /* The durable form of the model's objects: one compact JSON text for each, as the store keeps it.
  *
  * Format version 1; 2 is a dataset with a replica, so that what has none can still be read by an older
- * version, a container with settings of container_is_extended(), or a lease that Docker mounts have. Every field is always there; a field too many, too few, twice or of another type makes
+ * version, a container with settings of container_is_extended(), or a lease that Docker mounts have; 3 is a
+ * container of which container_has_more_volumes() is true. Every field is always there; a field too many, too few, twice or of another type makes
  * the record corrupt, and a record of a newer format is refused by saying so: what cannot be
  * understood wholly is not used at all. Numbers are exact over all 64 bits: up to 2^63-1 they are
  * JSON integers, above that decimal strings. Pure functions, thread-safe. */
@@ -16,6 +17,7 @@
 #define RECORD_FORMAT 1
 #define RECORD_FORMAT_REPLICA 2  /* of datasets only */
 #define RECORD_FORMAT_EXTENDED 2 /* of containers only */
+#define RECORD_FORMAT_VOLUMES 3  /* likewise; has "volumes" in the place of "volume" */
 #define RECORD_FORMAT_MOUNTS 2   /* of leases only */
 
 /* Encoders return text that the caller frees, or NULL when the object cannot be written without

@@ -801,7 +801,7 @@ static void check_restart_policy(struct check *c, const char *where, const json_
 
 static void check_volume_dataset(struct check *c, const char *where, const json_t *v, void *to)
 {
-    check_uuid_v4(c, where, v, &((struct container *)to)->dataset);
+    check_uuid_v4(c, where, v, &((struct container_volume *)to)->dataset);
 }
 
 static void check_mountpoint(struct check *c, const char *where, const json_t *v, void *to)
@@ -811,20 +811,63 @@ static void check_mountpoint(struct check *c, const char *where, const json_t *v
     if (!s || *s != '/' || strchr(s, '\n'))
         complain(c, "\"%s\" must be an absolute path", where);
     else if (check_line(c, where, s, VALIDATE_MAX_PATH))
-        ((struct container *)to)->mountpoint = xstrdup(s);
+        ((struct container_volume *)to)->mountpoint = xstrdup(s);
+}
+
+static void check_read_only(struct check *c, const char *where, const json_t *v, void *to)
+{
+    if (!json_is_boolean(v))
+        complain(c, "\"%s\" must be true or false", where);
+    ((struct container_volume *)to)->read_only = json_is_true(v);
+}
+
+/* "/a/../b" may be inside another volume or not: that depends on what the image and the other volumes have there. */
+static bool goes_up(const char *path)
+{
+    for (const char *p = path; (p = strstr(p, "/..")); p += 3) {
+        if (p[3] == '/' || !p[3])
+            return true;
+    }
+    return false;
+}
+
+static void check_against_others(struct check *c, const char *where, const struct container *k,
+                                 const struct container_volume *v)
+{
+    for (size_t i = 0; i < k->n_volumes; i++) {
+        if (uuid_eq(&k->volumes[i].dataset, &v->dataset))
+            complain(c, "\"%s\" must not have the same dataset twice: %s", where,
+                     UUID_STR(&v->dataset));
+        if (mountpoint_compare(k->volumes[i].mountpoint, v->mountpoint) == 0)
+            complain(c, "\"%s\" must not have the same mountpoint twice: %s", where, v->mountpoint);
+    }
 }
 
 static void check_volumes(struct check *c, const char *where, const json_t *v, void *to)
 {
     static const struct field fields[] = {{"dataset_id", true, check_volume_dataset},
-                                          {"mountpoint", true, check_mountpoint}};
-    CLEANUP_FREE char *prefix = xasprintf("%s[0].", where);
+                                          {"mountpoint", true, check_mountpoint},
+                                          {"read_only", false, check_read_only}};
     struct container *k = to;
+    size_t i;
+    json_t *item;
 
-    if (!check_list(c, where, v, 0, 1) || json_array_size(v) == 0)
+    if (!check_list(c, where, v, 0, VALIDATE_MAX_VOLUMES))
         return;
-    k->has_volume = true;
-    check_object(c, prefix, json_array_get(v, 0), fields, ARRAY_SIZE(fields), k);
+    json_array_foreach (v, i, item) {
+        CLEANUP_FREE char *prefix = xasprintf("%s[%zu].", where, i);
+        struct container_volume one = {0};
+
+        check_object(c, prefix, item, fields, ARRAY_SIZE(fields), &one);
+        CLEANUP_FREE char *mountpoint = one.mountpoint;
+        if (!mountpoint)
+            continue;
+        if (json_array_size(v) > 1 && goes_up(mountpoint))
+            complain(c, "\"%smountpoint\" must not have \"..\" beside other volumes", prefix);
+        check_against_others(c, where, k, &one);
+        container_add_volume(k, &one.dataset, mountpoint, one.read_only);
+    }
+    container_settle_volumes(k);
 }
 
 json_t *validate_container_create(const json_t *body, struct container **ret)

@@ -23,7 +23,8 @@
 #define VALIDATE_MAX_LABELS 4096
 #define VALIDATE_MAX_LABEL 65536       /* bytes of one's name and value */
 #define VALIDATE_MAX_DEPENDENCIES 256
-#define VALIDATE_MAX_DURATION 86400    /* seconds: a stop's grace, and a health check's times */
+#define VALIDATE_MAX_VOLUMES 256
+#define VALIDATE_MAX_DURATION 86400 /* seconds: a stop's grace, and a health check's times */
 #define VALIDATE_MAX_CPUS 65536
 
 /* The id is nil when the body names none. */

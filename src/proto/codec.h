@@ -29,6 +29,7 @@
 #define CODEC_MAX_STRING (1u << 20) /* one environment name or value, one argument */
 #define CODEC_MAX_TEXT 4096         /* reason and refusal texts; longer ones are cut when sent */
 #define CODEC_MAX_SNAPSHOTS 10000   /* of one dataset; only the newest are sent */
+#define CODEC_MAX_VOLUMES 1024      /* of one container */
 #define CODEC_MAX_LIST 65536        /* ports, links, environment, command line of one container */
 
 /* What an agent says. */

@@ -209,6 +209,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     h->compares = w->compares;
     h->seen_revision = w->seen_revision;
     h->extended = w->extended;
+    h->more_volumes = w->more_volumes;
     return NULL;
 }
 
@@ -588,14 +589,31 @@ static struct err *take_extended(const Wire__ExtendedSettings *w, struct contain
 
 static struct err *take_attached(const Wire__AttachedVolume *w, struct container *c)
 {
-    if (!w)
-        return NULL;
-    TRY(take_uuid(w->dataset, REQUIRED, "container order: dataset", &c->dataset));
+    struct uuid dataset;
+    CLEANUP_FREE char *mountpoint = NULL;
+
+    TRY(take_uuid(w->dataset, REQUIRED, "container order: dataset", &dataset));
     TRY(take_word(w->mountpoint, CODEC_MAX_PATH, REQUIRED, "container order: mountpoint",
-                  &c->mountpoint));
-    if (c->mountpoint[0] != '/')
+                  &mountpoint));
+    if (mountpoint[0] != '/')
         return corrupt("container order: mountpoint", "is not an absolute path");
-    c->has_volume = true;
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        if (uuid_eq(&c->volumes[i].dataset, &dataset))
+            return corrupt("container order: dataset", "is there twice");
+        if (mountpoint_compare(c->volumes[i].mountpoint, mountpoint) == 0)
+            return corrupt("container order: mountpoint", "is there twice");
+    }
+    container_add_volume(c, &dataset, mountpoint, w->read_only);
+    return NULL;
+}
+
+static struct err *take_all_attached(const Wire__Container *w, struct container *c)
+{
+    if (w->n_volumes > CODEC_MAX_VOLUMES)
+        return corrupt("container order: volumes", "are too many");
+    for (size_t i = 0; i < w->n_volumes; i++)
+        TRY(take_attached(w->volumes[i], c));
+    container_settle_volumes(c);
     return NULL;
 }
 
@@ -611,7 +629,7 @@ static struct err *take_container(const Wire__Container *w, struct container *c)
                      &c->n_environment));
     TRY(take_command_line(w->command_line, c));
     TRY(take_enum(&map_policy, (int)w->restart_policy, "container order: restart policy", &policy));
-    TRY(take_attached(w->volume, c));
+    TRY(take_all_attached(w, c));
     TRY(take_extended(w->extended, c));
     if (w->swappiness) {
         if (w->swappiness->percent > 100)

@@ -92,6 +92,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.generation = uuid_out(&h->generation);
     w.seen_revision = h->seen_revision;
     w.extended = h->extended;
+    w.more_volumes = h->more_volumes;
     m->hello = &w;
     pack(&m->base, out);
 }
@@ -334,6 +335,8 @@ struct container_lists {
     Wire__Variable **label_pointers;
     Wire__Dependency *dependencies;
     Wire__Dependency **dependency_pointers;
+    Wire__AttachedVolume *volumes;
+    Wire__AttachedVolume **volume_pointers;
 };
 
 static void lists_done(struct container_lists *l)
@@ -351,6 +354,8 @@ static void lists_done(struct container_lists *l)
     free(l->label_pointers);
     free(l->dependencies);
     free(l->dependency_pointers);
+    free(l->volumes);
+    free(l->volume_pointers);
 }
 
 static ProtobufCBinaryData *strings_out(char *const *strings, size_t n)
@@ -395,6 +400,19 @@ static void lists_fill_extended(struct container_lists *l, const struct containe
     }
 }
 
+static void lists_fill_volumes(struct container_lists *l, const struct container *c)
+{
+    l->volumes = xcalloc(c->n_volumes, sizeof(*l->volumes));
+    l->volume_pointers = xcalloc(c->n_volumes, sizeof(*l->volume_pointers));
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        wire__attached_volume__init(&l->volumes[i]);
+        l->volumes[i].dataset = uuid_out(&c->volumes[i].dataset);
+        l->volumes[i].mountpoint = text_out(c->volumes[i].mountpoint);
+        l->volumes[i].read_only = c->volumes[i].read_only;
+        l->volume_pointers[i] = &l->volumes[i];
+    }
+}
+
 static void lists_fill(struct container_lists *l, const struct container *c)
 {
     l->ports = xcalloc(c->n_ports, sizeof(*l->ports));
@@ -416,6 +434,7 @@ static void lists_fill(struct container_lists *l, const struct container *c)
     }
     entries_out(c->environment, c->n_environment, &l->variables, &l->variable_pointers);
     l->arguments = strings_out(c->command_line, c->n_command_line);
+    lists_fill_volumes(l, c);
     lists_fill_extended(l, c);
 }
 
@@ -433,6 +452,8 @@ static void container_fill(Wire__Container *w, const struct container *c,
     w->n_links = c->n_links;
     w->environment = l->variable_pointers;
     w->n_environment = c->n_environment;
+    w->volumes = l->volume_pointers;
+    w->n_volumes = c->n_volumes;
     w->cpu_shares = c->cpu_shares;
     w->memory_limit = c->memory_limit;
     w->restart_policy = (Wire__RestartPolicy)enum_out(&map_policy, c->restart_policy);
@@ -488,7 +509,6 @@ static void encode_container_order(const struct container_order *o, Wire__Contro
     Wire__Container container = WIRE__CONTAINER__INIT;
     Wire__CommandLine command_line = WIRE__COMMAND_LINE__INIT;
     Wire__Swappiness swappiness = WIRE__SWAPPINESS__INIT;
-    Wire__AttachedVolume volume = WIRE__ATTACHED_VOLUME__INIT;
 
     lists_fill(&lists, c);
     container_fill(&container, c, &lists);
@@ -500,11 +520,6 @@ static void encode_container_order(const struct container_order *o, Wire__Contro
     if (c->swappiness != UINT32_MAX) {
         swappiness.percent = c->swappiness;
         container.swappiness = &swappiness;
-    }
-    if (c->has_volume) {
-        volume.dataset = uuid_out(&c->dataset);
-        volume.mountpoint = text_out(c->mountpoint);
-        container.volume = &volume;
     }
     struct extended_out extended;
     if (container_is_extended(c)) {

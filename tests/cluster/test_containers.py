@@ -6,6 +6,7 @@ import time
 import pytest
 
 from lab import holds, wait_until
+from volumes import digest, fill, volume
 
 CLUSTER = {"nodes": 2, "docker": True, "images": ["busybox"]}
 IMAGE = "flocker-lab/busybox:1"
@@ -256,3 +257,78 @@ def test_restart_policies(cluster, make):
           and starts("tries") == 3, "none is started again", 3)
     cluster.api.delete_container("tries")
     cluster.api.delete_dataset(dataset)
+
+
+WRITER = """
+printf x >>/c/starts; n=$(cat /a/n 2>/dev/null || echo 0); trap 'exit 0' TERM
+while :; do
+    n=$((n + 1)); for d in /a /a/b /c; do echo $n >>$d/log; done
+    echo $n >/a/n.new && mv /a/n.new /a/n; sleep 0.02
+done"""
+OWN = ("log", "n", "n.new", "starts")
+
+
+def lines(cluster, host, dataset):
+    return [int(line) for line in cluster.run(host, "cat", f"/flocker/{dataset}/log").split()]
+
+
+def test_three_datasets_move_together(cluster, make):
+    """Under a writer that writes to one after the other: it stops once, and finds all that it wrote."""
+    sizes = (60, 5, 120)
+    sets = [cluster.api.create_dataset(cluster.node("h1"), metadata={"name": f"part{i}"}) for i in range(3)]
+    for dataset, files in zip(sets, sizes):
+        cluster.wait_mounted(dataset, "h1")
+        fill(volume(cluster, "h1", dataset), files=files)
+    before = [digest(volume(cluster, "h1", dataset), skip=OWN) for dataset in sets]
+    mounts = [word for dataset, path in zip(sets, ("/a", "/a/b", "/c")) for word in ("-V", f"{dataset}:{path}")]
+    cluster.ctl("create-container", "-n", cluster.node("h1"), *mounts, "--wait", "writer", IMAGE, "--", "sh", "-c", WRITER)
+    lease = cluster.api.acquire_lease(sets[2], cluster.node("h1"))
+    assert lease
+    wait_until(lambda: len(lines(cluster, "h1", sets[2])) > 20, "it writes")
+    cluster.ctl("move-container", "-t", cluster.node("h2"), "writer")
+    # One of them cannot go: nothing is stopped, and the container says which.
+    wait_reason(cluster, "writer", "waiting-for-dataset", sets[2], "lease-held")
+    assert "waiting-for-dataset" in cluster.ctl("why", sets[0])
+    sofar = lines(cluster, "h1", sets[2])[-1]
+    wait_until(lambda: lines(cluster, "h1", sets[2])[-1] > sofar + 5, "it writes on while they wait")
+    cluster.api.release_lease(sets[2])
+    cluster.wait_container("writer", "h2")
+    wait_until(lambda: len(lines(cluster, "h2", sets[2])) > sofar + 20, "it writes on h2")
+    cluster.ctl("destroy-container", "writer", "--wait")
+    assert cluster.run("h2", "cat", f"/flocker/{sets[2]}/starts") == "xx"
+    written = [lines(cluster, "h2", dataset) for dataset in sets]
+    assert [digest(volume(cluster, "h2", dataset), skip=OWN) for dataset in sets] == before
+    for log in written:  # where it was stopped one number may be there twice
+        assert sorted(set(log)) == list(range(1, log[-1] + 1)) and len(log) <= log[-1] + 2, log
+    assert max(log[-1] for log in written) - min(log[-1] for log in written) <= 1
+    for dataset in sets:
+        cluster.api.delete_dataset(dataset)
+
+
+def test_read_only_and_nested(cluster, make):
+    """As the options of flockerctl say it, all of which reach Docker."""
+    outer, inner = [cluster.api.create_dataset(cluster.node("h1"), metadata={"name": name}) for name in ("outer", "inner")]
+    for dataset in (outer, inner):
+        cluster.wait_mounted(dataset, "h1")
+    script = "touch /data/x 2>/dev/null || echo refused; touch /data/inner/y && echo written; " + RUN_ON
+    cluster.run("h1", "mkdir", f"/flocker/{outer}/inner")
+    cluster.ctl("create-container", "-n", cluster.node("h1"), "-V", "inner:/data/inner", "-V", "outer:/data:ro", "--wait",
+                "--entrypoint", "sh", "--entrypoint=-c", "-u", "0:0", "-w", "/tmp", "--label", "tier=web", "--cpus", "0.5",
+                "--stop-signal", "SIGTERM", "--stop-grace", "7s", "--health-cmd", "true", "--health-interval", "1s",
+                "app", IMAGE, "--", script)
+    assert cluster.run("h1", "docker", "logs", "flocker--app").split() == ["refused", "written"]
+    made = inspect(cluster, "h1", "flocker--app")
+    config = made["Config"]
+    assert (config["Entrypoint"], config["User"], config["WorkingDir"]) == (["sh", "-c"], "0:0", "/tmp")
+    assert (config["StopSignal"], config["StopTimeout"], config["Labels"]["tier"]) == ("SIGTERM", 7, "web")
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 10**9}
+    assert made["HostConfig"]["NanoCpus"] == 5 * 10**8
+    assert [(m["Destination"], m["RW"]) for m in sorted(made["Mounts"], key=lambda m: m["Destination"])] == [
+        ("/data", False), ("/data/inner", True)]
+    ids = {outer[:8], inner[:8]}
+    assert ids <= set(cluster.ctl("ps").replace(",", " ").split())
+    why = cluster.ctl("why", "app")
+    assert f"{outer} at /data, read-only" in why and f"{inner} at /data/inner" in why
+    cluster.api.delete_container("app")
+    for dataset in (outer, inner):
+        cluster.api.delete_dataset(dataset)

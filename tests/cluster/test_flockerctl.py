@@ -289,7 +289,9 @@ def test_create(ctl, control):
         (["move", "-d", "c2b", "-t", "77"], "no node uuids matching 77"),
         (["create-container", "db", "postgres"], "must specify --node"),
         (["create-container", "-n", "3f", "-V", "orders", "db", "postgres"],
-         "malformed volume 'orders', please use DATASET:/mountpoint"),
+         "malformed volume 'orders', please use DATASET:/mountpoint, or DATASET:/mountpoint:ro"),
+        (["create-container", "-n", "3f", "-V", "orders:data", "db", "postgres"],
+         "malformed volume 'orders:data', please use DATASET:/mountpoint, or DATASET:/mountpoint:ro"),
         (["move-container", "db"], "must specify --destination"),
         (["why", "77"], "no dataset uuids matching 77, and no container of that name"),
     ],
@@ -320,6 +322,12 @@ def test_ambiguous_node(ctl, control):
         (["create-container", "-p", "80:99999", "a", "b"],
          "the internal port must be a whole number from 1 to 65535, not '99999'"),
         (["create-container", "-e", "X", "a", "b"], "malformed environment variable 'X', please use NAME=VALUE"),
+        (["create-container", "--label", "=x", "a", "b"], "malformed label '=x', please use NAME=VALUE"),
+        (["create-container", "--cpus", "half", "a", "b"], "--cpus must be a number of processors, such as 0.5, not 'half'"),
+        (["create-container", "--stop-grace", "7", "a", "b"],
+         "--stop-grace must be a number with s, m, h or d, such as 30d, not '7'"),
+        (["create-container", "--health-retries", "0", "a", "b"],
+         "--health-retries must be a whole number from 1 to 2147483647, not '0'"),
     ],
 )  # fmt: skip
 def test_usage_errors(ctl, control, arguments, message):
@@ -559,14 +567,15 @@ def test_why_when_all_is_well_and_when_deleted(ctl, control):
 def test_why_container_and_dataset_of_one_name(ctl, control):
     container = {
         "name": "orders", "node_uuid": B, "image": "postgres:9.4", "running": False, "state": "exited", "on": B,
-        "volumes": [], "reason": dict(REASON, code="crash-loop", text="exit status 1"), "revision": 3,
+        "volumes": [{"dataset_id": D1, "mountpoint": "/a"}, {"dataset_id": D2, "mountpoint": "/b", "read_only": True}],
+        "reason": dict(REASON, code="crash-loop", text="exit status 1"), "revision": 3,
     }  # fmt: skip
     control.answers["GET", "/v1/state/containers/orders"] = (200, container)
     control.answers["GET", f"/v1/state/datasets/{D1}"] = (200, detail())
     out = output(ctl("why", "orders"))
     assert f"dataset {D1} (name=orders)\n" in out
     assert "container orders\n  wanted     running on 8d2f6a70 (10.20.0.12)\n  actual     exited on 8d2f6a70" in out
-    assert "blocked by crash-loop: exit status 1\n" in out
+    assert f"  datasets   {D1} at /a\n             {D2} at /b, read-only\n  blocked by crash-loop: exit status 1\n" in out
     control.answers["GET", "/v1/state/containers/web"] = (200, dict(container, name="web"))
     assert output(ctl("why", "web")).startswith("container web\n")
 
@@ -681,7 +690,8 @@ def test_ps(ctl, control):
     web = {"node_uuid": A, "name": "web", "image": "nginx:latest", "restart_policy": {"name": "never"}}
     db = {"node_uuid": B, "name": "db", "image": "postgres:9.4", "restart_policy": {"name": "always"},
           "volumes": [{"dataset_id": D1, "mountpoint": "/data"}]}  # fmt: skip
-    old = {"node_uuid": A, "name": "old", "image": "x:1", "restart_policy": {"name": "never"}}
+    old = {"node_uuid": A, "name": "old", "image": "x:1", "restart_policy": {"name": "never"},
+           "volumes": [{"dataset_id": D2, "mountpoint": "/a"}, {"dataset_id": D1, "mountpoint": "/b", "read_only": True}]}  # fmt: skip
     control.answers["GET", "/v1/configuration/containers"] = (200, [web, db])
     control.answers["GET", "/v1/state/containers"] = (200, [dict(web, running=True), dict(old, running=True)])
     control.answers["GET", "/v1/state/containers/db"] = (
@@ -690,9 +700,9 @@ def test_ps(ctl, control):
     )
     control.answers["GET", "/v1/state/containers/old"] = (404, {"description": "Container not found."})
     assert output(ctl("ps")) == (
-        "NAME  IMAGE         STATE    NODE                   DATASET   REASON\n"
-        "db    postgres:9.4  created  8d2f6a70 (10.20.0.12)  c2b7e0d4  waiting-for-dataset: c2b7e0d4\n"
-        "old   x:1           running  3f0c9c1e (10.20.0.11)\n"
+        "NAME  IMAGE         STATE    NODE                   DATASET            REASON\n"
+        "db    postgres:9.4  created  8d2f6a70 (10.20.0.12)  c2b7e0d4           waiting-for-dataset: c2b7e0d4\n"
+        "old   x:1           running  3f0c9c1e (10.20.0.11)  c2a0f3c2,c2b7e0d4\n"
         "web   nginx:latest  running  3f0c9c1e (10.20.0.11)\n"
     )
     rows = json.loads(output(ctl("ps", "-o", "json")))
@@ -716,6 +726,25 @@ def test_create_container(ctl, control):
     }  # fmt: skip
     output(ctl("create-container", "-n", "3f", "web", "nginx"))
     assert control.changes()[1][2] == {"node_uuid": A, "name": "web", "image": "nginx"}
+
+
+def test_create_container_beyond_version_1(ctl, control):
+    control.answers["POST", "/v1/configuration/containers"] = (201, {"name": "db", "node_uuid": A})
+    output(ctl("create-container", "-n", "3f", "-V", "orders:/data:ro", "-V", D2 + ":/data/wal:rw", "--label", "a=b=c", "--label", "d=",
+               "--entrypoint", "sh", "--entrypoint=-c", "-u", "70:70", "-w", "/srv", "--stop-signal", "SIGQUIT", "--stop-grace", "2m",
+               "--cpus", "1.5", "--depends-on", "cache", "--depends-on", "schema:completed", "--health-cmd", "pg_isready -q",
+               "--health-interval", "5s", "--health-timeout", "2s", "--health-start-period", "1m", "--health-retries", "3",
+               "db", "postgres:9.4"))  # fmt: skip
+    assert control.changes()[0][2] == {
+        "node_uuid": A, "name": "db", "image": "postgres:9.4", "labels": {"a": "b=c", "d": ""}, "entrypoint": ["sh", "-c"],
+        "user": "70:70", "working_dir": "/srv", "stop_signal": "SIGQUIT", "stop_grace_period": 120, "cpus": 1.5,
+        "depends_on": [{"name": "cache", "condition": "started"}, {"name": "schema", "condition": "completed"}],
+        "healthcheck": {"test": ["CMD-SHELL", "pg_isready -q"], "interval": 5, "timeout": 2, "start_period": 60, "retries": 3},
+        "volumes": [{"dataset_id": D1, "mountpoint": "/data", "read_only": True}, {"dataset_id": D2, "mountpoint": "/data/wal"}],
+    }  # fmt: skip
+    output(ctl("create-container", "-n", "3f", "--entrypoint", "", "--no-healthcheck", "web", "nginx"))
+    assert control.changes()[1][2] == {
+        "node_uuid": A, "name": "web", "image": "nginx", "entrypoint": [], "healthcheck": {"disable": True}}  # fmt: skip
 
 
 def test_destroy_and_move_container(ctl, control):

@@ -26,11 +26,11 @@ static bool find_dataset(void *cookie, const struct uuid *id, struct uuid *ret)
     return id->b[0] % 2 && find_node(cookie, UUID_STR(id), ret);
 }
 
-static bool has_dataset(const struct composition *c, const struct container *k)
+static bool has_dataset(const struct composition *c, const struct container *k,
+                        const struct uuid *dataset)
 {
     for (size_t i = 0; i < c->n_datasets; i++) {
-        if (uuid_eq(&c->datasets[i]->id, &k->dataset) &&
-            uuid_eq(&c->datasets[i]->primary, &k->node))
+        if (uuid_eq(&c->datasets[i]->id, dataset) && uuid_eq(&c->datasets[i]->primary, &k->node))
             return true;
     }
     return false;
@@ -48,7 +48,8 @@ static void check(const struct composition *c)
     for (size_t i = 0; i < c->n_containers; i++) {
         CLEANUP_FREE char *record = record_container_encode(c->containers[i]);
         RULE(record);
-        RULE(!c->containers[i]->has_volume || has_dataset(c, c->containers[i]));
+        for (size_t v = 0; v < c->containers[i]->n_volumes; v++)
+            RULE(has_dataset(c, c->containers[i], &c->containers[i]->volumes[v].dataset));
         RULE(!uuid_is_nil(&c->containers[i]->node));
     }
 }

@@ -218,6 +218,7 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
                       .extended = !(how & 8),
+                      .more_volumes = !(how & 16),
                       .seen_revision = how & 4 ? how : 0};
 
     if (c->sessions[node])
@@ -235,9 +236,10 @@ static struct container *new_container(const char *name, size_t node, uint8_t ho
     k->n_ports = 1;
     k->node = nodes[node];
     k->image = xstrdup("nginx:1");
-    k->has_volume = how & 16;
-    k->dataset = datasets[(how >> 5) & 1];
-    k->mountpoint = xstrdup("/data");
+    for (size_t i = 0; i < 2; i++) {
+        if (how & (16u << i))
+            container_add_volume(k, &datasets[i], i ? "/more" : "/data", how & 64);
+    }
     if (how & 8) { /* maybe on itself */
         k->depends_on = xcalloc(1, sizeof(*k->depends_on));
         k->depends_on[k->n_depends_on++] = (struct dependency){xstrdup(names[how & 1]), how % DEPENDENCY_MAX};

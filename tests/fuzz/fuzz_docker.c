@@ -180,7 +180,7 @@ static void configuration(const char *text, size_t n)
     struct container_start start = {.config = c,
                                     .cluster = cluster,
                                     .era = cluster,
-                                    .volume_path = c->has_volume ? "/flocker/x" : NULL,
+                                    .mount_root = "/flocker",
                                     .host = "192.0.2.1"};
     struct err *e = docker_render_create(&start, n & 1, &json);
     if (!e) {

@@ -24,7 +24,7 @@ static void check(const struct import *i, bool empty)
     }
     for (size_t k = 0; k < i->n_containers; k++) {
         CLEANUP_FREE char *record = record_container_encode(i->containers[k]);
-        RULE(record && !(empty && i->containers[k]->has_volume));
+        RULE(record && !(empty && i->containers[k]->n_volumes));
         check_number(i, i->containers[k]->revision, seen);
     }
     for (size_t k = 0; k < i->n_leases; k++) {

@@ -100,6 +100,7 @@ const char *violation_name(enum violation v)
         [V_UNSETTLED] = "unsettled",
         [V_NUMBERS] = "numbers",
         [V_TOO_EARLY] = "too-early",
+        [V_ALONE] = "alone",
         [V_SESSION] = "session",
         [V_BACKOFF] = "back-off",
         [V_TAG] = "tag",
@@ -469,6 +470,17 @@ static uint64_t keep_replicas(uint64_t seed)
     return seconds[seed % ARRAY_SIZE(seconds)] * USEC_PER_SEC;
 }
 
+/* In some runs neighbours are together, up to all of them; with a source of its own, so that other runs stay as they are. */
+static void make_groups(struct sim *s)
+{
+    uint64_t state = s->options.seed * 0x9e3779b97f4a7c15u + 0x6a09e667f3bcc909u;
+    struct random r = random_seeded(&state);
+    bool together = random_below(&r, 100) < 40;
+
+    for (unsigned d = 0; d < s->n_datasets; d++)
+        s->group[d] = d && together && random_below(&r, 100) < 75 ? s->group[d - 1] : d;
+}
+
 static void set_up(struct sim *s)
 {
     const struct sim_options *o = &s->options;
@@ -479,6 +491,7 @@ static void set_up(struct sim *s)
     s->n_nodes = o->nodes ? o->nodes : nodes;
     s->n_datasets = o->datasets ? o->datasets : datasets;
     s->n_containers = s->n_datasets + 2;
+    make_groups(s);
     s->storage = sim_chance(s, 65) ? STORAGE_LOCAL : STORAGE_ATTACHABLE;
     s->store.history.store = uuid_random_v4(&s->random);
     s->engine_random_state = sim_random(s, UINT64_MAX);
@@ -538,7 +551,7 @@ static void judge_end(struct sim *s)
         return;
     const char *d = strchr(buf, 'd');
     unsigned index = d && d[1] >= '0' ? (unsigned)(d[1] - '0') % s->n_datasets : 0;
-    char name[] = {'c', (char)('0' + index), '\0'};
+    char name[] = {'c', (char)('0' + s->group[index]), '\0'};
     if (s->engine) {
         engine_dataset_reason(s->engine, sim_control_now(s), &s->datasets[index].id, &r);
         engine_container_reason(s->engine, sim_control_now(s), name, &rc);

@@ -11,7 +11,9 @@
 #define MAX_NODES 8
 #define MAX_HOSTS (MAX_NODES + 1) /* one more: a machine with a copy of node 0's certificate */
 #define MAX_DATASETS 4
-#define MAX_CONTAINERS (MAX_DATASETS + 2) /* one a dataset, and two without a volume */
+#define MAX_CONTAINERS                                                                             \
+    (MAX_DATASETS +                                                                                \
+     2) /* one a group of datasets, by the number of its first; and two without a volume */
 #define MAX_SNAPSHOTS 40
 #define MAX_MOUNTS 3 /* of one host */
 #define MAX_CALLS 4096
@@ -34,6 +36,7 @@ enum violation {
     V_UNSETTLED,
     V_NUMBERS,
     V_TOO_EARLY,
+    V_ALONE,
     V_SESSION,
     V_BACKOFF,
     V_TAG,
@@ -129,8 +132,9 @@ struct sim_container {
     uint64_t created;
     struct uuid era;
     char spec[CONTAINER_SPEC_SIZE];
-    int dataset;       /* index; -1 = no volume */
+    bool uses[MAX_DATASETS];
     uint64_t crash_us; /* when it dies; 0 = not */
+    uint64_t started_us;
 };
 
 /* A mount that the agent has given out, or is about to, by what is on its disk. */
@@ -185,13 +189,13 @@ struct sim_lease {
 struct sim_dataset {
     uint64_t number; /* highest number given out for it, in all its lives */
     struct uuid id;
-    uint64_t acked; /* last write a container was told is safe */
-    uint64_t life;  /* how often a dataset was created under the id */
-    bool exists;    /* its create was acknowledged */
-    bool deleted;   /* its delete was acknowledged */
-    bool busy;      /* a command about it is unanswered */
-    bool container_exists;
-    bool lost; /* a disk with a copy of it is gone: it may stay where it is */
+    uint64_t acked;        /* last write a container was told is safe */
+    uint64_t life;         /* how often a dataset was created under the id */
+    bool exists;           /* its create was acknowledged */
+    bool deleted;          /* its delete was acknowledged */
+    bool busy;             /* a command about it is unanswered */
+    bool container_exists; /* of the group's first: its container */
+    bool lost;             /* a disk with a copy of it is gone: it may stay where it is */
     struct sim_lease lease;
     uint64_t releases; /* how often what was promised to mounts was taken back */
     uint64_t compared; /* number of the comparison that was made last, maybe more than once, and what it showed */
@@ -323,9 +327,12 @@ struct sim {
     unsigned n_nodes, n_hosts, n_datasets, n_containers;
     enum storage_kind storage;
     uint64_t keep_replicas_us;
+    unsigned group
+        [MAX_DATASETS]; /* the first dataset of those that may be in the same container: its number */
     struct sim_host hosts[MAX_HOSTS];
     struct sim_dataset datasets[MAX_DATASETS];
-    bool container_started[MAX_CONTAINERS]; /* at least once */
+    uint64_t container_started
+        [MAX_CONTAINERS]; /* `created` of the newest configuration that was started; 0 = none */
     bool container_exists[MAX_CONTAINERS],
         container_busy[MAX_CONTAINERS]; /* those without a volume */
     struct {

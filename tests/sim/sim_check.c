@@ -176,45 +176,73 @@ static const char *replica_unsettled(const struct sim *s, const struct replica *
     return is_over(s, p) && !s->wall_jumped ? "the replica is there beyond its time" : NULL;
 }
 
+/* The configured container that uses it; NULL = none. */
+static const struct container *user_of(const struct sim *s, unsigned d)
+{
+    const struct container *k = s->store.containers[s->group[d]];
+
+    return k && container_uses(k, &s->datasets[d].id) ? k : NULL;
+}
+
 static const char *host_unsettled(const struct sim *s, const struct dataset *st, unsigned d,
                                   unsigned i)
 {
     const struct sim_volume *v = &s->hosts[i].volumes[d];
-    const struct sim_container *k = &s->hosts[i].containers[d];
-    const struct container *c = s->store.containers[d];
+    const struct sim_container *k = &s->hosts[i].containers[s->group[d]];
+    const struct container *c = user_of(s, d);
+    bool here = k->here && k->uses[d];
     bool owner = uuid_eq(&st->owner, &s->hosts[i].id) && !st->tombstone;
 
     if (v->announced || (v->partial && !st->dropped))
         return "a stream is expected, or half of one is left";
     if (owner && st->dropped)
-        return v->mounted ? "still mounted" : k->here ? "a container is left" : NULL;
+        return v->mounted ? "still mounted" : here ? "a container is left" : NULL;
     if (owner != v->mounted)
         return owner ? "not mounted" : "still mounted";
     if (st->dropped)
-        return k->here ? "a container is left"
-                       : NULL; /* copies stay until a node has mounted it again */
+        return here ? "a container is left"
+                    : NULL; /* copies stay until a node has mounted it again */
     if (dataset_is_replica(st, &s->hosts[i].id))
-        return k->here ? "a container is left" : replica_unsettled(s, st->replica, v);
+        return here ? "a container is left" : replica_unsettled(s, st->replica, v);
     if (!owner)
         return !sim_volume_is_blank(s, i, d) ? "bytes or a mark are left"
-               : k->here                     ? "a container is left"
+               : here                        ? "a container is left"
                                              : NULL;
     if (v->n_snapshots > (st->replica ? 1 : 0))
         return "snapshots are left";
     if (v->size && v->size < st->maximum_size)
         return "the volume has not grown";
-    return (c != NULL) == k->running ? NULL
-           : c                       ? "the container does not run"
-                                     : "a container is left";
+    return (c != NULL) == (here && k->running) ? NULL
+           : c                                 ? "the container does not run"
+                                               : "a container is left";
+}
+
+static bool stays(const struct sim *s, const struct dataset *st, unsigned d)
+{
+    return cannot_settle(s, st, d) || is_held(s, st, d) || sim_mount_clings(s, d);
+}
+
+/* Another dataset of its container stays where it is, and it goes nowhere without that. */
+static bool is_bound(const struct sim *s, unsigned d)
+{
+    const struct container *c = user_of(s, d);
+    bool bound = false;
+
+    for (unsigned k = 0; c && k < s->n_datasets; k++) {
+        const struct dataset *st = s->store.datasets[k];
+        if (k != d && container_uses(c, &s->datasets[k].id))
+            bound = bound || !st || st->deleted || stays(s, st, k);
+    }
+    return bound;
 }
 
 static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf, size_t size)
 {
     const struct dataset *st = s->store.datasets[d];
 
-    if (!st || cannot_settle(s, st, d) || is_held(s, st, d) || sim_mount_clings(s, d))
+    if (!st || stays(s, st, d) || is_bound(s, d))
         return NULL;
-    if (st->deleted && s->store.containers[d])
+    if (st->deleted && user_of(s, d))
         return NULL; /* waits until the user deletes the container */
     for (unsigned i = 0; i < s->n_nodes; i++) {
         const char *what = s->hosts[i].dead ? NULL : host_unsettled(s, st, d, i);
@@ -261,17 +289,35 @@ static const char *container_unsettled(const struct sim *s, unsigned c, char *bu
     return NULL;
 }
 
+/* The node that has all its datasets, else where it is wanted. */
+static int place_of(const struct sim *s, const struct container *k)
+{
+    const struct uuid *place = &k->node;
+    size_t n = 0;
+
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        const struct dataset *st = s->store.datasets[d];
+        if (!container_uses(k, &s->datasets[d].id))
+            continue;
+        const struct uuid *owner =
+            st && st->born && !uuid_is_nil(&st->owner) ? &st->owner : &k->node;
+        if (n++ && !uuid_eq(owner, place))
+            return sim_node_index(s, &k->node);
+        place = owner;
+    }
+    return sim_node_index(s, place);
+}
+
 /* On every node each port leads to the node that has its container, and nowhere when it is that node or there is none. */
 static bool route_unsettled(const struct sim *s, unsigned c, unsigned host, char *buf, size_t size)
 {
     const struct container *k = s->store.containers[c];
-    const struct dataset *d = c < s->n_datasets ? s->store.datasets[c] : NULL;
     int is = s->hosts[host].routes[c] - 1, wanted = -1;
 
     if (s->hosts[host].dead || s->cloned || !sim_knows_routes(s, host))
         return false;
     if (k)
-        wanted = sim_node_index(s, d && d->born && !uuid_is_nil(&d->owner) ? &d->owner : &k->node);
+        wanted = place_of(s, k);
     if (wanted >= 0 && s->hosts[wanted].dead)
         return false; /* its address may be forgotten */
     if (wanted == (int)host)

@@ -1,4 +1,5 @@
-/* Simulated container engines, and what containers write. Container c<n> uses dataset n, the last two use none. */
+/* Simulated container engines, and what containers write. Container c<n> uses the datasets of the group that begins with
+ * dataset n, or some of them; the last two use none. */
 #include "sim.h"
 
 #include "base/str.h"
@@ -63,9 +64,11 @@ void sim_container_dies(struct sim *s, unsigned host, unsigned c)
     sim_schedule_for_agent(s, sim_random(s, 20000), EV_CONTAINERS_CHANGED, host);
 }
 
-/* Each of them was started at some time before. */
+/* Each of them was started at some time before, or the container itself was, when it did not depend on that yet. */
 static void check_dependencies(struct sim *s, unsigned host, const struct container *c)
 {
+    if (s->container_started[sim_container_index(c->name)] >= c->created)
+        return;
     for (size_t i = 0; i < c->n_depends_on; i++) {
         if (!s->container_started[sim_container_index(c->depends_on[i].name)])
             sim_violation(s, V_TOO_EARLY, "container %s starts on h%u before %s, on which it depends", c->name, host,
@@ -73,29 +76,45 @@ static void check_dependencies(struct sim *s, unsigned host, const struct contai
     }
 }
 
+/* Notes the datasets; false when one is not mounted. */
+static bool bind_volumes(struct sim *s, unsigned host, const struct container *c,
+                         struct sim_container *k)
+{
+    bool mounted = true;
+
+    for (size_t i = 0; i < c->n_volumes; i++) {
+        int d = sim_dataset_index(s, &c->volumes[i].dataset);
+        const struct sim_volume *v = &s->hosts[host].volumes[d];
+        if (v->mark.state != MARK_OWNED)
+            sim_violation(s, V_TWO_WRITERS, "a container starts on h%u without ownership of d%d",
+                          host, d);
+        mounted = mounted && v->mounted;
+        k->uses[d] = true;
+    }
+    return mounted;
+}
+
 static struct err *start(struct sim *s, unsigned host, const struct step *st)
 {
     struct sim_host *h = &s->hosts[host];
     unsigned c = sim_container_index(st->container->name);
-    struct sim_container *k = &h->containers[c];
-    int d = st->container->has_volume ? sim_dataset_index(s, &st->container->dataset) : -1;
+    struct sim_container started = {.running = true,
+                                    .here = true,
+                                    .created = st->container->created,
+                                    .era = h->era,
+                                    .started_us = s->now_us},
+                         *k = &h->containers[c];
 
     if (sim_until(s, h->docker_down_us))
         return err_new(ERR_UNAVAILABLE, "simulated engine does not answer");
     if (sim_until(s, h->pull_fails_us) && sim_chance(s, 50))
         return err_new(ERR_NOT_FOUND, "no such image");
-    if (d >= 0 && !h->volumes[d].mounted)
+    if (!bind_volumes(s, host, st->container, &started))
         return err_new(ERR_INVALID, "bind source does not exist");
     check_dependencies(s, host, st->container);
-    s->container_started[c] = true;
-    if (d >= 0 && h->volumes[d].mark.state != MARK_OWNED)
-        sim_violation(s, V_TWO_WRITERS, "a container starts on h%u without ownership of d%d", host,
-                      d);
-    *k = (struct sim_container){.running = true,
-                                .here = true,
-                                .created = st->container->created,
-                                .era = h->era,
-                                .dataset = d};
+    if (st->container->created > s->container_started[c])
+        s->container_started[c] = st->container->created;
+    *k = started;
     container_spec(st->container, k->spec);
     if (sim_until(s, h->crash_loop_us)) {
         struct event *ev = sim_schedule(s, 10000 + sim_random(s, 500000), EV_CONTAINER_DIES, host);
@@ -120,7 +139,7 @@ static struct err *stop(struct sim *s, unsigned host, const char *name)
 
     if (sim_until(s, s->hosts[host].docker_down_us))
         return err_new(ERR_UNAVAILABLE, "simulated engine does not answer");
-    *k = (struct sim_container){.dataset = -1};
+    *k = (struct sim_container){0};
     return NULL;
 }
 
@@ -170,13 +189,14 @@ void sim_write(struct sim *s, unsigned host)
     if (!h->up || sim_suspended(s, host))
         return;
     for (unsigned c = 0; c < s->n_datasets; c++) {
-        const struct sim_container *k = &h->containers[c];
-        if (!k->running || k->dataset < 0)
-            continue;
-        if (is_device_gone(s, host, (unsigned)k->dataset))
-            sim_container_dies(s, host, c);
-        else
-            write_to(s, host, (unsigned)k->dataset);
+        for (unsigned d = 0; d < s->n_datasets && h->containers[c].running; d++) {
+            if (!h->containers[c].uses[d])
+                continue;
+            if (is_device_gone(s, host, d))
+                sim_container_dies(s, host, c);
+            else
+                write_to(s, host, d);
+        }
     }
     for (unsigned d = 0; d < s->n_datasets; d++) {
         if (!sim_mount_runs(s, host, d, /* flags= */ 0))

@@ -172,7 +172,7 @@ static struct err *unmount(struct sim *s, unsigned host, unsigned d)
 
     for (unsigned c = 0; c < s->n_containers; c++) {
         const struct sim_container *k = &s->hosts[host].containers[c];
-        if (k->running && k->dataset == (int)d)
+        if (k->running && k->uses[d])
             return err_new(ERR_BUSY, "a container runs on it");
     }
     if (sim_mount_runs(s, host, d, SIM_PROMISED))

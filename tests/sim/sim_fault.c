@@ -74,7 +74,7 @@ static void wipe(struct sim *s, unsigned i, struct random *r)
     sim_kill_host(s, i);
     for (unsigned d = 0; d < s->n_datasets; d++) {
         s->hosts[i].volumes[d] = (struct sim_volume){0};
-        s->hosts[i].containers[d] = (struct sim_container){.dataset = -1};
+        s->hosts[i].containers[d] = (struct sim_container){0};
         if (s->store.datasets[d] && dataset_has_holder(s->store.datasets[d], &s->hosts[i].id))
             s->datasets[d].lost = true;
     }

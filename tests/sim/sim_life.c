@@ -411,10 +411,40 @@ static void commit_dataset(struct sim *s, const struct change *c)
     check_deleted(s, (unsigned)d, v);
 }
 
+static bool is_releasing(const struct dataset *d)
+{
+    return d && d->transfer.id && d->transfer.phase == TRANSFER_RELEASE;
+}
+
+#define OLD_ENOUGH_US                                                                              \
+    (10 * USEC_PER_SEC) /* what was proposed before the container was known is committed by then */
+
+/* The release of `d` was ordered just now. Who runs on it at the source has to stop, and must not wait for another dataset then. */
+static void check_alone(struct sim *s, unsigned d)
+{
+    const struct container *c = s->store.containers[s->group[d]];
+    int source = sim_node_index(s, &s->store.datasets[d]->transfer.source);
+    const struct sim_container *k = source < 0 ? NULL : &s->hosts[source].containers[s->group[d]];
+
+    if (!c || !k || !k->running || k->created != c->created || !k->uses[d] ||
+        k->started_us + OLD_ENOUGH_US > s->now_us)
+        return;
+    for (unsigned i = 0; i < s->n_datasets; i++) {
+        const struct dataset *st = s->store.datasets[i];
+        bool stays = st && k->uses[i] && container_uses(c, &s->datasets[i].id) && st->born &&
+                     !is_releasing(st) && uuid_eq(&st->owner, &s->hosts[source].id);
+        if (stays)
+            sim_violation(s, V_ALONE, "d%u leaves h%d, where c%u runs, before d%u is ready", d,
+                          source, s->group[d], i);
+    }
+}
+
 void sim_commit(struct sim *s, const struct batch *b)
 {
-    bool between = false;
+    bool between = false, before[MAX_DATASETS];
 
+    for (unsigned d = 0; d < s->n_datasets; d++)
+        before[d] = is_releasing(s->store.datasets[d]);
     for (size_t i = 0; i < b->n; i++) {
         const struct change *c = &b->changes[i];
         if (c->revision <= s->store.revision)
@@ -445,7 +475,12 @@ void sim_commit(struct sim *s, const struct batch *b)
                 sim_lease_gone(s, (unsigned)d);
         }
     }
-    if (between && !s->has_backup && s->nuisances[N_RESTORE] && sim_faults(s) && sim_chance(s, 20)) {
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        if (!before[d] && is_releasing(s->store.datasets[d]))
+            check_alone(s, d);
+    }
+    if (between && !s->has_backup && s->nuisances[N_RESTORE] && sim_faults(s) &&
+        sim_chance(s, 20)) {
         sim_back_up(s);
         sim_schedule(s, USEC_PER_SEC + sim_random(s, 8 * USEC_PER_SEC), EV_LOSE_STORE, (unsigned)sim_random(s, s->n_nodes));
     }

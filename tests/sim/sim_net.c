@@ -134,6 +134,7 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .replicas = s->options.seed % 7 ? REPLICAS_ALL : REPLICAS_NO_LIMIT,
                           .compares = s->options.seed % 11 || host % 2,
                           .extended = true,
+                          .more_volumes = true,
                           .store = h->memory.store,
                           .generation = h->memory.generation,
                           .seen_revision = h->memory.seen_revision};

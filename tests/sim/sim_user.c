@@ -32,12 +32,52 @@ static struct container *new_container(const struct sim *s, unsigned c, const st
     k->n_ports = 1;
     k->ports = xcalloc(1, sizeof(*k->ports));
     k->ports[0] = (struct port){80, (uint16_t)(SIM_PORT + c)};
-    if (c < s->n_datasets) {
-        k->has_volume = true;
-        k->dataset = s->datasets[c].id;
-        k->mountpoint = xstrdup("/data");
-    }
     return k;
+}
+
+static void add_volume(const struct sim *s, struct container *k, unsigned d)
+{
+    char path[] = {'/', 'd', (char)('0' + d), '\0'};
+
+    container_add_volume(k, &s->datasets[d].id, path, /* read_only= */ false);
+}
+
+/* With those of the group that are on its node; with all when none is, which is refused. */
+static void add_volumes(const struct sim *s, struct container *k, unsigned group)
+{
+    for (unsigned d = group; d < s->n_datasets; d++) {
+        const struct dataset *now = engine_dataset(s->engine, &s->datasets[d].id);
+        if (s->group[d] == group && now && !now->deleted && uuid_eq(&now->primary, &k->node))
+            add_volume(s, k, d);
+    }
+    for (unsigned d = group; d < s->n_datasets && !k->n_volumes; d++) {
+        if (s->group[d] == group)
+            add_volume(s, k, d);
+    }
+}
+
+static bool group_is_busy(const struct sim *s, unsigned group)
+{
+    bool busy = false;
+
+    for (unsigned d = group; d < s->n_datasets; d++)
+        busy = busy || (s->group[d] == group && s->datasets[d].busy);
+    return busy;
+}
+
+static void set_group_busy(struct sim *s, unsigned group, bool busy)
+{
+    for (unsigned d = group; d < s->n_datasets; d++) {
+        if (s->group[d] == group)
+            s->datasets[d].busy = busy;
+    }
+}
+
+static bool is_used(const struct sim *s, unsigned d)
+{
+    const struct container *k = s->store.containers[s->group[d]];
+
+    return k && container_uses(k, &s->datasets[d].id);
 }
 
 /* One about a container without a volume. */
@@ -92,13 +132,14 @@ static void unpromise(struct sim *s, unsigned d)
 static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
                                struct sim_command *mine, const char *name, struct random *r)
 {
-    struct sim_dataset *ds = &s->datasets[d];
+    struct sim_dataset *ds = &s->datasets[d], *first = &s->datasets[s->group[d]];
     unsigned what = (unsigned)random_below(r, 100);
+    bool container = first->container_exists;
 
     cmd->name = name;
     if (s->composing)
         return false;
-    if (ds->busy && (!ds->exists || ds->container_exists || what >= 60))
+    if (ds->busy && (!ds->exists || container || what >= 60))
         return false;
     if (ds->busy) {
         cmd->kind = COMMAND_DATASET_UPDATE; /* on top of what is not answered yet */
@@ -110,27 +151,32 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->dataset->primary = cmd->node;
         cmd->dataset->maximum_size = some_size(r);
     } else if (ds->deleted) {
-        if (!ds->container_exists && what < 50)
+        if (!container && what < 50)
             return false;
-        cmd->kind = ds->container_exists && what < 60 ? COMMAND_CONTAINER_DELETE
-                    : what < 80                       ? COMMAND_DATASET_DELETE
-                                                      : COMMAND_LEASE_RELEASE;
+        cmd->kind = container && what < 60 ? COMMAND_CONTAINER_DELETE
+                    : what < 80            ? COMMAND_DATASET_DELETE
+                                           : COMMAND_LEASE_RELEASE;
         cmd->purge = cmd->kind == COMMAND_DATASET_DELETE;
         if (cmd->kind == COMMAND_LEASE_RELEASE)
             unpromise(s, d);
-    } else if (!ds->container_exists && what < 35) {
+    } else if (!container && what < 35) {
         const struct dataset *now = engine_dataset(s->engine, &ds->id);
         cmd->kind = COMMAND_CONTAINER_CREATE;
-        cmd->container = new_container(s, d, now && what < 32 ? &now->primary : &cmd->node, r);
+        if (group_is_busy(s, s->group[d]))
+            return false;
+        cmd->container =
+            new_container(s, s->group[d], now && what < 32 ? &now->primary : &cmd->node, r);
+        add_volumes(s, cmd->container, s->group[d]);
     } else if (what < 72) {
-        cmd->kind = ds->container_exists ? COMMAND_CONTAINER_MOVE : COMMAND_DATASET_UPDATE;
+        bool along = container && (is_used(s, d) || s->group[d] == d);
+        cmd->kind = along ? COMMAND_CONTAINER_MOVE : COMMAND_DATASET_UPDATE;
         s->result->moves++;
     } else if (what < 82) {
         choose_lease(s, ds, cmd, mine, r);
     } else if (what < 92) {
         cmd->kind = COMMAND_LEASE_RELEASE;
         unpromise(s, d); /* from the request on nothing is promised */
-    } else if (what < 94 && ds->container_exists) {
+    } else if (what < 94 && container) {
         cmd->kind = COMMAND_CONTAINER_DELETE;
     } else if (what < 96) {
         cmd->kind = COMMAND_DATASET_DELETE;
@@ -140,10 +186,27 @@ static bool choose_for_dataset(struct sim *s, unsigned d, struct command *cmd,
         cmd->keep_primary = random_below(r, 2); /* else refused while a container uses it */
         cmd->maximum_size = some_size(r);
     }
+    bool of_container = cmd->kind == COMMAND_CONTAINER_CREATE ||
+                        cmd->kind == COMMAND_CONTAINER_MOVE ||
+                        cmd->kind == COMMAND_CONTAINER_DELETE;
+    if (of_container && group_is_busy(s, s->group[d]))
+        return false;
     if (cmd->kind == COMMAND_CONTAINER_DELETE)
-        ds->container_exists = false; /* unless it is answered that it is still there */
-    ds->busy = cmd->kind != COMMAND_DATASET_UPDATE;
+        first->container_exists = false; /* unless it is answered that it is still there */
+    if (of_container)
+        set_group_busy(s, s->group[d], true);
+    else
+        ds->busy = cmd->kind != COMMAND_DATASET_UPDATE;
     return true;
+}
+
+static struct container *composed_container(const struct composition *all, unsigned c)
+{
+    for (size_t i = 0; i < all->n_containers; i++) {
+        if (sim_container_index(all->containers[i]->name) == c)
+            return all->containers[i];
+    }
+    return NULL;
 }
 
 /* A new configuration: most of what there is, some of it elsewhere, some of it left out. */
@@ -164,6 +227,8 @@ static bool choose_composition(struct sim *s, struct command *cmd, struct compos
     for (unsigned c = 0; c < s->n_containers; c++) {
         struct uuid node = s->hosts[random_below(r, s->n_nodes)].id;
         const struct dataset *st = c < s->n_datasets ? s->store.datasets[c] : NULL;
+        bool first = c >= s->n_datasets || s->group[c] == c;
+        struct container *k = first ? NULL : composed_container(all, s->group[c]);
         if (c < s->n_datasets) {
             struct sim_dataset *ds = &s->datasets[c];
             s->before_compose.datasets[c] = ds->exists;
@@ -175,7 +240,9 @@ static bool choose_composition(struct sim *s, struct command *cmd, struct compos
             if (random_below(r, 100) < 25 || (st && st->deleted))
                 continue;
             struct dataset *d = dataset_new(ds->id);
-            if (st && random_below(r, 100) < 80)
+            if (k && random_below(r, 100) < 80)
+                node = k->node;
+            else if (st && random_below(r, 100) < 80)
                 node = st->primary;
             d->primary = node;
             all->datasets[all->n_datasets++] = d;
@@ -184,9 +251,13 @@ static bool choose_composition(struct sim *s, struct command *cmd, struct compos
             s->before_compose.containers[c] = s->container_exists[c];
             s->container_exists[c] = false;
         }
-        if (random_below(r, 100) < 30)
+        if (k && uuid_eq(&k->node, &node))
+            add_volume(s, k, c);
+        if (!first || random_below(r, 100) < 30)
             continue;
         all->containers[all->n_containers++] = new_container(s, c, &node, r);
+        if (c < s->n_datasets)
+            add_volume(s, all->containers[all->n_containers - 1], c);
         if (c == s->n_containers - 1 && s->composed.containers[c - 1])
             depend_on_last(all->containers[all->n_containers - 1], c);
         s->composed.containers[c] = true;
@@ -262,7 +333,7 @@ void sim_issue(struct sim *s, unsigned index)
     *mine = (struct sim_command){
         .id = s->next_command + 1, .subject = subject, .node = n, .tag_changes = UINT64_MAX};
     struct command cmd = {.id = mine->id, .node = s->hosts[n].id};
-    char name[] = {'c', (char)('0' + subject), '\0'};
+    char name[] = {'c', (char)('0' + (dataset ? s->group[subject] : subject)), '\0'};
     if (dataset)
         cmd.dataset_id = s->datasets[subject].id;
     struct composition all;
@@ -310,7 +381,7 @@ void sim_lease_gone(struct sim *s, unsigned d)
 
 static void reply_for_dataset(struct sim *s, const struct sim_command *c, enum result_code code)
 {
-    struct sim_dataset *d = &s->datasets[c->subject];
+    struct sim_dataset *d = &s->datasets[c->subject], *first = &s->datasets[s->group[c->subject]];
     bool ok = code == RESULT_OK || code == RESULT_CREATED;
 
     switch (c->kind) {
@@ -323,11 +394,16 @@ static void reply_for_dataset(struct sim *s, const struct sim_command *c, enum r
         d->deleted = d->deleted || (ok && s->store.datasets[c->subject]);
         break;
     case COMMAND_CONTAINER_CREATE:
-        d->container_exists = d->container_exists || ok || code == RESULT_CONTAINER_EXISTS;
-        break;
+        first->container_exists = first->container_exists || ok || code == RESULT_CONTAINER_EXISTS;
+        set_group_busy(s, s->group[c->subject], false);
+        return;
     case COMMAND_CONTAINER_DELETE:
-        d->container_exists = !ok && code != RESULT_CONTAINER_NOT_FOUND;
-        break;
+        first->container_exists = !ok && code != RESULT_CONTAINER_NOT_FOUND;
+        set_group_busy(s, s->group[c->subject], false);
+        return;
+    case COMMAND_CONTAINER_MOVE:
+        set_group_busy(s, s->group[c->subject], false);
+        return;
     case COMMAND_LEASE_ACQUIRE:
         if (ok)
             d->lease = (struct sim_lease){true, c->node, c->until_us};

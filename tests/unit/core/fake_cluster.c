@@ -247,9 +247,7 @@ struct container *with_volume(unsigned char node, const char *name)
 
     k->node = id(node);
     k->image = xstrdup("img:1");
-    k->has_volume = true;
-    k->dataset = D;
-    k->mountpoint = xstrdup("/data");
+    container_add_volume(k, &D, "/data", false);
     return k;
 }
 

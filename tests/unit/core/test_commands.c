@@ -352,7 +352,7 @@ static void test_compositions_that_cannot_be(void **state)
 {
     struct fake *f = *state;
     struct container *at_home = with_volume(1, "b");
-    at_home->dataset = id(78);
+    at_home->volumes[0].dataset = id(78);
     struct {
         struct wanted_all all;
         enum result_code code;

@@ -371,7 +371,7 @@ static void test_a_container_gets_another_volume(void **state)
 
     assert_int_equal(create(f, 1), RESULT_CREATED);
     assert_int_equal(create_container(f, with_volume(1, "c")), RESULT_CREATED);
-    c->dataset = id(78);
+    c->volumes[0].dataset = id(78);
     engine_command(f->e, f->now, &command);
     assert_int_equal(create_container(f, with_volume(1, "d")), RESULT_CREATED);
     assert_string_equal(engine_container_of_dataset(f->e, &d)->name, "d");

@@ -354,7 +354,8 @@ static void check_container(const struct container_case *c)
                                .created = 5,
                                .restart_policy = c->policy,
                                .maximum_retry_count = c->retries,
-                               .has_volume = true};
+                               .volumes = &(struct container_volume){.mountpoint = (char *)"/data"},
+                               .n_volumes = 1};
     struct container_order o = {c->prepare ? CONTAINER_PREPARE : CONTAINER_RUN, &config, c->hold};
     struct container_state s = {.run = c->run, .created = c->created, .exit_code = c->exit_code};
     struct container_view v = {.order = c->no_order ? NULL : &o,
@@ -364,7 +365,7 @@ static void check_container(const struct container_case *c)
                                .live = true,
                                .other_spec = c->other_spec,
                                .must_stop = c->must_stop,
-                               .volume_usable = !c->no_volume,
+                               .volumes_usable = !c->no_volume,
                                .image_ready = c->image_ready,
                                .pull = c->pull,
                                .revive = c->revive,

@@ -83,10 +83,28 @@ static void add_environment(struct container *c, const char *name, const char *v
     c->environment[c->n_environment++] = (struct env_entry){xstrdup(name), xstrdup(value)};
 }
 
-static struct err *start(const struct container *c, const char *volume)
+static char *make_dir(const char *name)
+{
+    char *path = xasprintf("%s/%s", fixture.dir, name);
+
+    assert_int_equal(mkdir(path, 0755), 0);
+    return path;
+}
+
+/* A dataset under fixture.dir, and its place in the container; the caller frees the path. */
+static char *make_volume(struct container *c, uint8_t number, const char *mountpoint,
+                         bool read_only)
+{
+    const struct uuid dataset = {{number}};
+
+    container_add_volume(c, &dataset, mountpoint, read_only);
+    return make_dir(UUID_STR(&dataset));
+}
+
+static struct err *start(const struct container *c, const char *mount_root)
 {
     struct container_start s = {
-        .config = c, .cluster = cluster, .era = era, .volume_path = volume, .host = "192.0.2.7"};
+        .config = c, .cluster = cluster, .era = era, .mount_root = mount_root, .host = "192.0.2.7"};
 
     return container_engine_start_sync(engine, &s);
 }
@@ -173,14 +191,6 @@ static bool appears(const char *mark)
         (void)usleep(5000);
     }
     return true;
-}
-
-static char *make_dir(const char *name)
-{
-    char *path = xasprintf("%s/%s", fixture.dir, name);
-
-    assert_int_equal(mkdir(path, 0755), 0);
-    return path;
 }
 
 static void write_file(const char *dir, const char *name, const char *text)
@@ -331,16 +341,14 @@ static void test_ports_and_volume(void **state)
 {
     struct container *c = config("httpd", "httpd -p 80 -h /srv; " SERVICE);
     struct container *d = config("second", SERVICE);
-    CLEANUP_FREE char *dir = make_dir("vol1");
+    CLEANUP_FREE char *dir = make_volume(c, 1, "/srv", false);
 
     /* A mount of its own, as a volume is. */
     assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, NULL), 0);
     write_file(dir, "hello.txt", "from the volume");
-    c->has_volume = true;
-    c->mountpoint = xstrdup("/srv");
     add_port(c, 80, 8088);
     add_port(c, 80, 8089);
-    assert_ok(start(c, dir));
+    assert_ok(start(c, fixture.dir));
     CLEANUP_FREE char *one = http_get(8088, "hello.txt"), *two = http_get(8089, "hello.txt");
     assert_non_null(strstr(one, "from the volume"));
     assert_non_null(strstr(two, "from the volume"));
@@ -372,19 +380,41 @@ static void test_ports_and_volume(void **state)
     (void)container_free(d);
 }
 
+/* One inside the other, and one that cannot be written. */
+static void test_several_volumes(void **state)
+{
+    struct container *c =
+        config("several", "cat /a/in /a/b/in /ro/in > /a/new; touch /ro/x; echo $? >> /a/new; "
+                          "touch /a/b/x && mv /a/new /a/out; " SERVICE);
+    CLEANUP_FREE char *inner = make_volume(c, 2, "/a/b", false),
+                      *outer = make_volume(c, 3, "/a", false),
+                      *fixed = make_volume(c, 4, "/ro", true);
+
+    write_file(outer, "in", "outer ");
+    write_file(inner, "in", "inner ");
+    write_file(fixed, "in", "fixed ");
+    container_settle_volumes(c);
+    assert_ok(start(c, fixture.dir));
+    CLEANUP_FREE char *text = read_file(outer, "out");
+    assert_string_equal(text, "outer inner fixed 1\n");
+    CLEANUP_FREE char *x = xasprintf("%s/x", inner), *y = xasprintf("%s/x", fixed);
+    assert_int_equal(access(x, F_OK), 0);
+    assert_int_not_equal(access(y, F_OK), 0);
+    stop("several");
+    (void)container_free(c);
+}
+
 static void test_environment(void **state)
 {
     struct container *c = config("env", "env > /data/new; mv /data/new /data/env; " SERVICE);
-    CLEANUP_FREE char *dir = make_dir("vol2");
+    CLEANUP_FREE char *dir = make_volume(c, 5, "/data", false);
 
-    c->has_volume = true;
-    c->mountpoint = xstrdup("/data");
     c->n_links = 1;
     c->links = xcalloc(1, sizeof(*c->links));
     c->links[0] = (struct link){xstrdup("db"), 5432, 15432};
     add_environment(c, "GREETING", "grüß = \"Gott\"\n2");
     add_environment(c, "DB_PORT_5432_TCP_PROTO", "udp");
-    assert_ok(start(c, dir));
+    assert_ok(start(c, fixture.dir));
     CLEANUP_FREE char *text = read_file(dir, "env");
     assert_non_null(strstr(text, "GREETING=grüß = \"Gott\"\n2\n"));
     assert_non_null(strstr(text, "DB_PORT_5432_TCP=tcp://192.0.2.7:15432\n"));
@@ -707,12 +737,19 @@ static void test_pull(void **state)
 static int run_inside(const char *dir)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_start_stop),    cmocka_unit_test(test_exit_codes),
-        cmocka_unit_test(test_stubborn),      cmocka_unit_test(test_ports_and_volume),
-        cmocka_unit_test(test_environment),   cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_bad_settings),  cmocka_unit_test(test_foreign),
-        cmocka_unit_test(test_half_made),     cmocka_unit_test(test_watch),
-        cmocka_unit_test(test_watch_nothing), cmocka_unit_test(test_pull),
+        cmocka_unit_test(test_start_stop),
+        cmocka_unit_test(test_exit_codes),
+        cmocka_unit_test(test_stubborn),
+        cmocka_unit_test(test_ports_and_volume),
+        cmocka_unit_test(test_several_volumes),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_bad_settings),
+        cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_half_made),
+        cmocka_unit_test(test_watch),
+        cmocka_unit_test(test_watch_nothing),
+        cmocka_unit_test(test_pull),
         cmocka_unit_test(test_daemon_away),
     };
 

@@ -322,28 +322,60 @@ static void test_create(void **state)
 {
     struct uuid id = cluster();
     struct container *c = container_new("web-1");
-    struct container_start s = {.config = c, .cluster = id, .era = id, .volume_path = "/flocker/x"};
+    struct container_start s = {.config = c, .cluster = id, .era = id, .mount_root = "/flocker"};
     CLEANUP_FREE char *plain = NULL, *selinux = NULL;
 
     c->image = xstrdup("x:1");
-    c->has_volume = true;
-    c->mountpoint = xstrdup("/data");
+    container_add_volume(c, &id, "/data", false);
     assert_null(docker_render_create(&s, false, &plain));
-    assert_non_null(strstr(plain, "\"Mounts\":[{"));
+    CLEANUP_FREE char *mounts =
+        xasprintf("\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/flocker/%s\",\"Target\":\"/data\","
+                  "\"BindOptions\":{\"Propagation\":\"rprivate\"}}]",
+                  UUID_STR(&id));
+    assert_non_null(strstr(plain, mounts));
     assert_null(strstr(plain, "Binds"));
     assert_null(strstr(plain, "Cmd"));
     assert_null(strstr(plain, "Memory"));
     assert_null(docker_render_create(&s, true, &selinux));
-    assert_non_null(strstr(selinux, "\"Binds\":[\"/flocker/x:/data:Z\"]"));
+    CLEANUP_FREE char *binds = xasprintf("\"Binds\":[\"/flocker/%s:/data:Z\"]", UUID_STR(&id));
+    assert_non_null(strstr(selinux, binds));
     assert_null(strstr(selinux, "Mounts"));
     assert_null(strstr(plain, "Entrypoint"));
     assert_null(strstr(plain, "Healthcheck"));
     assert_null(strstr(plain, "\"User\""));
     assert_null(strstr(plain, "StopTimeout"));
     char *never = NULL;
-    s.volume_path = NULL;
+    s.mount_root = NULL;
     assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "not mounted");
-    s.volume_path = "/flocker/\xff";
+    s.mount_root = "/flocker/\xff";
+    assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "UTF-8");
+    assert_null(never);
+    (void)container_free(c);
+}
+
+static void test_create_with_several_volumes(void **state)
+{
+    const struct uuid id = cluster(), second = {{2}};
+    struct container *c = container_new("web-1");
+    struct container_start s = {.config = c, .cluster = id, .era = id, .mount_root = "/flocker"};
+    CLEANUP_FREE char *plain = NULL, *selinux = NULL;
+    char *never = NULL;
+
+    c->image = xstrdup("x:1");
+    container_add_volume(c, &id, "/data", false);
+    container_add_volume(c, &second, "/data/fixed", true);
+    assert_null(docker_render_create(&s, false, &plain));
+    assert_non_null(
+        strstr(plain, "\"Target\":\"/data\",\"BindOptions\":{\"Propagation\":\"rprivate\"}},{"));
+    assert_non_null(strstr(
+        plain, "\"Target\":\"/data/"
+               "fixed\",\"BindOptions\":{\"Propagation\":\"rprivate\"},\"ReadOnly\":true}]"));
+    assert_null(docker_render_create(&s, true, &selinux));
+    assert_non_null(strstr(selinux, ":/data:Z\",\""));
+    assert_non_null(strstr(selinux, ":/data/fixed:Z,ro\"]"));
+    container_add_volume(c, &(struct uuid){{3}}, "/a:b", true);
+    assert_err(docker_render_create(&s, true, &never), ERR_INVALID, "with SELinux");
+    container_add_volume(c, &(struct uuid){{4}}, "/\xff", true);
     assert_err(docker_render_create(&s, false, &never), ERR_INVALID, "UTF-8");
     assert_null(never);
     (void)container_free(c);
@@ -617,14 +649,24 @@ static void test_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_version), cmocka_unit_test(test_hosts),      cmocka_unit_test(test_list),
-        cmocka_unit_test(test_inspect),      cmocka_unit_test(test_pull_lines),
-        cmocka_unit_test(test_events),       cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_start_errors), cmocka_unit_test(test_create), cmocka_unit_test(test_create_extended),
-        cmocka_unit_test(test_logs),         cmocka_unit_test(test_health),
+        cmocka_unit_test(test_version),
+        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_pull_lines),
+        cmocka_unit_test(test_events),
+        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_start_errors),
+        cmocka_unit_test(test_create),
+        cmocka_unit_test(test_create_with_several_volumes),
+        cmocka_unit_test(test_create_extended),
+        cmocka_unit_test(test_logs),
+        cmocka_unit_test(test_health),
         cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_images),       cmocka_unit_test(test_registry_auth),
-        cmocka_unit_test(test_lines),        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_images),
+        cmocka_unit_test(test_registry_auth),
+        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_damaged),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -330,9 +330,9 @@ static void test_flocker_application(void **state)
     assert_int_equal(k->cpu_shares, 256);
     assert_int_equal(k->restart_policy, RESTART_ON_FAILURE);
     assert_int_equal(k->maximum_retry_count, 5);
-    assert_true(k->has_volume);
-    assert_string_equal(UUID_STR(&k->dataset), D1);
-    assert_string_equal(k->mountpoint, "/var/lib");
+    assert_int_equal(k->n_volumes, 1);
+    assert_string_equal(UUID_STR(&k->volumes[0].dataset), D1);
+    assert_string_equal(k->volumes[0].mountpoint, "/var/lib");
     const struct dataset *d = c.datasets[0];
     assert_string_equal(UUID_STR(&d->id), D1);
     assert_string_equal(UUID_STR(&d->primary), NODE_A);
@@ -342,7 +342,7 @@ static void test_flocker_application(void **state)
     assert_int_equal(k->restart_policy, RESTART_NEVER);
     assert_int_equal(k->memory_limit, 0);
     struct uuid derived = compose_dataset_id("shop-web");
-    assert_true(uuid_eq(&k->dataset, &derived));
+    assert_true(uuid_eq(&k->volumes[0].dataset, &derived));
     assert_true(uuid_eq(&c.datasets[1]->id, &derived));
     assert_int_equal(c.datasets[1]->maximum_size, 0);
     composition_done(&c);
@@ -376,8 +376,8 @@ static void test_fig_application(void **state)
     assert_int_equal(db->ports[0].internal, 3306);
     assert_int_equal(db->ports[0].external, 3307);
     assert_int_equal(db->memory_limit, 200000000);
-    assert_string_equal(db->mountpoint, "/data");
-    assert_true(uuid_eq(&db->dataset, &c.datasets[0]->id));
+    assert_string_equal(db->volumes[0].mountpoint, "/data");
+    assert_true(uuid_eq(&db->volumes[0].dataset, &c.datasets[0]->id));
     composition_done(&c);
 }
 

@@ -279,8 +279,36 @@ static void test_volumes(void **state)
     assert_int_equal(c.datasets[1]->maximum_size, 1 << 30);
     assert_string_equal(UUID_STR(&c.datasets[2]->id), D1);
     assert_int_equal(c.datasets[3]->maximum_size, 100 << 20);
-    assert_string_equal(c.containers[1]->mountpoint, "/db");
+    assert_string_equal(c.containers[1]->volumes[0].mountpoint, "/db");
+    assert_false(c.containers[1]->volumes[0].read_only);
     composition_done(&c);
+    CLEANUP_FREE char *several = compose(
+        "{'services': {'web': {'image': 'i', " HERE ", 'volumes': ['wal:/srv/wal', 'data:/srv:ro',"
+        " {'type': 'volume', 'source': 'keys', 'target': '/keys', 'read_only': true}]}},"
+        " 'volumes': {'data': {}, 'wal': {'x-flocker-size': '1G'}, 'keys': {}}}",
+        NULL, false, &c);
+    if (several)
+        fail_msg("%s", several);
+    const struct container *k = c.containers[0];
+    assert_int_equal(c.n_datasets, 3);
+    assert_int_equal(k->n_volumes, 3);
+    assert_string_equal(k->volumes[0].mountpoint, "/keys");
+    assert_string_equal(k->volumes[1].mountpoint, "/srv");
+    assert_string_equal(k->volumes[2].mountpoint, "/srv/wal");
+    assert_true(k->volumes[0].read_only && k->volumes[1].read_only && !k->volumes[2].read_only);
+    assert_true(uuid_eq(&k->volumes[2].dataset, &c.datasets[0]->id));
+    assert_int_equal(c.datasets[0]->maximum_size, 1 << 30);
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(UUID_STR(&c.datasets[i]->primary), NODE_A);
+    composition_done(&c);
+    refused_file("{'services': {'aa': {'image': 'i', " HERE
+                 ", 'volumes': ['x:/a', 'y:/a/']}}, 'volumes': {'x': {}, 'y': {}}}",
+                 "Application 'aa' has a config error. \"volumes\" must not have the same "
+                 "mountpoint twice: /a/.");
+    refused_file("{'services': {'aa': {'image': 'i', " HERE
+                 ", 'volumes': ['x:/a', 'x:/b']}}, 'volumes': {'x': {}}}",
+                 "services.aa.volumes: 'x' is mounted by services.aa already; a dataset is in one "
+                 "container only");
     refused("'volumes': 'x'", "volumes: must be a list");
     refused("'volumes': [5]", "volumes: must be a list of texts or dictionaries");
     refused("'volumes': ['./x:/y']",

@@ -98,8 +98,8 @@ static void check_version(const char *name, int version)
     assert_int_equal(k->restart_policy, RESTART_ON_FAILURE);
     assert_int_equal(k->maximum_retry_count, 5);
     assert_int_equal(k->n_command_line, 2);
-    assert_true(k->has_volume && uuid_eq(&k->dataset, &d->id));
-    assert_string_equal(k->mountpoint, "/var/lib/postgresql/data");
+    assert_true(k->n_volumes == 1 && uuid_eq(&k->volumes[0].dataset, &d->id));
+    assert_string_equal(k->volumes[0].mountpoint, "/var/lib/postgresql/data");
     assert_int_equal(k->created, k->revision);
     if (i.n_leases) {
         assert_true(uuid_eq(&i.leases[0].dataset, &d->id) && i.leases[0].expires);

@@ -10,6 +10,7 @@
 
 #define A "3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f"
 #define B "8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11"
+#define D2 "71a0f3c2-9e4d-4b26-8f15-2468ace13579"
 #define D1 "c2b7e0d4-5a61-4f3b-9c88-13579bdf2468"
 
 static json_t *parse(const char *text)
@@ -275,9 +276,25 @@ static void test_accepted(void **state)
          "\"healthcheck\":{\"test\":[\"CMD-SHELL\",\"true\"],\"interval\":0.25,\"timeout\":1.5,\"start_period\":60,"
          "\"retries\":3},\"cpus\":1.5,\"depends_on\":[{\"name\":\"db\",\"condition\":\"started\"},"
          "{\"name\":\"init\",\"condition\":\"completed\"}]}"},
-        {CONTAINER, "{" C ",\"entrypoint\":[\"/x\"],\"healthcheck\":{\"disable\":true},\"cpus\":2,\"stop_signal\":\"9\"}",
-         "{" CC "," NEVER ",\"entrypoint\":[\"/x\"],\"stop_signal\":\"9\",\"healthcheck\":{\"disable\":true},\"cpus\":2}"},
-        {CONTAINER, "{" C ",\"healthcheck\":{\"interval\":1},\"stop_grace_period\":0.001,\"labels\":{}}",
+        {CONTAINER,
+         "{" C ",\"volumes\":[{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a/b\"},{\"dataset_id\":\"" D2
+         "\",\"mountpoint\":\"/a\",\"read_only\":true}]}",
+         "{" CC ",\"volumes\":[{\"dataset_id\":\"" D2
+         "\",\"mountpoint\":\"/a\",\"read_only\":true},{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a/b\"}]," NEVER "}"},
+        {CONTAINER,
+         "{" C ",\"volumes\":[{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a/../b\",\"read_only\":false}]}",
+         "{" CC ",\"volumes\":[{\"dataset_id\":\"" D1 "\",\"mountpoint\":\"/a/../b\"}]," NEVER "}"},
+        {CONTAINER,
+         "{" C ",\"entrypoint\":[\"/"
+               "x\"],\"healthcheck\":{\"disable\":true},\"cpus\":2,\"stop_signal\":\"9\"}",
+         "{" CC "," NEVER
+         ",\"entrypoint\":[\"/"
+         "x\"],\"stop_signal\":\"9\",\"healthcheck\":{\"disable\":true},\"cpus\":2}"},
+        {CONTAINER,
+         "{" C ",\"healthcheck\":{\"interval\":1},\"stop_grace_period\":0.001,\"labels\":{}}",
          "{" CC "," NEVER ",\"stop_grace_period\":0.001,\"healthcheck\":{\"interval\":1}}"},
         {LEASE, "{\"dataset_id\":\"" D1 "\",\"node_uuid\":\"" A "\",\"expires\":60}",
          "[\"" D1 "\",\"" A "\",true,60000000]"},
@@ -392,7 +409,23 @@ static void test_refused(void **state)
         {CONTAINER,
          "{" C ",\"restart_policy\":{\"name\":\"on-failure\",\"maximum_retry_count\":0}}",
          "\"restart_policy.maximum_retry_count\" must", 1},
-        {CONTAINER, "{" C ",\"volumes\":[{},{}]}", "\"volumes\" must have at most 1", 1},
+        {CONTAINER, "{" C ",\"volumes\":[{},{}]}", "\"volumes[0].dataset_id\" is", 4},
+        {CONTAINER,
+         "{" C ",\"volumes\":[{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a\"},{\"dataset_id\":\"" D1 "\",\"mountpoint\":\"/a/b\"}]}",
+         "\"volumes\" must not have the same dataset twice: " D1, 1},
+        {CONTAINER,
+         "{" C ",\"volumes\":[{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a/b\"},{\"dataset_id\":\"" D2 "\",\"mountpoint\":\"/a//b/\"}]}",
+         "\"volumes\" must not have the same mountpoint twice: /a//b/", 1},
+        {CONTAINER,
+         "{" C ",\"volumes\":[{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a\"},{\"dataset_id\":\"" D2 "\",\"mountpoint\":\"/b/../c\"}]}",
+         "\"volumes[1].mountpoint\" must not have \"..\" beside", 1},
+        {CONTAINER,
+         "{" C ",\"volumes\":[{\"dataset_id\":\"" D1
+         "\",\"mountpoint\":\"/a\",\"read_only\":\"yes\"}]}",
+         "\"volumes[0].read_only\" must be true or false", 1},
         {CONTAINER, "{" C ",\"volumes\":[{\"dataset_id\":\"" D1 "\"}]}",
          "\"volumes[0].mountpoint\" is", 1},
         {CONTAINER, "{" C ",\"volumes\":[{\"dataset_id\":\"" D1 "\",\"mountpoint\":\"data\"}]}",

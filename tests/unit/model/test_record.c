@@ -12,13 +12,14 @@
 
 #define A "3f0c9c1e-7b1d-4c7a-9d0e-0a1b2c3d4e5f"
 #define B "8d2f6a70-1c54-4e0b-8a3d-6b7c8d9e0f11"
+#define D2 "71a0f3c2-9e4d-4b26-8f15-2468ace13579"
 #define D1 "c2b7e0d4-5a61-4f3b-9c88-13579bdf2468"
 
 /* A field that is new in the model must be added to its record, and here; then bring these numbers
  * up to date. */
 #if defined(__x86_64__) || defined(__aarch64__)
 _Static_assert(sizeof(struct dataset) == 208, "struct dataset has changed: see record.c");
-_Static_assert(sizeof(struct container) == 272, "struct container has changed: see record.c");
+_Static_assert(sizeof(struct container) == 264, "struct container has changed: see record.c");
 _Static_assert(sizeof(struct lease) == 80, "struct lease has changed: see record.c");
 #endif
 
@@ -255,9 +256,8 @@ static struct container *full_container(void)
     c->swappiness = 0;
     c->restart_policy = RESTART_ON_FAILURE;
     c->maximum_retry_count = 5;
-    c->has_volume = true;
-    c->dataset = id(D1);
-    c->mountpoint = xstrdup("/var/lib/postgresql/data");
+    container_add_volume(c, &(struct uuid){{0}}, "/var/lib/postgresql/data", false);
+    c->volumes[0].dataset = id(D1);
     return c;
 }
 
@@ -525,7 +525,7 @@ static void test_extended_format(void **state)
     assert_non_null(strstr(old, "\"format\":1"));
     assert_null(strstr(old, "extended"));
     refuse_container(good, "\"format\":2", "\"format\":1", "\"extended\" is unknown");
-    refuse_container(good, "\"format\":2", "\"format\":3", "format 3");
+    refuse_container(good, "\"format\":2", "\"format\":4", "format 4");
     refuse_container(old, "\"format\":1", "\"format\":2", "\"extended\" is missing");
     refuse_container(good, "\"user\":\"70:70\"", "\"user\":70", "\"user\" must be a text or null");
     refuse_container(good, "\"user\":", "\"x\":", "\"user\" is missing");
@@ -534,6 +534,38 @@ static void test_extended_format(void **state)
     refuse_container(good, "\"healthy\"", "\"well\"", "\"depends_on\" must be with");
     refuse_container(good, "[\"tier\",\"db\"]", "[\"tier\"]", "\"labels\" must be a list of pairs");
     refuse_container(good, "\"retries\":3", "\"retries\":4294967296", "smaller");
+    container_free(plain);
+    container_free(c);
+}
+
+/* A single volume that may be written is kept as it always was. */
+static void test_volumes_format(void **state)
+{
+    struct container *plain = full_container(), *c = full_container();
+    const struct uuid second = id(D2);
+
+    c->volumes[0].read_only = true;
+    CLEANUP_FREE char *one = record_container_encode(c);
+    container_add_volume(c, &second, "/var/lib/postgresql/wal", false);
+    CLEANUP_FREE char *old = record_container_encode(plain), *good = record_container_encode(c);
+    struct container *back = NULL;
+
+    assert_non_null(strstr(old, "\"format\":1"));
+    assert_non_null(strstr(old, "\"volume\":{\"dataset\":\"" D1
+                                "\",\"mountpoint\":\"/var/lib/postgresql/data\"}"));
+    assert_non_null(strstr(one, "\"format\":3"));
+    assert_non_null(strstr(good, "\"format\":3"));
+    assert_null(record_container_decode(good, strlen(good), &back));
+    assert_int_equal(back->n_volumes, 2);
+    assert_true(container_same_settings(back, c));
+    assert_true(back->volumes[0].read_only && !back->volumes[1].read_only);
+    refuse_container(good, "\"format\":3", "\"format\":2", "\"volume\" is missing");
+    refuse_container(good, "\"format\":3", "\"format\":4", "format 4");
+    refuse_container(good, "\"read_only\":true", "\"read_only\":1", "\"read_only\" must be");
+    refuse_container(good, ",\"read_only\":true", "", "\"read_only\" is missing");
+    refuse_container(good, "\"volumes\":[", "\"volumes\":[7,", "\"volumes\" must be an object");
+    refuse_container(old, "\"volume\":{", "\"volume\":[7],\"x\":{", "\"volume\" must be an object");
+    container_free(back);
     container_free(plain);
     container_free(c);
 }
@@ -565,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_corrupt_replica),
         cmocka_unit_test(test_corrupt_container),
         cmocka_unit_test(test_extended_format),
+        cmocka_unit_test(test_volumes_format),
         cmocka_unit_test(test_truncated),
     };
 

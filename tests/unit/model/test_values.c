@@ -50,9 +50,8 @@ static struct container *full_container(void)
     c->swappiness = 10;
     c->restart_policy = RESTART_ON_FAILURE;
     c->maximum_retry_count = 3;
-    c->has_volume = true;
-    c->dataset = numbered(9);
-    c->mountpoint = xstrdup("/data");
+    container_add_volume(c, &(struct uuid){{9}}, "/data", false);
+    c->volumes[0].dataset = numbered(9);
     container_extend(c);
     return c;
 }
@@ -120,15 +119,6 @@ static bool change_extended(struct container *c, int which)
         return true;
     case 17:
         c->nano_cpus++;
-        return true;
-    case 18:
-        put(&c->depends_on[0].name, "queue");
-        return true;
-    case 19:
-        c->depends_on[1].condition = DEPENDENCY_STARTED;
-        return true;
-    case 20:
-        free(c->depends_on[--c->n_depends_on].name);
         return true;
     default:
         return false;
@@ -201,16 +191,22 @@ static bool change_container(struct container *c, int which)
         c->maximum_retry_count++;
         return true;
     case 20:
-        c->has_volume = false;
+        free(c->volumes[--c->n_volumes].mountpoint);
         return true;
     case 21:
-        c->dataset = numbered(8);
+        c->volumes[0].dataset = numbered(8);
         return true;
     case 22:
-        put(&c->mountpoint, "/other");
+        put(&c->volumes[0].mountpoint, "/other");
+        return true;
+    case 23:
+        c->volumes[0].read_only = true;
+        return true;
+    case 24:
+        container_add_volume(c, &c->volumes[0].dataset, "/second", false);
         return true;
     default:
-        return change_extended(c, which - 23);
+        return change_extended(c, which - 25);
     }
 }
 
@@ -233,6 +229,63 @@ static void test_spec_for_ever(void **state)
     c->image = xstrdup("nginx:1");
     container_spec(c, spec);
     assert_string_equal(spec, "2859e8aea09d10bde91e32261b191e8b");
+    container_free(c);
+}
+
+/* What only says when it starts makes no other container of it. */
+static void test_dependencies_are_no_settings(void **state)
+{
+    struct container *c = full_container(), *other = container_copy(c);
+
+    assert_true(container_same_dependencies(c, other));
+    put(&other->depends_on[0].name, "queue");
+    assert_false(container_same_dependencies(c, other));
+    assert_true(container_same_settings(c, other) && same_spec(c, other));
+    put(&other->depends_on[0].name, c->depends_on[0].name);
+    other->depends_on[1].condition = DEPENDENCY_STARTED;
+    assert_false(container_same_dependencies(c, other));
+    free(other->depends_on[--other->n_depends_on].name);
+    assert_false(container_same_dependencies(c, other));
+    assert_true(container_same_settings(c, other) && same_spec(c, other));
+    container_free(other);
+    other = container_new("other");
+    assert_false(container_is_extended(other));
+    other->depends_on = xcalloc(1, sizeof(*other->depends_on));
+    other->depends_on[other->n_depends_on++] =
+        (struct dependency){xstrdup("db"), DEPENDENCY_STARTED};
+    assert_true(container_is_extended(other)); /* older agents would start it at once */
+    container_free(c);
+    container_free(other);
+}
+
+static void test_mountpoints(void **state)
+{
+    static const char *const same[][2] = {
+        {"/", "/"}, {"/", "//."}, {"/a/b", "/a//b/"}, {"/a/b", "/./a/./b/."}, {"/a..", "/a.."}};
+    /* each before the next */
+    static const char *const order[] = {"/", "/a", "/a/b", "/a/b/c", "/a.", "/a.b", "/aa", "/b"};
+    struct container *c = container_new("c");
+
+    for (size_t i = 0; i < ARRAY_SIZE(same); i++) {
+        assert_int_equal(mountpoint_compare(same[i][0], same[i][1]), 0);
+        assert_int_equal(mountpoint_compare(same[i][1], same[i][0]), 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+        for (size_t k = 0; k < ARRAY_SIZE(order); k++) {
+            int n = mountpoint_compare(order[i], order[k]);
+            if ((n > 0) != (i > k) || (n < 0) != (i < k))
+                fail_msg("%s and %s: %d", order[i], order[k], n);
+        }
+    }
+    for (size_t i = ARRAY_SIZE(order); i-- > 0;)
+        container_add_volume(c, &(struct uuid){{(uint8_t)(i + 1)}}, order[i], i % 2);
+    container_settle_volumes(c);
+    for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+        assert_string_equal(c->volumes[i].mountpoint, order[i]);
+        assert_int_equal(c->volumes[i].read_only, i % 2);
+        assert_true(container_uses(c, &c->volumes[i].dataset));
+    }
+    assert_false(container_uses(c, &(struct uuid){{99}}));
     container_free(c);
 }
 
@@ -898,20 +951,14 @@ static void test_too_many_variables(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_container),
-        cmocka_unit_test(test_spec_for_ever),
-        cmocka_unit_test(test_metadata),
-        cmocka_unit_test(test_holders),
-        cmocka_unit_test(test_orders),
-        cmocka_unit_test(test_volume),
-        cmocka_unit_test(test_history),
-        cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_odd_records),
-        cmocka_unit_test(test_unwritable),
-        cmocka_unit_test(test_json_out),
-        cmocka_unit_test(test_odd_bodies),
-        cmocka_unit_test(test_long_odd_key),
-        cmocka_unit_test(test_too_many_variables),
+        cmocka_unit_test(test_container),    cmocka_unit_test(test_dependencies_are_no_settings),
+        cmocka_unit_test(test_mountpoints),  cmocka_unit_test(test_spec_for_ever),
+        cmocka_unit_test(test_metadata),     cmocka_unit_test(test_holders),
+        cmocka_unit_test(test_orders),       cmocka_unit_test(test_volume),
+        cmocka_unit_test(test_history),      cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_odd_records),  cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_json_out),     cmocka_unit_test(test_odd_bodies),
+        cmocka_unit_test(test_long_odd_key), cmocka_unit_test(test_too_many_variables),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,9 +184,10 @@ static struct container *sample_container(void)
     c->swappiness = 0; /* differs from absent */
     c->restart_policy = RESTART_ON_FAILURE;
     c->maximum_retry_count = 5;
-    c->has_volume = true;
-    c->dataset = uuid_of(41);
-    c->mountpoint = xstrdup("/var/lib/data dir");
+    container_add_volume(c, &(struct uuid){{0}}, "/var/lib/data dir", true);
+    c->volumes[0].dataset = uuid_of(41);
+    container_add_volume(c, &(struct uuid){{0}}, "/var/lib/data dir/wal", false);
+    c->volumes[1].dataset = uuid_of(42);
     container_extend(c);
     return c;
 }
