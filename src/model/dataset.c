@@ -20,7 +20,18 @@ struct dataset *dataset_copy(const struct dataset *d)
     c->base = xstrdup_null(d->base);
     c->holders = xmemdup(d->holders, d->n_holders * sizeof(*d->holders));
     c->replica = d->replica ? xmemdup(d->replica, sizeof(*d->replica)) : NULL;
+    c->fenced = d->fenced ? xmemdup(d->fenced, sizeof(*d->fenced)) : NULL;
+    if (c->fenced)
+        c->fenced->nodes = xmemdup(d->fenced->nodes, d->fenced->n_nodes * sizeof(*d->fenced->nodes));
     return c;
+}
+
+static struct fenced *fenced_free(struct fenced *f)
+{
+    if (f)
+        free(f->nodes);
+    free(f);
+    return NULL;
 }
 
 struct dataset *dataset_free(struct dataset *d)
@@ -31,6 +42,7 @@ struct dataset *dataset_free(struct dataset *d)
     free(d->base);
     free(d->holders);
     free(d->replica);
+    fenced_free(d->fenced);
     free(d);
     return NULL;
 }
@@ -59,13 +71,68 @@ void dataset_remove_holder(struct dataset *d, const struct uuid *node)
             continue;
         d->n_holders--;
         memmove(d->holders + i, d->holders + i + 1, (d->n_holders - i) * sizeof(*d->holders));
-        return;
+        break;
     }
+    dataset_remove_fenced(d, node);
 }
 
 bool dataset_is_replica(const struct dataset *d, const struct uuid *node)
 {
     return d->replica && uuid_eq(&d->replica->node, node);
+}
+
+bool dataset_is_fenced(const struct dataset *d, const struct uuid *node)
+{
+    for (size_t i = 0; d->fenced && i < d->fenced->n_nodes; i++) {
+        if (uuid_eq(&d->fenced->nodes[i], node))
+            return true;
+    }
+    return false;
+}
+
+void dataset_add_fenced(struct dataset *d, const struct uuid *node)
+{
+    const struct uuid copy = *node; /* it may be one of the list */
+
+    if (!d->fenced)
+        d->fenced = xcalloc(1, sizeof(*d->fenced));
+    struct fenced *f = d->fenced;
+    for (size_t i = 0; i < f->n_nodes; i++) {
+        if (!uuid_eq(&f->nodes[i], &copy))
+            continue;
+        f->n_nodes--;
+        memmove(f->nodes + i, f->nodes + i + 1, (f->n_nodes - i) * sizeof(*f->nodes));
+    }
+    f->nodes = xrealloc(f->nodes, f->n_nodes + 1, sizeof(*f->nodes));
+    f->nodes[f->n_nodes++] = copy;
+}
+
+void dataset_remove_fenced(struct dataset *d, const struct uuid *node)
+{
+    struct fenced *f = d->fenced;
+
+    for (size_t i = 0; f && i < f->n_nodes; i++) {
+        if (!uuid_eq(&f->nodes[i], node))
+            continue;
+        f->n_nodes--;
+        memmove(f->nodes + i, f->nodes + i + 1, (f->n_nodes - i) * sizeof(*f->nodes));
+        break;
+    }
+    if (f && !f->n_nodes)
+        d->fenced = fenced_free(f);
+}
+
+const struct uuid *dataset_freed_from(const struct dataset *d)
+{
+    return d->fenced && d->fenced->freed ? &d->fenced->nodes[d->fenced->n_nodes - 1] : NULL;
+}
+
+void dataset_end_freed(struct dataset *d)
+{
+    if (!d->fenced)
+        return;
+    d->fenced->freed = d->fenced->freed_us = d->fenced->transfer = 0;
+    d->fenced->destination = UUID_NIL;
 }
 
 void metadata_copy(struct metadata *to, const struct metadata *from)

@@ -46,6 +46,17 @@ struct replica {
     struct uuid node;              /* one of the holders; never the owner */
     uint64_t until_us;             /* wall clock: it ends then */
     char base[SNAPSHOT_NAME_SIZE]; /* all that it is: the snapshot from which the owner began, who keeps it, too */
+    uint64_t made_us;              /* wall clock: of that moment are the data in it; 0 = not known */
+};
+
+/* What is left of owners that were fenced. */
+struct fenced {
+    struct uuid *nodes; /* they, in the order of it; each a holder that has not confirmed since that nothing of it is left */
+    size_t n_nodes;     /* never 0 */
+    uint64_t freed;     /* the last of them is fenced, and nobody got the dataset since: the epoch at which it owned; 0 = not so */
+    uint64_t freed_us;  /* wall clock: since when */
+    uint64_t transfer;  /* the move that was on its way then; 0 = none; ... */
+    struct uuid destination; /* ... to here */
 };
 
 struct dataset {
@@ -74,6 +85,7 @@ struct dataset {
     size_t n_holders;
     struct transfer transfer;
     struct replica *replica; /* NULL = none. There may be a million datasets, and most have none */
+    struct fenced *fenced;   /* likewise */
 };
 
 struct dataset *dataset_new(struct uuid id);
@@ -84,6 +96,14 @@ bool dataset_has_holder(const struct dataset *d, const struct uuid *node);
 void dataset_add_holder(struct dataset *d, const struct uuid *node); /* no effect when listed */
 void dataset_remove_holder(struct dataset *d, const struct uuid *node);
 bool dataset_is_replica(const struct dataset *d, const struct uuid *node); /* is its replica there? */
+
+/* Was the node fenced as its owner, and may have something of it still? */
+bool dataset_is_fenced(const struct dataset *d, const struct uuid *node);
+void dataset_add_fenced(struct dataset *d, const struct uuid *node); /* a holder; becomes the last of them */
+void dataset_remove_fenced(struct dataset *d, const struct uuid *node); /* no effect when it is none of them */
+/* The node that owned it last, when nobody does since that was fenced; else NULL. */
+const struct uuid *dataset_freed_from(const struct dataset *d);
+void dataset_end_freed(struct dataset *d); /* it has an owner; no effect when it was not freed */
 
 void metadata_copy(struct metadata *to, const struct metadata *from); /* `to` must be empty */
 void metadata_done(struct metadata *m);

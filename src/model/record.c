@@ -272,13 +272,41 @@ static json_t *transfer_value(const struct transfer *t)
     return w.object;
 }
 
-static json_t *replica_value(const struct replica *p)
+/* The oldest that can say it all. */
+static int format_of(const struct dataset *d)
+{
+    if (d->fenced || (d->replica && d->replica->made_us))
+        return RECORD_FORMAT_FENCED;
+    return d->replica ? RECORD_FORMAT_REPLICA : RECORD_FORMAT;
+}
+
+static json_t *replica_value(const struct replica *p, bool dated)
 {
     struct writer w = {.object = json_object()};
 
     set(&w, "node", own_id(&p->node));
     set(&w, "base", json_string(p->base));
     set(&w, "until_us", number(p->until_us));
+    if (dated)
+        set(&w, "made_us", number(p->made_us));
+    if (!w.failed)
+        return w.object;
+    json_decref(w.object);
+    return NULL;
+}
+
+static json_t *fenced_value(const struct fenced *f)
+{
+    struct writer w = {.object = json_object()};
+    json_t *nodes = json_array();
+
+    for (size_t i = 0; i < f->n_nodes; i++)
+        append(&w, nodes, own_id(&f->nodes[i]));
+    set(&w, "nodes", nodes);
+    set(&w, "freed", number(f->freed));
+    set(&w, "freed_us", number(f->freed_us));
+    set(&w, "transfer", number(f->transfer));
+    set(&w, "destination", id(&f->destination));
     if (!w.failed)
         return w.object;
     json_decref(w.object);
@@ -288,7 +316,8 @@ static json_t *replica_value(const struct replica *p)
 /* record_quick.c knows the order of the fields. */
 char *record_dataset_encode(const struct dataset *d)
 {
-    struct writer w = writer_begin(d->replica ? RECORD_FORMAT_REPLICA : RECORD_FORMAT);
+    int format = format_of(d);
+    struct writer w = writer_begin(format);
     struct writer metadata = {.object = json_object()};
     json_t *holders = json_array();
 
@@ -316,7 +345,11 @@ char *record_dataset_encode(const struct dataset *d)
     set(&w, "holders", holders);
     set(&w, "transfer", d->transfer.id ? transfer_value(&d->transfer) : json_null());
     if (d->replica)
-        set(&w, "replica", replica_value(d->replica));
+        set(&w, "replica", replica_value(d->replica, format >= RECORD_FORMAT_FENCED));
+    else if (format >= RECORD_FORMAT_FENCED)
+        set(&w, "replica", json_null());
+    if (format >= RECORD_FORMAT_FENCED)
+        set(&w, "fenced", d->fenced ? fenced_value(d->fenced) : json_null());
     return finish(&w);
 }
 
@@ -396,18 +429,57 @@ static void replica_fields(struct reader *r, void *to)
     else if (base)
         memcpy(p->base, base, strlen(base) + 1);
     p->until_us = get_number(r, "until_us", UINT64_MAX);
+    if (r->format >= RECORD_FORMAT_FENCED)
+        p->made_us = get_number(r, "made_us", UINT64_MAX);
 }
 
 static void get_replica(struct reader *r, struct dataset *d)
 {
     json_t *v = r->format < RECORD_FORMAT_REPLICA ? NULL : take(r, "replica");
 
-    if (v) {
+    if (v && !(json_is_null(v) && r->format >= RECORD_FORMAT_FENCED)) {
         d->replica = xcalloc(1, sizeof(*d->replica));
         read_part(r, "replica", v, replica_fields, d->replica);
     }
-    if (v && !r->err && !dataset_has_holder(d, &d->replica->node))
+    if (d->replica && !r->err && !dataset_has_holder(d, &d->replica->node))
         wrong(r, "replica", "on one of the holders");
+    json_decref(v);
+}
+
+static void fenced_fields(struct reader *r, void *to)
+{
+    struct dataset *d = to;
+    json_t *array = get_typed(r, "nodes", JSON_ARRAY, "a list");
+    size_t i;
+    json_t *v;
+
+    json_array_foreach (array, i, v) {
+        struct uuid node = value_id(r, "nodes", v);
+        if (r->err)
+            break;
+        if (dataset_is_fenced(d, &node) || !dataset_has_holder(d, &node))
+            wrong(r, "nodes", "holders, without repetition");
+        dataset_add_fenced(d, &node);
+    }
+    json_decref(array);
+    if (!d->fenced) {
+        wrong(r, "nodes", "not empty");
+        return;
+    }
+    d->fenced->freed = get_number(r, "freed", UINT64_MAX);
+    d->fenced->freed_us = get_number(r, "freed_us", UINT64_MAX);
+    d->fenced->transfer = get_number(r, "transfer", UINT64_MAX);
+    d->fenced->destination = get_id(r, "destination", true);
+    if (d->fenced->freed && !uuid_is_nil(&d->owner))
+        wrong(r, "freed", "0 when there is an owner");
+}
+
+static void get_fenced(struct reader *r, struct dataset *d)
+{
+    json_t *v = r->format < RECORD_FORMAT_FENCED ? NULL : take(r, "fenced");
+
+    if (v && !json_is_null(v))
+        read_part(r, "fenced", v, fenced_fields, d);
     json_decref(v);
 }
 
@@ -425,7 +497,7 @@ struct err *record_dataset_full(const char *text, size_t n, struct dataset **ret
 {
     struct reader r;
 
-    TRY(parse("dataset", RECORD_FORMAT_REPLICA, text, n, &r));
+    TRY(parse("dataset", RECORD_FORMAT_FENCED, text, n, &r));
     struct dataset *d = dataset_new(get_id(&r, "id", false));
     d->revision = get_number(&r, "revision", UINT64_MAX);
     d->primary = get_id(&r, "primary", true);
@@ -445,6 +517,7 @@ struct err *record_dataset_full(const char *text, size_t n, struct dataset **ret
     get_holders(&r, d);
     get_transfer(&r, &d->transfer);
     get_replica(&r, d);
+    get_fenced(&r, d);
     struct err *e = parse_end(&r);
     if (e) {
         dataset_free(d);
@@ -930,5 +1003,41 @@ struct err *record_cordon_decode(const char *text, size_t n, struct cordon *ret)
     c.revision = get_number(&r, "revision", UINT64_MAX);
     TRY(parse_end(&r));
     *ret = c;
+    return NULL;
+}
+
+/* Fences */
+
+char *record_fence_encode(const struct fence *f)
+{
+    struct writer w = writer_begin(RECORD_FORMAT);
+
+    set(&w, "node", own_id(&f->node));
+    set(&w, "revision", number(f->revision));
+    set(&w, "era", id(&f->era));
+    set(&w, "at_us", number(f->at_us));
+    set(&w, "who", json_string(f->who));
+    set(&w, "why", json_string(f->why));
+    return finish(&w);
+}
+
+struct err *record_fence_decode(const char *text, size_t n, struct fence **ret)
+{
+    struct reader r;
+
+    TRY(parse("fence", RECORD_FORMAT, text, n, &r));
+    struct fence *f = xcalloc(1, sizeof(*f));
+    f->node = get_id(&r, "node", false);
+    f->revision = get_number(&r, "revision", UINT64_MAX);
+    f->era = get_id(&r, "era", true);
+    f->at_us = get_number(&r, "at_us", UINT64_MAX);
+    f->who = get_text(&r, "who", false);
+    f->why = get_text(&r, "why", false);
+    struct err *e = parse_end(&r);
+    if (e) {
+        fence_free(f);
+        return e;
+    }
+    *ret = f;
     return NULL;
 }

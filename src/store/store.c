@@ -11,6 +11,7 @@ static const char *const kind_names[] = {
     [STORE_CONTAINER] = "container",
     [STORE_LEASE] = "lease",
     [STORE_CORDON] = "cordon",
+    [STORE_FENCE] = "fence",
     [STORE_SETTLED] = "restore",
 };
 
@@ -53,6 +54,9 @@ void store_content_done(struct store_content *c)
     free(c->containers);
     free(c->leases);
     free(c->cordons);
+    for (size_t i = 0; i < c->n_fences; i++)
+        fence_free(c->fences[i]);
+    free(c->fences);
     history_done(&c->history);
     *c = (struct store_content){0};
 }
@@ -116,6 +120,17 @@ static struct err *load_cordon(struct loading *l, const char *key, const char *v
     return check_key(key, UUID_STR(&cordon.node));
 }
 
+static struct err *load_fence(struct loading *l, const char *key, const char *value, size_t n)
+{
+    struct store_content *c = &l->content;
+    struct fence *fence;
+
+    TRY(record_fence_decode(value, n, &fence));
+    c->fences = mem_grow(c->fences, c->n_fences, &l->cap[STORE_FENCE], sizeof(struct fence *));
+    c->fences[c->n_fences++] = fence;
+    return check_key(key, UUID_STR(&fence->node));
+}
+
 static struct err *load_record(void *cookie, enum store_kind kind, const char *key,
                                const char *value, size_t n)
 {
@@ -125,6 +140,7 @@ static struct err *load_record(void *cookie, enum store_kind kind, const char *k
         [STORE_CONTAINER] = load_container,
         [STORE_LEASE] = load_lease,
         [STORE_CORDON] = load_cordon,
+        [STORE_FENCE] = load_fence,
     };
 
     return err_wrap(loaders[kind](cookie, key, value, n), "%s \"%s\"", kind_names[kind], key);

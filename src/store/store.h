@@ -15,6 +15,7 @@
 #include "model/container.h"
 #include "model/cordon.h"
 #include "model/dataset.h"
+#include "model/fence.h"
 #include "model/history.h"
 #include "model/lease.h"
 
@@ -31,6 +32,7 @@ enum store_kind {
     STORE_CONTAINER, /* key: name; value: record_container_encode */
     STORE_LEASE,     /* key: dataset id; value: record_lease_encode */
     STORE_CORDON,    /* key: node id; value: record_cordon_encode */
+    STORE_FENCE,     /* key: node id; value: record_fence_encode */
     STORE_KIND_MAX,
     STORE_SETTLED = STORE_KIND_MAX, /* no record: from now on the copy that was put back is believed; value: NULL */
     STORE_KIND_INVALID = -1,
@@ -58,6 +60,8 @@ struct store_content {
     size_t n_leases;
     struct cordon *cordons;
     size_t n_cordons;
+    struct fence **fences;
+    size_t n_fences;
 };
 
 void store_content_done(struct store_content *c); /* frees the objects too */

@@ -71,6 +71,20 @@ static void lease(const char *text, size_t n)
     lease_done(&again);
 }
 
+static void fence(const char *text, size_t n)
+{
+    struct fence *f = NULL, *again = NULL;
+
+    if (fuzz_refused(record_fence_decode(text, n, &f), ERR_CORRUPT))
+        return;
+    CLEANUP_FREE char *first = record_fence_encode(f);
+    RULE(first && !record_fence_decode(first, strlen(first), &again));
+    CLEANUP_FREE char *second = record_fence_encode(again);
+    check_records(first, second);
+    fence_free(f);
+    fence_free(again);
+}
+
 static void mark(const char *text)
 {
     struct volume_mark m;
@@ -213,6 +227,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {'d', .bytes = dataset},
         {'c', .bytes = container},
         {'l', .bytes = lease},
+        {'F', .bytes = fence},
         {'m', .text = mark},
         {'w', .bytes = memory},
         {'p', .text = pool_record},

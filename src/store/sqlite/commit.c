@@ -26,7 +26,7 @@ struct err *sqlite_prepare_commits(struct sqlite_store *s)
         CLEANUP_FREE char *set = xasprintf("UPDATE %s SET revision = ?2, value = ?3 WHERE id = ?1", table);
         CLEANUP_FREE char *del = xasprintf("DELETE FROM %s WHERE id = ?1", table);
 
-        if (k == STORE_CORDON && s->no_cordons)
+        if (!sqlite_has_table(s, (enum store_kind)k))
             continue;
         TRY(sqlite_prepare(s, get, &s->get[k]));
         TRY(sqlite_prepare(s, add, &s->add[k]));

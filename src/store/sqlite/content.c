@@ -19,10 +19,10 @@ struct row {
 
 typedef struct err *row_fn(void *cookie, const struct row *r);
 
-uint64_t sqlite_row_sum(enum store_kind kind, const char *key, uint64_t revision, const char *value,
+uint64_t sqlite_row_sum(unsigned seed, const char *key, uint64_t revision, const char *value,
                         size_t n)
 {
-    uint64_t sum = XXH3_64bits_withSeed(key, strlen(key), (XXH64_hash_t)kind);
+    uint64_t sum = XXH3_64bits_withSeed(key, strlen(key), (XXH64_hash_t)seed);
 
     return XXH3_64bits_withSeed(value, n, sum ^ revision * 0x9e3779b97f4a7c15);
 }
@@ -50,7 +50,7 @@ struct err *sqlite_sum_generations(struct sqlite_store *s, uint64_t *ret)
             e = sqlite_failure(s, SQLITE_NOMEM, "read");
             break;
         }
-        *ret += sqlite_row_sum(STORE_KIND_MAX, id, (uint64_t)sqlite3_column_int64(q, 1), "", 0);
+        *ret += sqlite_row_sum(s->generation_seed, id, (uint64_t)sqlite3_column_int64(q, 1), "", 0);
     }
     if (!e && rc != SQLITE_DONE)
         e = sqlite_failure(s, rc, "read");
@@ -100,7 +100,7 @@ static struct err *add_row(void *cookie, const struct row *r)
 static struct err *read_all(struct sqlite_store *s, row_fn *fn, struct reading *reading)
 {
     for (int k = 0; k < STORE_KIND_MAX; k++) {
-        if (k != STORE_CORDON || !s->no_cordons)
+        if (sqlite_has_table(s, (enum store_kind)k))
             TRY(each_row(s, (enum store_kind)k, fn, reading));
     }
     return NULL;

@@ -25,6 +25,7 @@ struct err *sqlite_create_schema(struct sqlite_store *s)
                   " begin INTEGER NOT NULL) STRICT;"
                   "CREATE TABLE lease " RECORDS
                   "CREATE TABLE cordon " RECORDS
+                  "CREATE TABLE fence " RECORDS
                   "COMMIT;",
                   APPLICATION_ID, SCHEMA_VERSION, UUID_STR(&id), (int64_t)sqlite_meta_sum(&(struct sqlite_store){.base.id = id}, 0));
 
@@ -146,12 +147,28 @@ struct err *sqlite_drop_indexes(struct sqlite_store *s)
     return sqlite_run(s, "PRAGMA wal_checkpoint(TRUNCATE)", "upgrade");
 }
 
-struct err *sqlite_add_cordons(struct sqlite_store *s)
+bool sqlite_has_table(const struct sqlite_store *s, enum store_kind kind)
 {
-    return sqlite_run(s, "CREATE TABLE IF NOT EXISTS cordon " RECORDS, "upgrade");
+    static const int64_t since[STORE_KIND_MAX] = {[STORE_CORDON] = 4, [STORE_FENCE] = 5};
+
+    return s->version >= since[kind];
 }
 
-struct err *sqlite_know_cordons(struct sqlite_store *s)
+struct err *sqlite_add_tables(struct sqlite_store *s)
 {
-    return sqlite_run(s, "PRAGMA user_version=4", "upgrade");
+    return sqlite_run(s, "CREATE TABLE IF NOT EXISTS cordon " RECORDS "CREATE TABLE IF NOT EXISTS fence " RECORDS, "upgrade");
+}
+
+struct err *sqlite_know_tables(struct sqlite_store *s)
+{
+    s->generation_seed = GENERATION_SEED;
+    TRY(sqlite_sum_generations(s, &s->generations));
+    uint64_t sum = s->rows + s->generations + sqlite_meta_sum(s, s->base.revision);
+    CLEANUP_FREE char *sql = xasprintf("BEGIN IMMEDIATE;"
+                                       "UPDATE meta SET value = %" PRId64 " WHERE name = 'checksum';"
+                                       "PRAGMA user_version=%d;"
+                                       "COMMIT",
+                                       (int64_t)sum, SCHEMA_VERSION);
+
+    return sqlite_run(s, sql, "upgrade");
 }

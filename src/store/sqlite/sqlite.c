@@ -86,16 +86,18 @@ static struct err *open_database(struct sqlite_store *s, const struct mark *m)
         TRY(check_mark(s, m));
     /* An empty one decides nothing that it could be wrong about; one of schema 1 was written before there were marks. */
     s->put_back = s->mark_fd < 0 && version > 1 && s->base.revision;
-    if (version > 0 && version < 4) /* an empty table changes no sum */
-        TRY(sqlite_add_cordons(s));
+    s->version = SCHEMA_VERSION;
+    s->generation_seed = sqlite_generation_seed(version);
+    if (version > 0 && version < SCHEMA_VERSION) /* an empty table changes no sum */
+        TRY(sqlite_add_tables(s));
     if (version == 1)
         TRY(sqlite_add_checksum(s));
     TRY(sqlite_prepare_commits(s));
     TRY(sqlite_check_sum(s));
     if (version == 1 || version == 2)
         TRY(sqlite_drop_indexes(s));
-    if (version > 0 && version < 4)
-        TRY(sqlite_know_cordons(s));
+    if (version > 0 && version < SCHEMA_VERSION)
+        TRY(sqlite_know_tables(s));
     struct err *e = sqlite_begin_generation(s);
     s->no_generation = err_is(e, ERR_NO_SPACE);
     if (e && !s->no_generation)
@@ -164,7 +166,8 @@ static struct err *check_file_of_store(struct sqlite_store *s, const char *uri)
     if (version == 1)
         return err_new(ERR_UNSUPPORTED, "%s was written by an older version; open it with flocker-control --data-path once, "
                                         "as store.sqlite in a directory of its own", s->path);
-    s->no_cordons = version < 4;
+    s->version = version;
+    s->generation_seed = sqlite_generation_seed(version);
     TRY(sqlite_check_pages(s));
     TRY(sqlite_read_meta(s));
     TRY(sqlite_prepare_commits(s));

@@ -8,7 +8,15 @@
 #include <sqlite3.h>
 
 /* 2: with an index of the keys, and without notes of a restore; 1: also without checksum, maybe without generations. */
-#define SCHEMA_VERSION 4
+#define SCHEMA_VERSION 5
+
+/* What the checksum of the generations begins with: that of schemas 1 to 3, and the later one. */
+enum generation_seed { GENERATION_SEED_3 = 3, GENERATION_SEED = 4 };
+
+static inline enum generation_seed sqlite_generation_seed(int64_t version)
+{
+    return version >= 1 && version <= 3 ? GENERATION_SEED_3 : GENERATION_SEED;
+}
 
 struct sqlite_store {
     struct store base;
@@ -22,7 +30,8 @@ struct sqlite_store {
     bool settled;      /* ... and the copy is believed since */
     uint64_t rows;        /* sum of sqlite_row_sum() of all records, as it must be */
     uint64_t generations; /* the same of the generations */
-    bool no_cordons; /* a file of schema 2 or 3 that is only read has no such table */
+    enum generation_seed generation_seed;
+    int64_t version; /* its schema; of a file that is only read it may be an older one */
     struct places places[STORE_KIND_MAX];
     int log_pages; /* in the log, not yet copied into the file */
     sqlite3_stmt *get[STORE_KIND_MAX];
@@ -55,16 +64,18 @@ struct err *sqlite_create_schema(struct sqlite_store *s) MUST_USE;
 /* Bring a store of an older version up, once its id and revision were read: from 1 to 2, and from 2 to 3. */
 struct err *sqlite_add_checksum(struct sqlite_store *s) MUST_USE;
 struct err *sqlite_drop_indexes(struct sqlite_store *s) MUST_USE;
-/* Schema 4: before anything of it is read, and when all else is as it is to be. */
-struct err *sqlite_add_cordons(struct sqlite_store *s) MUST_USE;
-struct err *sqlite_know_cordons(struct sqlite_store *s) MUST_USE;
+/* The tables of schemas 4 and 5: before anything of them is read, and when all else is as it is to be. */
+struct err *sqlite_add_tables(struct sqlite_store *s) MUST_USE;
+struct err *sqlite_know_tables(struct sqlite_store *s) MUST_USE;
+/* Is there such a table in a file of that schema? */
+bool sqlite_has_table(const struct sqlite_store *s, enum store_kind kind);
 /* Reads the whole file: SQLite's own checks of its pages and indexes. */
 struct err *sqlite_check_pages(struct sqlite_store *s) MUST_USE;
 /* Its id and revision, and when it was put back. */
 struct err *sqlite_read_meta(struct sqlite_store *s) MUST_USE;
 
 /* content.c */
-uint64_t sqlite_row_sum(enum store_kind kind, const char *key, uint64_t revision, const char *value, size_t n);
+uint64_t sqlite_row_sum(unsigned seed, const char *key, uint64_t revision, const char *value, size_t n);
 uint64_t sqlite_meta_sum(const struct sqlite_store *s, uint64_t revision);
 struct err *sqlite_sum_generations(struct sqlite_store *s, uint64_t *ret) MUST_USE;
 struct err *sqlite_add_up(struct sqlite_store *s, uint64_t *ret) MUST_USE; /* the records */

@@ -18,7 +18,7 @@
 /* A field that is new in the model must be added to its record, and here; then bring these numbers
  * up to date. */
 #if defined(__x86_64__) || defined(__aarch64__)
-_Static_assert(sizeof(struct dataset) == 208, "struct dataset has changed: see record.c");
+_Static_assert(sizeof(struct dataset) == 216, "struct dataset has changed: see record.c");
 _Static_assert(sizeof(struct container) == 264, "struct container has changed: see record.c");
 _Static_assert(sizeof(struct lease) == 80, "struct lease has changed: see record.c");
 #endif
@@ -89,9 +89,18 @@ static void assert_dataset_equal(const struct dataset *a, const struct dataset *
     assert_true(uuid_eq(&a->transfer.source, &b->transfer.source));
     assert_true(uuid_eq(&a->transfer.destination, &b->transfer.destination));
     assert_int_equal(a->transfer.phase, b->transfer.phase);
+    assert_int_equal(a->fenced != NULL, b->fenced != NULL);
+    if (a->fenced) {
+        assert_int_equal(a->fenced->n_nodes, b->fenced->n_nodes);
+        assert_memory_equal(a->fenced->nodes, b->fenced->nodes, a->fenced->n_nodes * sizeof(struct uuid));
+        assert_true(a->fenced->freed == b->fenced->freed && a->fenced->freed_us == b->fenced->freed_us);
+        assert_true(a->fenced->transfer == b->fenced->transfer);
+        assert_true(uuid_eq(&a->fenced->destination, &b->fenced->destination));
+    }
     assert_int_equal(a->replica != NULL, b->replica != NULL);
     if (!a->replica)
         return;
+    assert_true(a->replica->made_us == b->replica->made_us);
     assert_true(uuid_eq(&a->replica->node, &b->replica->node));
     assert_true(a->replica->until_us == b->replica->until_us);
     assert_string_equal(a->replica->base, b->replica->base);
@@ -134,6 +143,66 @@ static void test_replica(void **state)
     CLEANUP_FREE char *old = record_dataset_encode(d);
     assert_non_null(strstr(old, "{\"format\":1,"));
     dataset_free(d);
+}
+
+/* Taken from two nodes that were fenced, the second one in the middle of a move. */
+static struct dataset *with_fenced(void)
+{
+    struct dataset *d = full_dataset();
+
+    d->owner = UUID_NIL;
+    dataset_add_fenced(d, &d->holders[1]);
+    dataset_add_fenced(d, &d->holders[0]);
+    d->fenced->freed = UINT64_MAX;
+    d->fenced->freed_us = 1;
+    d->fenced->transfer = 77;
+    d->fenced->destination = d->holders[1];
+    return d;
+}
+
+static void test_fenced(void **state)
+{
+    struct dataset *d = with_fenced();
+    CLEANUP_FREE char *text = record_dataset_encode(d);
+
+    assert_non_null(strstr(text, "{\"format\":3,"));
+    assert_non_null(strstr(text, "\"replica\":null"));
+    round_trip_dataset(dataset_copy(d));
+    dataset_end_freed(d);
+    assert_null(dataset_freed_from(d));
+    round_trip_dataset(dataset_copy(d));
+    dataset_remove_holder(d, &d->fenced->nodes[0]);
+    assert_int_equal(d->fenced->n_nodes, 1);
+    round_trip_dataset(dataset_copy(d));
+    dataset_remove_fenced(d, &d->fenced->nodes[0]);
+    assert_null(d->fenced);
+    dataset_free(d);
+    d = with_replica();
+    d->replica->made_us = 5;
+    round_trip_dataset(dataset_copy(d));
+    CLEANUP_FREE char *dated = record_dataset_encode(d);
+    assert_non_null(strstr(dated, "{\"format\":3,"));
+    assert_non_null(strstr(dated, "\"fenced\":null"));
+    dataset_free(d);
+}
+
+static void test_fence(void **state)
+{
+    struct fence f = {.node = id(A), .revision = 9, .era = id(B), .at_us = UINT64_MAX, .who = (char *)"alice", .why = (char *)"b\xc3\xa9ta"};
+    CLEANUP_FREE char *text = record_fence_encode(&f);
+    struct fence *back = NULL;
+
+    assert_null(record_fence_decode(text, strlen(text), &back));
+    assert_true(uuid_eq(&back->node, &f.node) && uuid_eq(&back->era, &f.era));
+    assert_true(back->revision == 9 && back->at_us == UINT64_MAX);
+    assert_string_equal(back->who, "alice");
+    assert_string_equal(back->why, f.why);
+    fence_free(back);
+    f.why = (char *)"\xff";
+    assert_null(record_fence_encode(&f));
+    struct err *e = record_fence_decode("{\"format\":1}", 12, &back);
+    assert_non_null(e);
+    err_free(e);
 }
 
 static void test_dataset(void **state)
@@ -441,7 +510,7 @@ static void test_corrupt(void **state)
     refuse(good, good, "[]", "not a JSON object");
     refuse(good, "\"format\":1,", "", "\"format\" is missing");
     refuse(good, "\"format\":1", "\"format\":0", "at least 1");
-    refuse(good, "\"format\":1", "\"format\":3,\"new\":3", "newer Flocker");
+    refuse(good, "\"format\":1", "\"format\":4,\"new\":3", "newer Flocker");
     refuse(good, "\"format\":1", "\"format\":2", "\"replica\" is missing");
     refuse(good, "\"format\":1", "\"format\":1,\"odd\":3", "\"odd\" is unknown");
     refuse(good, "\"born\":true,", "", "\"born\" is missing");
@@ -476,6 +545,28 @@ static void test_corrupt_replica(void **state)
            "\"base\" must be the name of a snapshot");
     refuse(good, "{\"node\":\"" B "\"", "{\"node\":\"" D1 "\"", "\"replica\" must be on one of the holders");
     refuse(good, "{\"node\":\"" B "\"", "{\"node\":null", "\"node\" must be a UUID");
+    dataset_free(d);
+}
+
+static void test_corrupt_fenced(void **state)
+{
+    struct dataset *d = with_fenced();
+    CLEANUP_FREE char *good = record_dataset_encode(d);
+
+    refuse(good, "\"format\":3", "\"format\":2", "\"replica\" must be an object");
+    refuse(good, "\"fenced\":{", "\"fenced\":{\"x\":0,", "\"x\" is unknown");
+    refuse(good, "\"nodes\":[", "\"nodes\":[\"" D1 "\",", "\"nodes\" must be holders");
+    refuse(good, "\"freed_us\":1,", "", "\"freed_us\" is missing");
+    refuse(good, "\"owner\":null", "\"owner\":\"" A "\"", "\"freed\" must be 0");
+    dataset_free(d);
+    d = full_dataset();
+    d->owner = UUID_NIL;
+    dataset_add_fenced(d, &d->holders[1]);
+    CLEANUP_FREE char *one = record_dataset_encode(d);
+    const char *nodes = strstr(one, "\"nodes\":[");
+    CLEANUP_FREE char *node = xasprintf("\"nodes\":[\"%s\"]", UUID_STR(&d->holders[1]));
+    assert_non_null(nodes);
+    refuse(one, node, "\"nodes\":[]", "\"nodes\" must be not empty");
     dataset_free(d);
 }
 
@@ -595,6 +686,9 @@ int main(void)
         cmocka_unit_test(test_corrupt),
         cmocka_unit_test(test_replica),
         cmocka_unit_test(test_corrupt_replica),
+        cmocka_unit_test(test_fenced),
+        cmocka_unit_test(test_corrupt_fenced),
+        cmocka_unit_test(test_fence),
         cmocka_unit_test(test_corrupt_container),
         cmocka_unit_test(test_extended_format),
         cmocka_unit_test(test_volumes_format),

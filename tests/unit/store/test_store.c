@@ -1,5 +1,6 @@
 #include "store_test.h"
 
+#include "store/sqlite/sqlite_private.h"
 #include "store/writer.h"
 
 #include <errno.h>
@@ -247,10 +248,73 @@ static void test_newer_schema(void **state)
     struct store *s = open_store(*state);
 
     store_close(s);
+    sql(*state, "PRAGMA user_version=6");
+    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 6");
     sql(*state, "PRAGMA user_version=5");
-    refused(store_open(*state, &s), ERR_UNSUPPORTED, "newer version of Flocker (schema 5");
-    sql(*state, "PRAGMA user_version=4");
     store_close(open_store(*state));
+}
+
+/* Makes the store one of that schema: without later tables, and with the sum of its generations as it was then. */
+static void make_older(const char *dir, int version)
+{
+    CLEANUP_FREE char *file = xasprintf("%s/store.sqlite", dir);
+    uint64_t difference = 0;
+    sqlite3_stmt *q = NULL;
+    sqlite3 *db = NULL;
+
+    assert_int_equal(sqlite3_open(file, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT id, begin FROM generation", -1, &q, NULL), SQLITE_OK);
+    while (sqlite3_step(q) == SQLITE_ROW) {
+        const char *id_text = (const char *)sqlite3_column_text(q, 0);
+        uint64_t begin = (uint64_t)sqlite3_column_int64(q, 1);
+        difference += sqlite_row_sum(sqlite_generation_seed(version), id_text, begin, "", 0) -
+                      sqlite_row_sum(sqlite_generation_seed(SCHEMA_VERSION), id_text, begin, "", 0);
+    }
+    sqlite3_finalize(q);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT value FROM meta WHERE name = 'checksum'", -1, &q, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+    uint64_t sum = (uint64_t)sqlite3_column_int64(q, 0) + difference;
+    sqlite3_finalize(q);
+    CLEANUP_FREE char *change = xasprintf("UPDATE meta SET value = %" PRId64 " WHERE name = 'checksum'; %s DROP TABLE fence; "
+                                          "PRAGMA user_version=%d",
+                                          (int64_t)sum, version < 4 ? "DROP TABLE cordon;" : "", version);
+    assert_int_equal(sqlite3_exec(db, change, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* Until schema 4 there were no fences. */
+static void test_before_fences(void **state)
+{
+    struct store *s = open_store(*state);
+    struct fence fence = {.node = id(A), .revision = 4, .who = (char *)"alice", .why = (char *)""};
+    CLEANUP_FREE char *value = record_fence_encode(&fence);
+    CLEANUP_FREE char *file = xasprintf("%s/store.sqlite", (char *)*state);
+    struct store_change change = {4, STORE_FENCE, UUID_STR(&fence.node), value};
+    struct store_change gone = {5, STORE_FENCE, UUID_STR(&fence.node), NULL};
+    struct store_summary summary;
+    struct store_content c;
+    bool uncertain;
+
+    for (uint64_t n = 1; n <= 3; n++)
+        ok(commit_numbered(s, n, 1, &uncertain));
+    store_close(s);
+    make_older(*state, 4);
+    ok(store_file_check_sync(file, &summary));
+    assert_int_equal(summary.n_datasets, 3);
+    s = open_store(*state);
+    ok(store_commit_sync(s, &change, 1, &uncertain));
+    store_close(s);
+    s = open_store(*state);
+    ok(store_load_sync(s, &c));
+    assert_int_equal(c.n_datasets, 3);
+    assert_int_equal(c.n_fences, 1);
+    assert_true(uuid_eq(&c.fences[0]->node, &fence.node));
+    store_content_done(&c);
+    ok(store_commit_sync(s, &gone, 1, &uncertain));
+    ok(store_load_sync(s, &c));
+    assert_int_equal(c.n_fences, 0);
+    store_content_done(&c);
+    store_close(s);
 }
 
 /* Until schema 3 there were no cordons. */
@@ -269,7 +333,7 @@ static void test_before_cordons(void **state)
     for (uint64_t n = 1; n <= 3; n++)
         ok(commit_numbered(s, n, 1, &uncertain));
     store_close(s);
-    sql(*state, "DROP TABLE cordon; PRAGMA user_version=3");
+    make_older(*state, 3);
     ok(store_file_check_sync(file, &summary)); /* a copy that an older version made can be put back */
     assert_int_equal(summary.n_datasets, 3);
     s = open_store(*state);
@@ -553,6 +617,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_old_generations_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_schema, setup, teardown),
         cmocka_unit_test_setup_teardown(test_before_cordons, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_before_fences, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_records_of_one_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_corrupt_records, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_permission, setup, teardown),
