@@ -108,6 +108,8 @@ static struct err *dataset_step(struct step_job *j)
     case STEP_PROMOTE:
         return storage_promote(st, &s->dataset, s->snapshot, s->maximum_size, s->epoch);
     case STEP_MOUNT:
+        if (s->n_fenced)
+            TRY(storage_take_away(st, &s->dataset, s->epoch, s->fenced, s->n_fenced));
         return storage_mount(st, &s->dataset, s->epoch);
     case STEP_UNMOUNT:
         return storage_unmount(st, &s->dataset);

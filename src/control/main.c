@@ -126,6 +126,8 @@ static char *encode(const struct change *change)
         return record_container_encode(change->container);
     if (change->cordon)
         return record_cordon_encode(change->cordon);
+    if (change->fence)
+        return record_fence_encode(change->fence);
     return change->lease ? record_lease_encode(change->lease) : NULL;
 }
 
@@ -136,6 +138,7 @@ static void commit(struct control *c, const struct batch *b)
         [OBJECT_CONTAINER] = STORE_CONTAINER,
         [OBJECT_LEASE] = STORE_LEASE,
         [OBJECT_NODE] = STORE_CORDON,
+        [OBJECT_FENCE] = STORE_FENCE,
         [OBJECT_STORE] = STORE_SETTLED,
     };
     struct store_batch *out = store_batch_new();
@@ -143,7 +146,7 @@ static void commit(struct control *c, const struct batch *b)
     for (size_t i = 0; i < b->n; i++) {
         const struct change *change = &b->changes[i];
         char *value = encode(change);
-        bool remove = !change->dataset && !change->container && !change->lease && !change->cordon;
+        bool remove = !change->dataset && !change->container && !change->lease && !change->cordon && !change->fence;
         if (!value && !remove) {
             log_error("record %s cannot be written without loss", change->key);
             abort(); /* validation lets no such object in: a defect, and nothing may be lost by it */
@@ -290,6 +293,8 @@ static struct err *load(struct control *c, const struct options *o)
         engine_restore_lease(c->engine, now, &content.leases[i]);
     for (size_t i = 0; i < content.n_cordons; i++)
         engine_restore_cordon(c->engine, &content.cordons[i]);
+    for (size_t i = 0; i < content.n_fences; i++)
+        engine_restore_fence(c->engine, content.fences[i]);
     struct uuid id = store_id(c->store);
     log_info("store %s at revision %llu: %zu datasets, %zu containers, %zu leases", UUID_STR(&id),
              (unsigned long long)content.revision,

@@ -282,6 +282,16 @@ void propose_cordon(struct engine *e, const struct uuid *node, bool cordoned)
         c->cordon = xmemdup(&(struct cordon){.node = *node, .revision = c->revision}, sizeof(struct cordon));
 }
 
+void propose_fence(struct engine *e, const struct uuid *node, struct fence *value)
+{
+    struct change *c = add_change(e, OBJECT_FENCE, xstrdup(UUID_STR(node)));
+
+    if (!value)
+        return;
+    value->revision = c->revision;
+    c->fence = fence_copy(value);
+}
+
 void propose_settled(struct engine *e)
 {
     (void)add_change(e, OBJECT_STORE, xstrdup("restored"));
@@ -312,6 +322,7 @@ static void batch_free(struct engine_batch *b)
         container_free(b->batch.changes[i].container);
         lease_free(b->batch.changes[i].lease);
         free(b->batch.changes[i].cordon);
+        fence_free(b->batch.changes[i].fence);
     }
     for (size_t i = 0; i < b->n_replies; i++)
         command_result_done(&b->replies[i].result);
@@ -416,7 +427,7 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
         struct change *c = &b->batch.changes[i];
         e->revision = c->revision;
         if (c->kind != OBJECT_STORE)
-            effect_push_changed(e, c->kind, c->key);
+            effect_push_changed(e, c->kind == OBJECT_FENCE ? OBJECT_NODE : c->kind, c->key);
         if (c->kind == OBJECT_DATASET)
             committed_dataset(e, c);
         else if (c->kind == OBJECT_CONTAINER)
@@ -425,6 +436,8 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
             committed_lease(e, c);
         else if (c->kind == OBJECT_NODE)
             committed_cordon(e, c);
+        else if (c->kind == OBJECT_FENCE)
+            committed_fence(e, c);
         else
             committed_settled(e);
     }
@@ -478,6 +491,8 @@ static void roll_back(struct engine *e, struct engine_batch *b, const char *text
             container_entry_gc(e, entry);
         } else if (c->kind == OBJECT_NODE) {
             roll_back_cordon(e, &id);
+        } else if (c->kind == OBJECT_FENCE) {
+            roll_back_fence(e, &id);
         } else {
             struct lease_entry *entry = lease_entry_find(e, &id);
             if (!entry)
@@ -552,6 +567,7 @@ struct engine *engine_free(struct engine *e)
     history_done(&e->history);
     routes_free(e);
     cordons_free(e);
+    fences_free(e);
     index_free(e);
     replicas_free(e);
     dependencies_free(e);

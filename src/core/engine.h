@@ -10,6 +10,7 @@
 #include "model/agent.h"
 #include "model/compose.h"
 #include "model/cordon.h"
+#include "model/fence.h"
 #include "model/history.h"
 #include "model/lease.h"
 #include "model/volume_call.h"
@@ -38,6 +39,9 @@ enum command_kind {
     COMMAND_VOLUME_REMOVE,
     COMMAND_VOLUME_USE,
     COMMAND_VOLUME_UNUSE,
+    COMMAND_NODE_FENCE,    /* `who` signs that `node` is off, because of `why`: what it owned may get another owner */
+    COMMAND_NODE_UNFENCE,
+    COMMAND_COPY_DROP,     /* what `node` has of the dataset, whose owner it was when it was fenced, is not wanted any more */
     COMMAND_MAX,
 };
 
@@ -51,14 +55,15 @@ struct command {
     struct container *container; /* CONTAINER_CREATE; taken over */
     struct composition *composition; /* COMPOSE; its content is taken over */
     bool purge;                  /* DATASET_DELETE */
-    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_*, LEASE_*; VOLUME_*: nil = by name */
+    struct uuid dataset_id;      /* DATASET_UPDATE, DATASET_DELETE, DATASET_ADOPT, REPLICA_*, LEASE_*, COPY_DROP; VOLUME_*: nil = by name */
     bool keep_primary;           /* DATASET_UPDATE: `node` says nothing */
     const struct metadata *metadata; /* DATASET_UPDATE: the new ones; NULL = as they are */
     uint64_t maximum_size;       /* DATASET_UPDATE: the new one; 0 = as it is */
-    struct uuid node;            /* DATASET_UPDATE, DATASET_ADOPT, CONTAINER_MOVE, LEASE_ACQUIRE, NODE_* */
+    struct uuid node;            /* DATASET_UPDATE, DATASET_ADOPT, CONTAINER_MOVE, LEASE_ACQUIRE, NODE_*, COPY_DROP */
     const char *name;            /* CONTAINER_MOVE, CONTAINER_DELETE, VOLUME_* */
     const char *mount;           /* VOLUME_USE, VOLUME_UNUSE */
     uint64_t session;            /* VOLUME_*: in which the node asks; of one that is over it has no effect */
+    const char *who, *why;       /* NODE_FENCE: at most FENCE_MAX_TEXT characters each */
     bool expires;                /* LEASE_ACQUIRE */
     int64_t expires_in_us;       /* LEASE_ACQUIRE: from now; may be <= 0 (gone at the next sweep) */
     bool anyway;                 /* *_ADOPT: also while nodes that may know better are not there */
@@ -95,7 +100,11 @@ enum result_code {
     RESULT_DATASET_CHANGING,     /* or a change of it is just being recorded */
     RESULT_REPLICA_NOT_FOUND,
     RESULT_COMPARISON_NOT_NOW, /* REPLICA_VERIFY: `text` says why */
-    RESULT_NODE_NOT_FOUND,  /* NODE_CORDON: no such node was ever here */
+    RESULT_NODE_NOT_FOUND,  /* NODE_*: no such node was ever here */
+    RESULT_NODE_CONNECTED,  /* NODE_FENCE: it is not off; `text` says how that is known */
+    RESULT_NODE_FENCED,     /* LEASE_ACQUIRE */
+    RESULT_COPY_NOT_FOUND,  /* COPY_DROP: that node keeps none */
+    RESULT_COPY_NEEDED,     /* COPY_DROP: nobody owns the dataset: it may be all that there is */
     RESULT_NODE_REFUSES,    /* VOLUME_*: its session is over, or it obeys another store, or a later state of this one */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
@@ -113,17 +122,18 @@ struct command_result {
 
 /* ---- what must be made durable ---- */
 
-enum object_kind { OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE, OBJECT_NODE, OBJECT_STORE, OBJECT_KIND_MAX };
+enum object_kind { OBJECT_DATASET, OBJECT_CONTAINER, OBJECT_LEASE, OBJECT_NODE, OBJECT_FENCE, OBJECT_STORE, OBJECT_KIND_MAX };
 
 /* One object's new value at one revision. */
 struct change {
     uint64_t revision;
     enum object_kind kind;
-    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset; node: uuid; store: "restored" */
+    char *key;             /* dataset: uuid; container: name; lease: uuid of the dataset; node, fence: uuid; store: "restored" */
     struct dataset *dataset;     /* the new value: one of these three (or `cordon`), */
     struct container *container; /* all NULL = the object is gone; OBJECT_STORE: the copy is settled (model/history.h) */
     struct lease *lease;
     struct cordon *cordon;    /* OBJECT_NODE: likewise */
+    struct fence *fence;      /* OBJECT_FENCE: likewise */
     uint64_t expires_mono_us; /* the engine's: end of the lease by the monotonic clock */
 };
 
@@ -184,6 +194,7 @@ struct engine *engine_free(struct engine *e);
 void engine_restore_dataset(struct engine *e, struct dataset *d);
 void engine_restore_container(struct engine *e, struct container *c);
 void engine_restore_cordon(struct engine *e, const struct cordon *c);
+void engine_restore_fence(struct engine *e, const struct fence *f); /* copied */
 void engine_restore_lease(struct engine *e, struct now now, const struct lease *l);
 
 /* Deleted datasets are forgotten that long after their deletion, when nothing of them is left; 0 (the default): never. Before
@@ -312,6 +323,7 @@ struct node_view {
     bool obeys;  /* connected, all that it has is reported, and it takes orders */
     const struct routes_report *routes; /* what it said last in this session; NULL: nothing, or it is an agent without routes */
     bool cordoned; /* gets nothing new by automatic placement */
+    bool fenced;   /* ... nor anything else */
     bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */
 };
 #define NODE_GRACE_US (10 * USEC_PER_SEC)
@@ -319,6 +331,44 @@ void engine_list_nodes(const struct engine *e, struct now now, const struct list
                        bool (*fn)(void *, const struct node_view *), void *cookie);
 /* All that are, whether the node is here or not; any order. */
 void engine_each_cordon(const struct engine *e, void (*fn)(void *, const struct uuid *node), void *cookie);
+/* A node that is fenced, or that is known and has no session: it may be. */
+struct fenceable {
+    struct uuid node;
+    const char *host; /* NULL: it has not been here since the process began */
+    bool connected;
+    const struct fence *fence; /* NULL = it is not fenced */
+};
+void engine_each_fenceable(const struct engine *e, void (*fn)(void *, const struct fenceable *), void *cookie); /* any order */
+bool engine_node_is_connected(const struct engine *e, const struct uuid *node);
+const struct fence *engine_fence(const struct engine *e, const struct uuid *node); /* NULL = it is not fenced */
+/* Was it ever here, or is anything configured, or known, to be there? */
+bool engine_node_is_known(const struct engine *e, const struct uuid *node);
+
+/* What becomes of a dataset when the node that owns it is fenced, and it is moved elsewhere. */
+enum fate {
+    FATE_UNWRITTEN,  /* nothing was ever in it: it is made anew */
+    FATE_ATTACH,     /* its volume is attached to the other node, nothing is lost */
+    FATE_WHOLE_COPY, /* it had stopped there, and all of it had arrived on `from` */
+    FATE_HALF_MOVE,  /* it goes on from what had arrived on `from` by a move, */
+    FATE_REPLICA,    /* or from the copy that `from` keeps since an earlier one: what was written later is lost, unless the node
+                      * comes back */
+    FATE_ASKS_NODE,  /* that depends on what `from`, which is not here, has */
+    FATE_ONLY_THERE, /* nothing: the data are only on the fenced node */
+    FATE_UNKNOWN,    /* nothing: the store was put back from a copy, and does not know enough */
+    FATE_MAX,
+};
+
+struct fence_item {
+    const struct dataset *dataset;
+    enum fate fate;
+    struct uuid from;
+    const char *snapshot; /* WHOLE_COPY, HALF_MOVE, REPLICA */
+    uint64_t made_us;     /* likewise: what it holds is of then, by the wall clock; 0 = not known */
+};
+
+/* Of each dataset that the node owns, or owned last when it was fenced; any order. */
+void engine_preview_fence(const struct engine *e, const struct uuid *node, void (*fn)(void *, const struct fence_item *),
+                          void *cookie);
 /* Eras are remembered as long as the process lives. */
 bool engine_node_by_era(const struct engine *e, const struct uuid *era, struct uuid *ret_node);
 

@@ -327,6 +327,8 @@ static enum result_code lease_acquire(struct engine *e, struct now now, struct c
 
     if (held && !uuid_eq(&entry->head->node, &c->node))
         return RESULT_LEASE_HELD;
+    if (node_is_fenced(e, &c->node))
+        return RESULT_NODE_FENCED;
     if (is_leaving(e, &c->dataset_id, &c->node) && !FAULT(LEASE_IN_RELEASE))
         return RESULT_LEASE_RELEASING;
     entry = lease_entry_get(e, &c->dataset_id);
@@ -417,6 +419,12 @@ static enum result_code apply(struct engine *e, struct now now, struct command *
     case COMMAND_VOLUME_USE:
     case COMMAND_VOLUME_UNUSE:
         return volume_command(e, now, c, r);
+    case COMMAND_NODE_FENCE:
+        return node_fence(e, now, c, r);
+    case COMMAND_NODE_UNFENCE:
+        return node_unfence(e, &c->node);
+    case COMMAND_COPY_DROP:
+        return copy_drop(e, c, r);
     case COMMAND_MAX:
         break;
     }

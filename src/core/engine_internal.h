@@ -69,6 +69,7 @@ struct dataset_entry {
     struct dataset_report *reports;
     struct comparison *comparison;  /* the newest of its replicas; NULL = none was asked for */
     struct flow *flow;              /* of its transfer; NULL = nothing was heard of one */
+    uint64_t received_us;           /* wall clock: when the destination of a transfer told of the newest snapshot that came; 0 = not heard */
     struct container_entry **users; /* their committed or newest value has it among the volumes */
     uint32_t n_sent, n_reports, n_users;
     uint32_t name_hash; /* of `named` */
@@ -128,6 +129,13 @@ struct lease_entry {
     uint64_t expires_mono_us;           /* of head */
     uint64_t committed_expires_mono_us; /* of committed */
     size_t place; /* 1 + that in the heap of those that expire; 0 = not in it */
+    UT_hash_handle hh;
+};
+
+struct fence_entry {
+    struct uuid node;
+    struct fence *committed, *head; /* NULL = it is not fenced; the same pointer while pending == 0 */
+    unsigned pending;
     UT_hash_handle hh;
 };
 
@@ -216,6 +224,7 @@ struct engine {
     struct lease_entry *leases;
     struct node_entry *nodes;
     struct cordon_entry *cordons;
+    struct fence_entry *fences;
     struct node_entry *sessions; /* those with one, by its number */
     struct node_near *near;
     struct route_entry *routes; /* by port */
@@ -260,6 +269,7 @@ void propose_dataset(struct engine *e, struct dataset_entry *entry, struct datas
 void propose_container(struct engine *e, struct container_entry *entry, struct container *value);
 void propose_lease(struct engine *e, struct lease_entry *entry, struct lease *value);
 void propose_cordon(struct engine *e, const struct uuid *node, bool cordoned);
+void propose_fence(struct engine *e, const struct uuid *node, struct fence *value); /* not taken over; gets its revision */
 void propose_settled(struct engine *e); /* the copy that the store was put back from may be believed */
 /* The number that the next proposed change will have. */
 static inline uint64_t next_number(const struct engine *e)
@@ -335,10 +345,15 @@ void queue_volumes(struct engine *e,
                    const struct container *c); /* all that it uses; NULL has none */
 void queue_all_datasets(struct engine *e);
 void run_queue(struct engine *e, struct now now);
-/* Is the node there, fully reported, and does it obey this store? */
+/* Is the node there, fully reported, not fenced, and does it obey this store? */
 bool node_ready(const struct engine *e, const struct uuid *node);
 /* What is wrong with a node that is not ready, after its name. */
 const char *node_absence(const struct engine *e, const struct uuid *node);
+void because(struct dataset_entry *entry, struct now now, enum reason_code code, const char *text);
+void becausef(struct dataset_entry *entry, struct now now, enum reason_code code, const char *format, ...) PRINTF_LIKE(4, 5);
+/* The node is not ready. `code` unless it is fenced, or there but takes no orders. */
+void because_absent(const struct engine *e, struct dataset_entry *entry, struct now now, enum reason_code code, const char *what,
+                    const struct uuid *node);
 const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node);
 const struct container_report *container_report_of(const struct container_entry *entry,
                                                    const struct uuid *node);
@@ -431,3 +446,24 @@ void committed_cordon(struct engine *e, const struct change *c);
 void roll_back_cordon(struct engine *e, const struct uuid *node);
 bool node_is_cordoned(const struct engine *e, const struct uuid *node); /* committed */
 void cordons_free(struct engine *e);
+
+/* engine_fence.c */
+enum result_code node_fence(struct engine *e, struct now now, const struct command *c, struct command_result *r);
+enum result_code node_unfence(struct engine *e, const struct uuid *node);
+enum result_code copy_drop(struct engine *e, const struct command *c, struct command_result *r);
+void committed_fence(struct engine *e, struct change *c);
+void roll_back_fence(struct engine *e, const struct uuid *node);
+void fences_free(struct engine *e);
+/* Committed or about to be: it is given nothing. */
+bool node_is_fenced(const struct engine *e, const struct uuid *node);
+const struct fence *fence_of(const struct engine *e, const struct uuid *node); /* committed; NULL = none */
+/* Ends those of nodes that are back as they are to be. */
+void look_at_fences(struct engine *e, struct now now);
+/* If the dataset's owner is fenced: proposes that nobody owns it, at a new epoch, and returns true. */
+bool take_from_fenced(struct engine *e, struct dataset_entry *entry, struct now now);
+/* Of a dataset that was taken from a fenced node and has no owner yet. */
+void reconcile_freed(struct engine *e, struct dataset_entry *entry, struct now now);
+/* Does the node keep what it had of the dataset when it was fenced, until somebody says that it is not wanted? */
+bool keeps_copy(const struct engine *e, const struct dataset *d, const struct uuid *node);
+/* All is as wanted: says so of copies that are kept. */
+void note_kept_copies(const struct engine *e, struct dataset_entry *entry, struct now now);

@@ -1,5 +1,6 @@
 /* What each node is told: computed from committed records only, sent when it differs from what was sent. */
 #include "core/engine_internal.h"
+#include "core/fault.h"
 
 static struct node_entry *open_node(const struct engine *e, const struct uuid *id)
 {
@@ -31,6 +32,17 @@ static void set_comparison(const struct engine *e, const struct dataset_entry *e
     set_peer(e, o, peer);
 }
 
+/* From whom the owner may take the volume away, where a volume is attached to one node at a time. */
+static void set_fenced(const struct engine *e, const struct dataset *d, struct order *o)
+{
+    const struct node_entry *owner = node_entry_find(e, &d->owner);
+
+    if (!d->fenced || !owner || owner->hello.storage != STORAGE_ATTACHABLE)
+        return;
+    for (size_t i = 0; i < d->fenced->n_nodes; i++)
+        order_add_fenced(o, &d->fenced->nodes[i]);
+}
+
 static void order_of_owner(const struct engine *e, const struct dataset_entry *entry, struct order *o)
 {
     const struct dataset *d = entry->committed;
@@ -43,6 +55,7 @@ static void order_of_owner(const struct engine *e, const struct dataset_entry *e
     o->epoch = d->epoch;
     o->base = xstrdup_null(d->base);
     o->keep = d->replica ? xstrdup(d->replica->base) : NULL;
+    set_fenced(e, d, o);
     if (!d->transfer.id) {
         if (d->replica)
             set_comparison(e, entry, o, &d->replica->node);
@@ -60,6 +73,8 @@ static enum role role_of_other(const struct engine *e, const struct dataset_entr
 
     if (!d->born)
         return ROLE_DROP;
+    if (keeps_copy(e, d, node))
+        return ROLE_KEEP;
     if (!node_ready(e, &d->owner) || !report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
         return ROLE_KEEP;
     if (!dataset_is_replica(d, node))
@@ -75,13 +90,19 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
                       .maximum_size = d->maximum_size};
 
     bool doubted = is_doubted(e, d) && (d->deleted || (!d->born && uuid_eq(node, &d->owner)));
-    bool orphan = d->born && !d->deleted && uuid_is_nil(&d->owner);
+    bool orphan = d->born && !d->deleted && uuid_is_nil(&d->owner) && !dataset_freed_from(d);
 
-    if (doubted || orphan) {
+    const struct report *r = FAULT(KEEP_FENCED_MOUNT) && dataset_is_fenced(d, node) ? report_of(entry, node) : NULL;
+    if (r && r->volume.mark.state == MARK_OWNED) {
+        o.role = ROLE_OWNER;
+        o.epoch = r->volume.mark.epoch;
+    } else if (doubted || orphan) {
         o.role = ROLE_NONE; /* neither make it nor destroy it before it is settled who has it */
     } else if (d->deleted && d->tombstone) {
         o.role = ROLE_DESTROY;
         o.number = d->tombstone;
+    } else if (node_is_fenced(e, node)) {
+        o.role = ROLE_KEEP; /* whatever it had: it is nobody's, or another's */
     } else if (!uuid_is_nil(&d->owner) && uuid_eq(node, &d->owner)) {
         order_of_owner(e, entry, &o);
     } else if (d->transfer.id && uuid_eq(node, &d->transfer.destination)) {
@@ -182,7 +203,9 @@ void container_places(const struct engine *e, const struct container *c, struct 
         if (!uuid_eq(mounted_on(e, &c->volumes[i].dataset), ret_run))
             *ret_run = UUID_NIL;
     }
-    if (!uuid_eq(ret_run, &c->node))
+    if (node_is_fenced(e, ret_run))
+        *ret_run = UUID_NIL;
+    if (!uuid_eq(ret_run, &c->node) && !node_is_fenced(e, &c->node))
         *ret_prepare = c->node;
 }
 

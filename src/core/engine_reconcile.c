@@ -36,7 +36,7 @@ bool node_ready(const struct engine *e, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
 
-    return n && n->session && n->complete && !n->refuses;
+    return n && n->session && n->complete && !n->refuses && !node_is_fenced(e, node);
 }
 
 const struct report *report_of(const struct dataset_entry *entry, const struct uuid *node)
@@ -69,17 +69,12 @@ bool report_is_mounted_at(const struct report *r, uint64_t epoch)
     return report_is_owned_at(r, epoch) && r->volume.mounted;
 }
 
-static void because(struct dataset_entry *entry, struct now now, enum reason_code code,
-                    const char *text)
+void because(struct dataset_entry *entry, struct now now, enum reason_code code, const char *text)
 {
     reason_set(&entry->reason, code, now.wall_us, 0, text);
 }
 
-static void becausef(struct dataset_entry *entry, struct now now, enum reason_code code,
-                     const char *format, ...) PRINTF_LIKE(4, 5);
-
-static void becausef(struct dataset_entry *entry, struct now now, enum reason_code code,
-                     const char *format, ...)
+void becausef(struct dataset_entry *entry, struct now now, enum reason_code code, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -94,20 +89,25 @@ const char *node_absence(const struct engine *e, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
 
+    if (node_is_fenced(e, node))
+        return n && n->session ? "is fenced; it is here, and gets nothing until that ends" : "is fenced";
     if (!n || !n->session)
         return "is not connected";
     return n->complete ? "obeys another store, or a later state of this one"
                        : "has just connected and is still looking around";
 }
 
-/* The node is not ready. `code` unless it is there but takes no orders. */
-static void because_absent(const struct engine *e, struct dataset_entry *entry, struct now now,
-                           enum reason_code code, const char *what, const struct uuid *node)
+void because_absent(const struct engine *e, struct dataset_entry *entry, struct now now, enum reason_code code, const char *what,
+                    const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
     CLEANUP_FREE char *text = xasprintf("%s %s %s", what, UUID_STR(node), node_absence(e, node));
 
-    because(entry, now, n && n->session && n->complete ? REASON_STORE_UNKNOWN : code, text);
+    if (node_is_fenced(e, node))
+        code = REASON_NODE_FENCED;
+    else if (n && n->session && n->complete)
+        code = REASON_STORE_UNKNOWN;
+    because(entry, now, code, text);
 }
 
 /* The record says what it said in the copy that the store was put back from: `what`. The nodes that are not here are named
@@ -202,6 +202,7 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
         changed->recalled = false;
         changed->transfer = (struct transfer){0};
         replica_end(changed);
+        dataset_end_freed(changed);
         changed->tombstone = changed->number = changed->epoch = next_number(e);
         propose_dataset(e, entry, changed);
         because(entry, now, REASON_DELETING, "the nodes are told to destroy the data");
@@ -364,6 +365,12 @@ static bool can_move(const struct engine *e, struct dataset_entry *entry, struct
         because(entry, now, REASON_BACKEND_MISMATCH, text);
         return false;
     }
+    if (keeps_copy(e, entry->committed, destination)) {
+        becausef(entry, now, REASON_COPY_KEPT,
+                 "node %s keeps what it had of the dataset when it was fenced, and can get it again only when that is dropped",
+                 UUID_STR(destination));
+        return false;
+    }
     bool attachable = from->hello.storage == STORAGE_ATTACHABLE;
     if (attachable && (uuid_is_nil(&from->hello.shared_by) || uuid_is_nil(&to->hello.shared_by))) {
         becausef(entry, now, REASON_STORAGE_MISSING, "node %s has not found its storage yet",
@@ -424,8 +431,10 @@ static void reconcile_settled(struct engine *e, struct dataset_entry *entry, str
         because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "node", &d->owner);
     else if (!report_is_mounted_at(report_of(entry, &d->owner), d->epoch))
         becausef(entry, now, REASON_MOUNTING, "node %s mounts the volume", UUID_STR(&d->owner));
-    else
+    else {
         because(entry, now, REASON_NONE, NULL);
+        note_kept_copies(e, entry, now);
+    }
 }
 
 /* The container that moves along must be able to start at once. */
@@ -541,7 +550,7 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
 {
     const struct dataset *d = entry->committed;
 
-    if (!uuid_eq(&d->primary, &d->transfer.destination)) {
+    if (!uuid_eq(&d->primary, &d->transfer.destination) || node_is_fenced(e, &d->transfer.destination)) {
         struct dataset *changed =
             dataset_copy(d); /* cancelled or retargeted: nobody was told to stop */
         changed->transfer = (struct transfer){0};
@@ -572,12 +581,39 @@ static void recall(struct engine *e, struct dataset_entry *entry)
     propose_dataset(e, entry, changed);
 }
 
+/* Has the source released it by this transfer? */
+static bool is_released(const struct dataset_entry *entry)
+{
+    const struct transfer *t = &entry->committed->transfer;
+    const struct report *source = report_of(entry, &t->source);
+
+    if (!source)
+        return false;
+    const struct volume_mark *mark = &source->volume.mark;
+    bool released = mark->state == MARK_RELEASED && mark->epoch == t->epoch && mark->transfer == t->id;
+    return released || FAULT(SKIP_RELEASED) || (FAULT(STALE_TRANSFER) && mark->state == MARK_RELEASED);
+}
+
+/* ... and is all of it where it is to be? On attachable storage nothing is shipped: released means detached, as the backend
+ * says. */
+static bool is_handed_over(const struct engine *e, const struct dataset_entry *entry)
+{
+    const struct transfer *t = &entry->committed->transfer;
+    const struct report *source = report_of(entry, &t->source), *destination = report_of(entry, &t->destination);
+    const struct node_entry *from = node_entry_find(e, &t->source);
+
+    if (!is_released(entry))
+        return false;
+    bool shipped = destination && destination->received == t->id && destination->received_snapshot &&
+                   streq(destination->received_snapshot, source->volume.mark.snapshot);
+    return shipped || FAULT(SKIP_RECEIVED) || FAULT(SKIP_RELEASED) || (from && from->hello.storage == STORAGE_ATTACHABLE);
+}
+
 static void reconcile_release(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
     const struct transfer *t = &d->transfer;
     const struct report *source = report_of(entry, &t->source);
-    const struct report *destination = report_of(entry, &t->destination);
 
     if (is_doubted(e, d)) {
         if (report_is_owned_at(source, t->epoch))
@@ -586,21 +622,13 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
             because_restored(e, entry, now, "the data are being handed over");
         return;
     }
-    if (!uuid_eq(&d->primary, &t->destination)) {
+    if (!uuid_eq(&d->primary, &t->destination) || node_is_fenced(e, &t->destination)) {
         recall(e, entry);
         return;
     }
-    bool released = source && source->volume.mark.state == MARK_RELEASED &&
-                    source->volume.mark.epoch == t->epoch && source->volume.mark.transfer == t->id;
-    released = released || (FAULT(SKIP_RELEASED) && source);
-    released = released ||
-               (FAULT(STALE_TRANSFER) && source && source->volume.mark.state == MARK_RELEASED);
-    /* On attachable storage nothing is shipped: released means detached, as the backend says. */
-    const struct node_entry *from = node_entry_find(e, &t->source);
-    bool shipped = destination && destination->received == t->id && released &&
-                   destination->received_snapshot &&
-                   streq(destination->received_snapshot, source->volume.mark.snapshot);
-    bool received = released && (shipped || FAULT(SKIP_RECEIVED) || FAULT(SKIP_RELEASED) || (from && from->hello.storage == STORAGE_ATTACHABLE));
+    bool received = is_handed_over(e, entry), released = is_released(entry);
+    if (!received && take_from_fenced(e, entry, now))
+        return;
     if (received) {
         struct dataset *changed = dataset_copy(d);
         changed->owner = t->destination;
@@ -743,8 +771,13 @@ static void reconcile(struct engine *e, struct dataset_entry *entry, struct now 
                 e->commit_error); /* engine_tick() comes back to it */
         return;
     }
+    bool released = d->transfer.id && d->transfer.phase == TRANSFER_RELEASE; /* it may be handed over */
+    if (!released && take_from_fenced(e, entry, now))
+        return;
     if (d->deleted)
         reconcile_deleted(e, entry, now);
+    else if (dataset_freed_from(d))
+        reconcile_freed(e, entry, now);
     else if (uuid_is_nil(&d->owner))
         reconcile_unowned(e, entry, now);
     else if (!d->born)
@@ -798,4 +831,6 @@ void run_queue(struct engine *e, struct now now)
         tell_catalogue(e, entry);
         dataset_entry_gc(e, entry);
     }
+    if (e->fences)
+        look_at_fences(e, now);
 }

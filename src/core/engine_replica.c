@@ -106,6 +106,7 @@ void replica_begin(const struct engine *e, struct now now, struct dataset *d, co
         return;
     d->replica = xcalloc(1, sizeof(*d->replica));
     d->replica->node = *node;
+    d->replica->made_us = now.wall_us;
     d->replica->until_us = now.wall_us + e->keep_replicas_us;
     if (d->replica->until_us < now.wall_us)
         d->replica->until_us = UINT64_MAX;

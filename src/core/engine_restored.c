@@ -244,6 +244,8 @@ static struct dataset *adopted(struct engine *e, const struct dataset_entry *ent
     replica_end(d);
     free(d->base);
     d->base = NULL;
+    dataset_end_freed(d);
+    dataset_remove_fenced(d, &c->node);
     dataset_add_holder(d, &c->node);
     if (d->deleted) {
         d->owner = UUID_NIL;

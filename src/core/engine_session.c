@@ -236,6 +236,8 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
         index_dataset(e, entry);
     }
     note_flow(entry, &n->id, report->bytes_sent, now.mono_us);
+    if (report->received && !str_equal_null(report->received_snapshot, mine->report.received_snapshot))
+        entry->received_us = now.wall_us;
     report_done(&mine->report);
     report_copy(&mine->report, report);
     mine->stale = false;
@@ -338,8 +340,11 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
     if (!n)
         return;
     n->storage_unknown = flags & REPORTS_STORAGE_UNKNOWN;
-    if (n->complete)
+    if (n->complete) {
+        queue_datasets_of(e, &n->id); /* some wait until it has told */
+        run_queue(e, now);
         return;
+    }
     drop_dataset_reports(e, &n->id, /* only_stale= */ true);
     drop_container_reports(e, &n->id, /* only_stale= */ true);
     send_all_orders(e, n);

@@ -212,6 +212,7 @@ void engine_list_nodes(const struct engine *e, struct now now, const struct list
                               .obeys = node_has_told(e, &n->id),
                               .routes = n->session && n->has_routes ? &n->routes : NULL,
                               .cordoned = node_is_cordoned(e, &n->id),
+                              .fenced = fence_of(e, &n->id) != NULL,
                               .listed = node_is_listed(n, now)};
         more = fn(cookie, &v);
     }
@@ -408,6 +409,12 @@ void engine_container_reason(const struct engine *e, struct now now, const char 
     const struct container *c = entry->committed;
     const struct container_report *r = container_report_of(entry, &c->node);
     const struct node_entry *n = node_entry_find(e, &c->node);
+    if (node_is_fenced(e, &c->node)) {
+        const struct fence *f = fence_of(e, &c->node);
+        CLEANUP_FREE char *text = xasprintf("node %s is fenced", UUID_STR(&c->node));
+        reason_set(ret_reason, REASON_NODE_FENCED, f ? f->at_us : entry->since_us, 0, text);
+        return;
+    }
     if (!n || !n->session) {
         CLEANUP_FREE char *text = xasprintf("node %s is not connected", UUID_STR(&c->node));
         uint64_t since = n && n->closed_wall_us ? n->closed_wall_us : entry->since_us;

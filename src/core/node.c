@@ -35,6 +35,7 @@ void step_done(struct step *s)
 {
     metadata_done(&s->metadata);
     free(s->peer_host);
+    free(s->fenced);
     container_free(s->container);
     free(s->name);
     for (size_t i = 0; i < s->n_routes; i++)

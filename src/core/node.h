@@ -55,6 +55,8 @@ struct step {
     uint16_t peer_port;
     struct container *container; /* IMAGE, START; owned */
     char *name;                  /* STOP; owned */
+    struct uuid *fenced;         /* MOUNT: nodes that are off, and may not keep the volume attached; owned */
+    size_t n_fenced;
     bool pull;                   /* IMAGE: it is known to be missing */
     bool asked;                  /* VERIFY: of a replica, and somebody asked; `transfer` is the comparison's number */
     bool final;                  /* SEND: the last one; its container is stopped */

@@ -53,6 +53,7 @@ static void start_dataset_step(struct node *n, struct now now, struct node_datas
     s->id = id;
     s->dataset = d->id;
     s->peer_host = xstrdup_null(wanted->peer_host);
+    s->fenced = xmemdup(wanted->fenced, wanted->n_fenced * sizeof(*wanted->fenced));
     s->metadata = (struct metadata){0};
     metadata_copy(&s->metadata, &wanted->metadata);
     d->step = id;

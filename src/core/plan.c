@@ -79,6 +79,14 @@ uint64_t plan_newest_transfer(const struct volume_state *volume)
     return newest;
 }
 
+bool plan_is_final(const char *snapshot)
+{
+    uint64_t transfer;
+    unsigned round;
+
+    return parse_name(snapshot, &transfer, &round) && round == UINT32_MAX;
+}
+
 const char *plan_received(const struct volume_state *volume, uint64_t transfer)
 {
     const char *newest = NULL;
@@ -315,8 +323,12 @@ static struct decision plan_owned(const struct dataset_view *v)
     }
     if (!o->born && !FAULT(MOUNT_UNBORN))
         return because(REASON_CREATING, NULL); /* made; waiting until the birth is recorded */
-    if (!v->volume->mounted)
-        return act(v, STEP_MOUNT);
+    if (!v->volume->mounted) {
+        struct decision d = act(v, STEP_MOUNT);
+        d.step.fenced = o->fenced; /* copied by the user of the decision */
+        d.step.n_fenced = o->n_fenced;
+        return d;
+    }
     if (o->role == ROLE_SOURCE)
         return plan_copy(v); /* the destination makes its volume with the new size */
     if (count_others(v->volume, o->keep) || v->volume->partial)

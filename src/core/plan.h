@@ -60,6 +60,8 @@ bool plan_is_gone(const struct order *order, const struct volume_state *volume,
                   enum storage_kind storage);
 /* Highest transfer whose bytes are here as snapshots; 0 = none. */
 uint64_t plan_newest_transfer(const struct volume_state *volume);
+/* Is it the last one of its transfer, taken when the source had stopped writing? */
+bool plan_is_final(const char *snapshot);
 /* The newest complete snapshot of the transfer, one of the volume's; NULL when none. */
 const char *plan_received(const struct volume_state *volume, uint64_t transfer);
 /* A confirmed increment took `took_us`: decides whether that was small enough. */

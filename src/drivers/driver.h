@@ -174,6 +174,10 @@ struct driver {
     struct err *(*attach)(void *cookie, const struct uuid *dataset)MUST_USE;
     /* Detaches it from this machine, when nobody has the device open; flushed first. */
     struct err *(*detach)(void *cookie, const struct uuid *dataset)MUST_USE;
+    /* (optional) Detaches it from the machine of that other node, of which an operator has signed that it is off; the backend finds
+     * the machine by the node's id, also when nothing runs there. No effect when it is attached to another machine, or to none.
+     * ERR_BUSY: the backend itself sees that it is used there. */
+    struct err *(*detach_from)(void *cookie, const struct uuid *dataset, const struct uuid *node)MUST_USE;
     /* The block device of an attached volume, checked now to be the volume's (never from memory);
      * made again if it is missing, as after a reboot. The caller frees the path. ERR_NOT_FOUND: not
      * attached. */

@@ -390,6 +390,25 @@ struct err *storage_mount(struct storage *s, const struct uuid *dataset, uint64_
     return err_wrap(mount_owned(s, dataset, epoch), "dataset %s", UUID_STR(dataset));
 }
 
+static struct err *take_away(struct storage *s, const struct uuid *dataset, uint64_t epoch, const struct uuid *nodes, size_t n)
+{
+    struct volume_mark m;
+
+    TRY(read_mark(s, dataset, &m));
+    if (m.state != MARK_OWNED || m.epoch != epoch)
+        return err_new(ERR_CONFLICT, "this node does not own it at that epoch");
+    for (size_t i = 0; i < n; i++)
+        TRY(s->driver->detach_from(s->cookie, dataset, &nodes[i]));
+    return NULL;
+}
+
+struct err *storage_take_away(struct storage *s, const struct uuid *dataset, uint64_t epoch, const struct uuid *nodes, size_t n)
+{
+    if (is_local(s) || !s->driver->detach_from)
+        return NULL;
+    return err_wrap(take_away(s, dataset, epoch, nodes, n), "dataset %s", UUID_STR(dataset));
+}
+
 struct err *storage_unmount(struct storage *s, const struct uuid *dataset)
 {
     struct volume_state v = {0};

@@ -59,6 +59,11 @@ struct err *storage_grow(struct storage *s, const struct uuid *dataset, uint64_t
 /* Mounts the volume at <mount_root>/<dataset>; attachable: attach, make a filesystem on a blank device, mount.
  * ERR_CONFLICT unless the mark says owned at exactly `epoch`. The mount appears on all of the host's shared mounts. */
 struct err *storage_mount(struct storage *s, const struct uuid *dataset, uint64_t epoch) MUST_USE;
+/* Attachable: takes the volume away from the machines of these nodes, of which an operator has signed that they are off. No effect
+ * on what is attached to another, or when the backend cannot. ERR_CONFLICT unless the mark says owned at exactly `epoch`;
+ * ERR_BUSY: the backend sees that one of them uses it all the same. */
+struct err *storage_take_away(struct storage *s, const struct uuid *dataset, uint64_t epoch, const struct uuid *nodes,
+                              size_t n) MUST_USE;
 /* Unmounts and proves the volume unwritable (design section 6: no mount of it in any mountinfo, no open file,
  * working directory or mapping below it; a block device opens exclusively). The mount point is removed or
  * immutable afterwards. ERR_BUSY: somebody uses it; the text names pid and command. Nothing is forced, and on

@@ -5,8 +5,17 @@
 
 #include <xxhash.h>
 
+void order_add_fenced(struct order *o, const struct uuid *node)
+{
+    if (o->n_fenced == ORDER_MAX_FENCED)
+        return;
+    o->fenced = xrealloc(o->fenced, o->n_fenced + 1, sizeof(*o->fenced));
+    o->fenced[o->n_fenced++] = *node;
+}
+
 void order_done(struct order *o)
 {
+    free(o->fenced);
     free(o->base);
     free(o->keep);
     free(o->peer_host);
@@ -20,8 +29,20 @@ void order_copy(struct order *to, const struct order *from)
     to->base = xstrdup_null(from->base);
     to->keep = xstrdup_null(from->keep);
     to->peer_host = xstrdup_null(from->peer_host);
+    to->fenced = xmemdup(from->fenced, from->n_fenced * sizeof(*from->fenced));
     to->metadata = (struct metadata){0};
     metadata_copy(&to->metadata, &from->metadata);
+}
+
+static bool same_fenced(const struct order *a, const struct order *b)
+{
+    if (a->n_fenced != b->n_fenced)
+        return false;
+    for (size_t i = 0; i < a->n_fenced; i++) {
+        if (!uuid_eq(&a->fenced[i], &b->fenced[i]))
+            return false;
+    }
+    return true;
 }
 
 bool order_same(const struct order *a, const struct order *b)
@@ -31,7 +52,7 @@ bool order_same(const struct order *a, const struct order *b)
            str_equal_null(a->keep, b->keep) && a->transfer == b->transfer &&
            uuid_eq(&a->peer, &b->peer) && str_equal_null(a->peer_host, b->peer_host) &&
            a->peer_port == b->peer_port && a->compare == b->compare && a->number == b->number &&
-           a->maximum_size == b->maximum_size && metadata_same(&a->metadata, &b->metadata);
+           same_fenced(a, b) && a->maximum_size == b->maximum_size && metadata_same(&a->metadata, &b->metadata);
 }
 
 static void put_text(struct str *s, const char *text)
@@ -46,12 +67,13 @@ static void put_text(struct str *s, const char *text)
 struct digest order_digest(const struct order *o)
 {
     const uint64_t numbers[] = {(uint64_t)o->role, o->epoch,  o->born,         o->transfer,
-                                o->peer_port,      o->number, o->maximum_size, o->metadata.n, o->compare};
+                                o->peer_port,      o->number, o->maximum_size, o->metadata.n, o->compare, o->n_fenced};
     CLEANUP_STR struct str s = {0};
 
     str_append_bytes(&s, &o->dataset, sizeof(o->dataset));
     str_append_bytes(&s, &o->peer, sizeof(o->peer));
     str_append_bytes(&s, numbers, sizeof(numbers));
+    str_append_bytes(&s, o->fenced, o->n_fenced * sizeof(*o->fenced));
     put_text(&s, o->base);
     put_text(&s, o->keep);
     put_text(&s, o->peer_host);

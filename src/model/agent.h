@@ -39,10 +39,14 @@ struct order {
     char *peer_host;   /* address of the peer's mover; NULL when unknown */
     uint16_t peer_port;
     uint64_t number; /* DROP, DESTROY, REPLICA */
+    struct uuid *fenced; /* OWNER, SOURCE, RELEASE: nodes that are off; attachable storage is taken away from them. Owned */
+    size_t n_fenced;
     uint64_t maximum_size;
     struct metadata metadata;
 };
 
+#define ORDER_MAX_FENCED 64 /* more are not told */
+void order_add_fenced(struct order *o, const struct uuid *node); /* no effect when there are as many as can be told */
 void order_done(struct order *o);
 void order_copy(struct order *to, const struct order *from); /* `to` is overwritten, not freed */
 bool order_same(const struct order *a, const struct order *b); /* revision is not compared */

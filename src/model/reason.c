@@ -11,10 +11,11 @@ static const struct {
     [REASON_NODE_DISCONNECTED] =
         {"node-disconnected",
          "Check that the node is up, that flocker-agent runs there (its log says why it is "
-         "refused, if it is) and reaches port 4524 of the control service."},
+         "refused, if it is) and reaches port 4524 of the control service. If it is off and stays off: flockerctl fence NODE."},
     [REASON_OWNER_DISCONNECTED] = {"owner-disconnected",
                                    "Bring the node named in the text back; a silent node may still "
-                                   "be writing, so nobody else gets the data."},
+                                   "be writing, so nobody else gets the data. If you know that it is off: flockerctl "
+                                   "fence NODE says what that would free and lose."},
     [REASON_DESTINATION_DISCONNECTED] = {"destination-disconnected",
                                          "Bring the node named in the text back, or move the "
                                          "dataset to another node (flockerctl move)."},
@@ -113,6 +114,15 @@ static const struct {
         {"waiting-for-dependency",
          "Ask for the reason of the container on which it depends with flockerctl why; it starts when that one is as its "
          "depends_on says."},
+    [REASON_NODE_FENCED] =
+        {"node-fenced", "Move it to another node (flockerctl move or move-container; flockerctl drain NODE moves all), or bring the "
+                        "node back. When it is back and this stays: flockerctl unfence NODE."},
+    [REASON_DATA_ON_FENCED_NODE] =
+        {"data-on-fenced-node", "Bring the node named in the text back: no other has the data. If its disk is lost, so are they: "
+                                "destroy the dataset (flockerctl destroy)."},
+    [REASON_COPY_KEPT] =
+        {"copy-kept", "Save what you miss from that copy, then remove it: flockerctl drop-copy DATASET NODE. The dataset itself "
+                      "can be used meanwhile, elsewhere."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
     [REASON_CHANGES_TOO_FAST] =
         {"changes-too-fast", "Slow down or stop what writes to the volume, or allow a longer pause (move: max-pause-ms in "

@@ -46,6 +46,9 @@ enum reason_code {
     REASON_CHANGES_TOO_FAST, /* a volume is written as fast as it can be copied: no hand-off */
     REASON_STORE_RESTORED, /* the store was put back from a copy: somebody who is not here may have the data since */
     REASON_WAITING_FOR_DEPENDENCY, /* a container that this one depends on is not as it must be */
+    REASON_NODE_FENCED, /* it is wanted on a node that an operator says is off */
+    REASON_DATA_ON_FENCED_NODE, /* nobody else has them */
+    REASON_COPY_KEPT, /* a node that was fenced and is back keeps what it had, until somebody says that it is not wanted */
     REASON_CODE_MAX,
     REASON_CODE_INVALID = -1,
 };

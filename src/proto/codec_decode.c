@@ -423,6 +423,19 @@ struct err *codec_agent_decode(const void *bytes, size_t n, struct agent_message
     return NULL;
 }
 
+static struct err *take_fenced(const Wire__Order *w, struct order *o)
+{
+    struct uuid node;
+
+    if (w->n_fenced > ORDER_MAX_FENCED)
+        return corrupt("order: fenced", "are too many");
+    for (size_t i = 0; i < w->n_fenced; i++) {
+        TRY(take_uuid(w->fenced[i], REQUIRED, "order: fenced", &node));
+        order_add_fenced(o, &node);
+    }
+    return NULL;
+}
+
 /* What each role cannot do without. An epoch of 0 was never given out. */
 static struct err *check_order(const struct order *o)
 {
@@ -457,6 +470,7 @@ static struct err *take_order(const Wire__Order *w, struct order *o)
     TRY(take_word(w->peer_host, CODEC_MAX_HOST, OPTIONAL, "order: peer_host", &o->peer_host));
     TRY(take_port(w->peer_port, "order: peer_port", &o->peer_port));
     TRY(take_metadata(w->metadata, w->n_metadata, &o->metadata));
+    TRY(take_fenced(w, o));
     o->revision = w->revision;
     o->role = (enum role)role;
     o->epoch = w->epoch;

@@ -298,6 +298,7 @@ static void encode_order(const struct order *o, Wire__ControlMessage *m, struct 
 {
     Wire__Order w = WIRE__ORDER__INIT;
     CLEANUP(metadata_out_done) struct metadata_out metadata = {0};
+    CLEANUP_FREE ProtobufCBinaryData *fenced = xcalloc(o->n_fenced, sizeof(*fenced));
 
     w.dataset = uuid_out(&o->dataset);
     w.revision = o->revision;
@@ -316,6 +317,10 @@ static void encode_order(const struct order *o, Wire__ControlMessage *m, struct 
     metadata_out_fill(&metadata, &o->metadata);
     w.metadata = metadata.pointers;
     w.n_metadata = o->metadata.n;
+    for (size_t i = 0; i < o->n_fenced; i++)
+        fenced[i] = uuid_out(&o->fenced[i]);
+    w.fenced = fenced;
+    w.n_fenced = o->n_fenced;
     m->order = &w;
     pack(&m->base, out);
 }

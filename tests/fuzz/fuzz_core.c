@@ -72,9 +72,10 @@ static void check_change(const struct change *c)
                               : c->container ? record_container_encode(c->container)
                               : c->lease     ? record_lease_encode(c->lease)
                               : c->cordon    ? record_cordon_encode(c->cordon)
+                              : c->fence     ? record_fence_encode(c->fence)
                                              : xstrdup("");
 
-    RULE(text && c->key && *c->key && c->kind <= OBJECT_NODE);
+    RULE(text && c->key && *c->key && c->kind <= OBJECT_FENCE);
 }
 
 static void check_told(const struct control_message *m)

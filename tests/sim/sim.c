@@ -390,6 +390,9 @@ static void dispatch(struct sim *s, struct event *ev)
     case EV_SETTLE:
         sim_settle(s);
         break;
+    case EV_FENCE:
+        sim_fence(s, ev->host);
+        break;
     case EV_LOOK:
         look(s);
         break;

@@ -72,6 +72,7 @@ enum nuisance {
     N_LAGGING_LISTS,
     N_CLONE,
     N_RESTORE,
+    N_POWER_OFF, /* an operator switches a host off, signs that, and maybe switches it on again */
     N_MAX,
 };
 
@@ -161,6 +162,9 @@ struct sim_host {
     struct node *brain;  /* NULL: the agent is not running */
     uint64_t random_state;
     bool up, dead;               /* dead: never comes back */
+    bool to_fence;               /* an operator looks after it since it went off */
+    bool fencing;                /* and has signed that it is off: leases that were promised there are none any more */
+    uint64_t back_us;            /* he saw it then, back and still fenced; 0 = not */
     uint64_t suspended_until_us; /* nothing happens on it before; 0 = awake */
     uint64_t incarnation;        /* of the agent */
     uint64_t tick_us;            /* when it is woken; 0 = not */
@@ -229,6 +233,7 @@ enum event_kind {
     EV_ADOPT, /* an operator looks whether the node refuses its store */
     EV_LOSE_STORE,
     EV_SETTLE, /* an operator looks whether the store was put back and all nodes are there */
+    EV_FENCE, /* an operator looks whether the host is off, or back */
     EV_LOOK,  /* has it settled? */
     EV_MAX,
 };
@@ -279,6 +284,7 @@ struct sim_store {
     struct dataset *datasets[MAX_DATASETS];
     struct container *containers[MAX_CONTAINERS];
     struct lease *leases[MAX_DATASETS];
+    struct fence *fences[MAX_NODES];
     uint64_t slow_us, full_us; /* until */
     bool
         frozen; /* opened on a full disk, without a generation: it takes no commit until it is opened again */
@@ -453,6 +459,7 @@ unsigned sim_restore(struct sim *s, bool empty);
 void sim_back_up(struct sim *s);
 void sim_adopt(struct sim *s, unsigned host);
 void sim_settle(struct sim *s);
+void sim_fence(struct sim *s, unsigned host);
 void sim_commit(struct sim *s, const struct batch *b);
 
 /* sim_fault.c */

@@ -140,13 +140,40 @@ static bool is_gone(const struct sim *s, const struct uuid *node)
     return i >= 0 && s->hosts[i].dead;
 }
 
-/* May stay as it is: a machine or a disk that it needs is gone for ever, or a copied certificate confused the owner. */
+static bool is_gone_and_fenced(const struct sim *s, const struct uuid *node)
+{
+    int i = sim_node_index(s, node);
+
+    return i >= 0 && s->hosts[i].dead && s->store.fences[i] && s->store.fences[i]->revision > s->store.history.restored;
+}
+
+/* Nobody who is left has anything of it, as is said. */
+static bool is_only_on_fenced(const struct sim *s, const struct dataset *st, unsigned d)
+{
+    struct reason why;
+
+    if (!dataset_freed_from(st) || !s->engine || sim_is_shared(s))
+        return false;
+    engine_dataset_reason(s->engine, sim_control_now(s), &s->datasets[d].id, &why);
+    bool only = why.code == REASON_DATA_ON_FENCED_NODE;
+    reason_done(&why);
+    return only || st->dropped;
+}
+
+/* May stay as it is: a machine or a disk that it needs is gone for ever, or a copied certificate confused the owner. When an operator
+ * has signed that the machine is off, only what nobody else has may stay. */
 static bool cannot_settle(const struct sim *s, const struct dataset *st, unsigned d)
 {
-    if (s->datasets[d].lost || is_gone(s, &st->owner) || is_gone(s, &st->primary))
+    const struct uuid *needed[] = {&st->owner, &st->primary};
+
+    if (s->datasets[d].lost || is_only_on_fenced(s, st, d))
         return true;
+    for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+        if (is_gone(s, needed[i]) && !is_gone_and_fenced(s, needed[i]))
+            return true;
+    }
     for (size_t i = 0; i < st->n_holders; i++) {
-        if (is_gone(s, &st->holders[i]))
+        if (is_gone(s, &st->holders[i]) && (st->deleted || !dataset_is_fenced(st, &st->holders[i])))
             return true;
     }
     return false;
@@ -256,6 +283,8 @@ static const char *dataset_unsettled(const struct sim *s, unsigned d, char *buf,
     if (st->dropped)
         return st->transfer.id || !st->born || st->recalled ? buf : NULL;
     size_t holders = st->replica ? 2 : 1;
+    for (size_t i = 0; i < st->n_holders; i++)
+        holders += is_gone(s, &st->holders[i]); /* fenced, see above */
     return !uuid_eq(&st->owner, &st->primary) || st->transfer.id || st->n_holders != holders || !st->born
                ? buf
                : NULL;

@@ -111,6 +111,16 @@ static void detach(struct sim *s, unsigned host, unsigned d)
     }
 }
 
+/* As the operator said that the machine that has it is off. */
+static void take_away(struct sim *s, unsigned host, unsigned d, const struct step *step)
+{
+    for (size_t i = 0; i < step->n_fenced; i++) {
+        int from = sim_node_index(s, &step->fenced[i]);
+        if (from >= 0 && (unsigned)from != host)
+            detach(s, (unsigned)from, d);
+    }
+}
+
 void sim_vanish(struct sim *s, unsigned host, unsigned d)
 {
     if (!attached_here(s, host, d))
@@ -218,6 +228,7 @@ static struct err *mount_volume(struct sim *s, struct event *ev, unsigned host, 
     if (!is_here(s, host, d))
         return err_new(ERR_NOT_FOUND, "no volume");
     if (sim_is_shared(s)) {
+        take_away(s, host, d, &ev->step);
         if (s->shared[d].attached && s->shared[d].host != host)
             return err_new(ERR_BUSY, "attached elsewhere");
         attach(s, host, d);
@@ -331,6 +342,9 @@ static struct err *drop(struct sim *s, struct event *ev, unsigned host, unsigned
 {
     struct sim_volume *v = &s->hosts[host].volumes[d];
 
+    const struct dataset *st = s->store.datasets[d];
+    if (!destroy && !sim_is_shared(s) && v->mark.state == MARK_OWNED && st && !s->restored && dataset_is_fenced(st, &s->hosts[host].id))
+        sim_violation(s, V_LOST_WRITE, "h%u removes the d%u that it had when it was fenced, and nobody told it to", host, d);
     check_lease(s, host, d);
     TRY(unmount(s, host, d));
     PART(ev);

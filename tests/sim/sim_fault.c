@@ -16,6 +16,7 @@ static const unsigned likely[N_MAX] = {
     [N_CRASH_LOOP] = 20,   [N_DOCKER_RESTART] = 30,
     [N_PULL_FAILS] = 20,   [N_CLONE] = 6,
     [N_RESTORE] = 8,       [N_LAGGING_LISTS] = 20, /* all the time */
+    [N_POWER_OFF] = 25,
 };
 
 static uint64_t own(struct random *r, uint64_t low, uint64_t high)
@@ -104,6 +105,12 @@ static void clone(struct sim *s)
     sim_start_host(s, s->n_nodes);
 }
 
+static void fence_later(struct sim *s, unsigned i, struct random *r)
+{
+    s->hosts[i].to_fence = true;
+    sim_schedule(s, own(r, 100000, 6 * USEC_PER_SEC), EV_FENCE, i);
+}
+
 static bool is_long(const struct sim *s)
 {
     return s->end_faults_us > 100 * USEC_PER_SEC;
@@ -133,6 +140,13 @@ static void break_host(struct sim *s, enum nuisance what, unsigned i, struct ran
         sim_kill_host(s, i);
         h->dead = true;
         s->nuisances[N_HOST_DEAD] = false; /* one is enough */
+        if (random_below(r, 4))
+            fence_later(s, i, r);
+        break;
+    case N_POWER_OFF:
+        sim_kill_host(s, i);
+        fence_later(s, i, r);
+        sim_schedule(s, own(r, USEC_PER_SEC, 30 * USEC_PER_SEC), EV_HOST_START, i);
         break;
     case N_HOST_SUSPEND:
         suspend(s, i, r);

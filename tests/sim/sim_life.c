@@ -3,6 +3,7 @@
 
 #include "base/str.h"
 #include "core/fault.h"
+#include "core/plan.h"
 
 /* ---- agents ---- */
 
@@ -133,6 +134,10 @@ void sim_start_control(struct sim *s)
         if (s->wall_jumped && l->expires && until < s->datasets[d].lease.until_us)
             s->datasets[d].lease.until_us = until;
     }
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        if (s->store.fences[i])
+            engine_restore_fence(s->engine, s->store.fences[i]);
+    }
     engine_tick(s->engine, sim_control_now(s));
     s->engine_touched = true;
     sim_trace(s, "control starts at revision %llu", (unsigned long long)s->store.revision);
@@ -175,6 +180,8 @@ void sim_store_done(struct sim_store *st)
     }
     for (unsigned c = 0; c < MAX_CONTAINERS; c++)
         container_free(st->containers[c]);
+    for (unsigned i = 0; i < MAX_NODES; i++)
+        fence_free(st->fences[i]);
     history_done(&st->history);
     *st = (struct sim_store){0};
 }
@@ -189,6 +196,8 @@ static void store_copy(struct sim_store *to, const struct sim_store *from)
     }
     for (unsigned c = 0; c < MAX_CONTAINERS; c++)
         to->containers[c] = from->containers[c] ? container_copy(from->containers[c]) : NULL;
+    for (unsigned i = 0; i < MAX_NODES; i++)
+        to->fences[i] = from->fences[i] ? fence_copy(from->fences[i]) : NULL;
 }
 
 void sim_back_up(struct sim *s)
@@ -352,6 +361,126 @@ void sim_settle(struct sim *s)
     engine_command(s->engine, sim_control_now(s), &cmd);
 }
 
+/* ---- the operator and a machine that is off ---- */
+
+static void operate(struct sim *s, struct command *cmd)
+{
+    cmd->id = OPERATORS;
+    s->engine_touched = true;
+    engine_command(s->engine, sim_control_now(s), cmd);
+}
+
+/* What is wanted there is wanted elsewhere now: it never comes back. */
+static void move_all_away(struct sim *s, unsigned host)
+{
+    unsigned to = (unsigned)sim_random(s, s->n_nodes);
+
+    while (s->hosts[to].dead)
+        to = (to + 1) % s->n_nodes;
+    for (unsigned c = 0; c < s->n_containers; c++) {
+        char name[] = {'c', (char)('0' + c), '\0'};
+        const struct container *k = engine_container(s->engine, name);
+        const struct dataset *d = c < s->n_datasets ? engine_dataset(s->engine, &s->datasets[c].id) : NULL;
+        struct command cmd = {.node = s->hosts[to].id, .name = name};
+        if (k && uuid_eq(&k->node, &s->hosts[host].id)) {
+            cmd.kind = COMMAND_CONTAINER_MOVE;
+            operate(s, &cmd);
+        } else if (!k && d && !d->deleted && uuid_eq(&d->primary, &s->hosts[host].id)) {
+            cmd.kind = COMMAND_DATASET_UPDATE;
+            cmd.dataset_id = d->id;
+            operate(s, &cmd);
+        }
+    }
+}
+
+/* It is back: what it has kept is not wanted by anybody. */
+static void drop_kept_copies(struct sim *s, unsigned host)
+{
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        const struct dataset *now = engine_dataset(s->engine, &s->datasets[d].id);
+        struct command cmd = {.kind = COMMAND_COPY_DROP, .dataset_id = s->datasets[d].id, .node = s->hosts[host].id};
+        if (!now || now->deleted || uuid_is_nil(&now->owner) || !dataset_is_fenced(now, &s->hosts[host].id) || sim_is_shared(s))
+            continue;
+        sim_trace(s, "the operator has h%u drop its d%u", host, d);
+        operate(s, &cmd);
+    }
+}
+
+static void sign_off(struct sim *s, unsigned host)
+{
+    struct command cmd = {.kind = COMMAND_NODE_FENCE, .node = s->hosts[host].id, .who = "operator", .why = "it is off"};
+
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        struct sim_lease *l = &s->datasets[d].lease;
+        l->promised = l->promised && l->node != host;
+    }
+    s->hosts[host].fencing = true;
+    sim_trace(s, "the operator signs that h%u is off", host);
+    operate(s, &cmd);
+}
+
+/* He signs only what he has seen: the machine is off in this very moment. One that is back needs him only when it is not known that it
+ * was started anew. */
+void sim_fence(struct sim *s, unsigned host)
+{
+    struct sim_host *h = &s->hosts[host];
+    bool fenced = s->engine && engine_fence(s->engine, &h->id);
+
+    sim_schedule(s, 3 * USEC_PER_SEC, EV_FENCE, host);
+    if (!s->engine || (s->cloned && !host))
+        return;
+    if (!h->up) {
+        if (!fenced || s->store.fences[host]->revision <= s->store.history.restored)
+            sign_off(s, host);
+        else if (h->dead || (sim_faults(s) && sim_chance(s, 40)))
+            move_all_away(s, host);
+        return;
+    }
+    if (!fenced) {
+        h->back_us = 0;
+        if (!sim_faults(s) || sim_chance(s, 30))
+            drop_kept_copies(s, host);
+        return;
+    }
+    if (!h->back_us)
+        h->back_us = s->now_us;
+    if (s->now_us < h->back_us + 10 * USEC_PER_SEC)
+        return;
+    struct command cmd = {.kind = COMMAND_NODE_UNFENCE, .node = h->id};
+    sim_trace(s, "the operator ends the fence of h%u", host);
+    operate(s, &cmd);
+}
+
+/* Who owned it was off, and it goes on elsewhere: with all that was written, or, on local storage, from an earlier copy. The operator
+ * was told; from now on that is what counts. */
+static void note_rescue(struct sim *s, unsigned d, const struct dataset *old, const struct dataset *now)
+{
+    const struct uuid *from = old && now ? dataset_freed_from(old) : NULL;
+    int to = from && !uuid_is_nil(&now->owner) ? sim_node_index(s, &now->owner) : -1;
+
+    if (to < 0 || uuid_eq(from, &now->owner) || sim_is_shared(s) || !now->base)
+        return;
+    const struct sim_volume *v = &s->hosts[to].volumes[d];
+    CLEANUP_FREE char *transfer = xasprintf("%llu-", (unsigned long long)old->fenced->transfer);
+    for (size_t i = 0; i < v->n_snapshots; i++) {
+        if (!streq(v->snapshots[i].name, now->base) || v->snapshots[i].version > s->datasets[d].acked)
+            continue;
+        sim_trace(s, "d%u goes on from version %llu of %llu", d, (unsigned long long)v->snapshots[i].version,
+                  (unsigned long long)s->datasets[d].acked);
+        bool whole = plan_is_final(now->base) && !strncmp(now->base + 1, transfer, strlen(transfer));
+        if (whole && v->snapshots[i].version != s->datasets[d].acked)
+            sim_violation(s, V_LOST_WRITE, "d%u is said to be whole on h%d, and is not", d, to);
+        s->datasets[d].acked = v->snapshots[i].version;
+    }
+}
+
+/* Nobody gets it, or loses it, without a new epoch: the former owner is refused from then on. */
+static void check_epochs(struct sim *s, unsigned d, const struct dataset *old, const struct dataset *now)
+{
+    if (old && now && !s->restored && !uuid_eq(&old->owner, &now->owner) && now->epoch <= old->epoch)
+        sim_violation(s, V_NUMBERS, "d%u changes its owner at epoch %llu", d, (unsigned long long)now->epoch);
+}
+
 /* A delete is done when nobody holds a byte any more. */
 static void check_deleted(struct sim *s, unsigned d, const struct dataset *value)
 {
@@ -394,6 +523,8 @@ static void commit_dataset(struct sim *s, const struct change *c)
                       (unsigned long long)v->epoch, (unsigned long long)s->datasets[d].number);
     if (v && v->number > s->datasets[d].number)
         s->datasets[d].number = v->number;
+    check_epochs(s, (unsigned)d, old, v);
+    note_rescue(s, (unsigned)d, old, v);
     dataset_free(s->store.datasets[d]);
     s->store.datasets[d] = v ? dataset_copy(v) : NULL;
     if (v)
@@ -439,6 +570,20 @@ static void check_alone(struct sim *s, unsigned d)
     }
 }
 
+static void commit_fence(struct sim *s, const struct change *c)
+{
+    struct uuid id = UUID_NIL;
+
+    (void)uuid_parse(c->key, &id);
+    int host = sim_node_index(s, &id);
+    sim_trace(s, "commit %llu h%d is %s", (unsigned long long)c->revision, host, c->fence ? "fenced" : "not fenced any more");
+    if (host < 0)
+        return;
+    fence_free(s->store.fences[host]);
+    s->store.fences[host] = c->fence ? fence_copy(c->fence) : NULL;
+    s->hosts[host].fencing = c->fence != NULL;
+}
+
 void sim_commit(struct sim *s, const struct batch *b)
 {
     bool between = false, before[MAX_DATASETS];
@@ -461,6 +606,8 @@ void sim_commit(struct sim *s, const struct batch *b)
         } else if (c->kind == OBJECT_STORE) {
             s->store.history.unsettled = false;
             sim_trace(s, "commit %llu the store is settled", (unsigned long long)c->revision);
+        } else if (c->kind == OBJECT_FENCE) {
+            commit_fence(s, c);
         } else if (c->kind != OBJECT_NODE) { /* no user of the simulation cordons a node */
             struct uuid id = UUID_NIL;
             (void)uuid_parse(c->key, &id);

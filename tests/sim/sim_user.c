@@ -405,7 +405,7 @@ static void reply_for_dataset(struct sim *s, const struct sim_command *c, enum r
         set_group_busy(s, s->group[c->subject], false);
         return;
     case COMMAND_LEASE_ACQUIRE:
-        if (ok)
+        if (ok && !s->hosts[c->node].fencing)
             d->lease = (struct sim_lease){true, c->node, c->until_us};
         break;
     case COMMAND_DATASET_UPDATE:

@@ -7,6 +7,7 @@
  *   <root_path>/unattached/block-UUID_SIZE     a volume that no node has
  *   <root_path>/attached/INSTANCE/block-...    one that this instance has
  *   <root_path>/marks/INSTANCE/UUID/mark       ownership marks, written by storage.c
+ *   <root_path>/nodes/UUID                     INSTANCE of that node
  *
  * The file's place is the truth about attachment; the loop device follows it and is made again when
  * it is missing, as after a reboot. Layout and names are those of the original, so its volumes are
@@ -36,7 +37,7 @@ struct loopback {
     char *root_path, *instance;
     uint64_t unit;
     struct uuid id;
-    int root, unattached, attached, mine, marks; /* folders; mine = attached/INSTANCE */
+    int root, unattached, attached, mine, marks, nodes; /* folders; mine = attached/INSTANCE */
 };
 
 static const struct driver_key keys[] = {
@@ -78,6 +79,7 @@ static void loopback_close(void *cookie)
     mem_closep(&l->attached);
     mem_closep(&l->mine);
     mem_closep(&l->marks);
+    mem_closep(&l->nodes);
     free(l->root_path);
     free(l->instance);
     free(l);
@@ -134,8 +136,32 @@ static struct err *open_folders(struct loopback *l)
     TRY(dir_open(l->attached, l->instance, /* create= */ true, 0700, &l->mine));
     TRY(dir_open(l->root, "marks", /* create= */ true, 0700, &marks));
     TRY(dir_open(marks, l->instance, /* create= */ true, 0700, &l->marks));
+    TRY(dir_open(l->root, "nodes", /* create= */ true, 0700, &l->nodes));
     TRY(remove_unfinished(l));
     return read_id(l);
+}
+
+/* How the instance of a node is called: *ret_instance NULL when the node was never here. The caller frees it. */
+static struct err *instance_of(struct loopback *l, const struct uuid *node, char **ret_instance)
+{
+    CLEANUP_FREE char *text = NULL;
+
+    TRY(file_read(l->nodes, UUID_STR(node), NAME_MAX + 1, &text));
+    if (text && (!*text || *text == '.' || strchr(text, '/')))
+        return err_new(ERR_CORRUPT, "%s/nodes/%s does not name an instance", l->root_path, UUID_STR(node));
+    *ret_instance = steal(&text);
+    return NULL;
+}
+
+/* Others must find this machine when it is off. */
+static struct err *note_node(struct loopback *l, const struct uuid *node)
+{
+    CLEANUP_FREE char *noted = NULL;
+
+    TRY(instance_of(l, node, &noted));
+    if (noted && streq(noted, l->instance))
+        return NULL;
+    return file_replace(l->nodes, UUID_STR(node), l->instance, strlen(l->instance));
 }
 
 static struct err *loopback_open(const struct driver_config *config, void **ret_cookie)
@@ -155,12 +181,14 @@ static struct err *loopback_open(const struct driver_config *config, void **ret_
                        instance);
     struct loopback *l = xcalloc(1, sizeof(*l));
 
-    l->root = l->unattached = l->attached = l->mine = l->marks = -1;
+    l->root = l->unattached = l->attached = l->mine = l->marks = l->nodes = -1;
     l->root_path = xstrdup(root);
     l->instance = xstrdup(instance);
     l->unit = driver_option_size(config->options, "allocation_unit", 1);
     struct err *e = open_folders(l);
 
+    if (!e)
+        e = note_node(l, &config->node);
     if (e) {
         loopback_close(l);
         return e;
@@ -439,6 +467,52 @@ static struct err *loopback_detach(void *cookie, const struct uuid *dataset)
     return move(l->mine, l->unattached, f.name);
 }
 
+/* Its device, in this kernel: whoever has it mounted is not off. */
+static struct err *check_unused(const char *device, const struct volume *f)
+{
+    CLEANUP_CLOSE int fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+    if (fd < 0 && errno == EBUSY)
+        return err_new(ERR_BUSY, "%s still uses the volume (%s), though it is said to be off: end that host, or stop what runs there",
+                       f->instance, device);
+    return fd < 0 ? err_errno(errno, "cannot open %s", device) : NULL;
+}
+
+static struct err *take_from(struct loopback *l, const struct volume *f)
+{
+    CLEANUP_CLOSE int folder = openat(l->attached, f->instance, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), file = -1;
+    CLEANUP_FREE char *device = NULL;
+    struct stat st;
+
+    if (folder >= 0)
+        file = openat(folder, f->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0 || fstat(file, &st) < 0)
+        return err_errno(errno, "cannot open the volume %s", f->name);
+    TRY(loopdev_find(st.st_dev, st.st_ino, &device));
+    if (device) {
+        TRY(check_unused(device, f));
+        TRY(loopdev_unbind(device, st.st_dev, st.st_ino));
+    }
+    if (fsync(file) < 0)
+        return err_errno(errno, "cannot flush the volume %s", f->name);
+    return move(folder, l->unattached, f->name);
+}
+
+static struct err *loopback_detach_from(void *cookie, const struct uuid *dataset, const struct uuid *node)
+{
+    struct loopback *l = cookie;
+    CLEANUP_FREE char *instance = NULL;
+    CLEANUP_CLOSE int held = -1;
+    struct volume f;
+
+    TRY(instance_of(l, node, &instance));
+    if (!instance || streq(instance, l->instance))
+        return NULL;
+    TRY(lock(l, LOCK_EX, &held));
+    TRY(find(l, dataset, &f));
+    return f.found && streq(f.instance, instance) ? take_from(l, &f) : NULL;
+}
+
 static struct err *loopback_device(void *cookie, const struct uuid *dataset, char **ret_path)
 {
     struct loopback *l = cookie;
@@ -492,5 +566,6 @@ const struct driver driver_loopback = {
     .allocation_unit = loopback_allocation_unit,
     .attach = loopback_attach,
     .detach = loopback_detach,
+    .detach_from = loopback_detach_from,
     .device = loopback_device,
 };

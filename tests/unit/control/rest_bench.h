@@ -78,6 +78,8 @@ static inline void commit(struct bench *b, const struct batch *batch)
             changes[i].value = record_lease_encode(c->lease);
         else if (c->cordon)
             changes[i].value = record_cordon_encode(c->cordon);
+        else if (c->fence)
+            changes[i].value = record_fence_encode(c->fence);
     }
     ok(store_commit_sync(b->store, changes, batch->n, &uncertain));
     for (size_t i = 0; i < batch->n; i++)

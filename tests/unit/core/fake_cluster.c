@@ -41,11 +41,13 @@ static void obey(struct fake *f, unsigned char n, const struct order *o)
     if (!uuid_eq(&o->dataset, &D))
         return;
     f->role[n] = o->role;
+    f->fenced[n] = o->n_fenced;
     f->compare[n] = o->compare;
     f->compare_with[n] = o->peer;
     if (f->deaf[n])
         return;
-    bool missing = o->born && !r->volume.present && !r->received; /* never created again */
+    bool promoted = o->base && volume_state_has_snapshot(&r->volume, o->base);
+    bool missing = o->born && !r->volume.present && !r->received && !promoted; /* never created again */
     if ((o->role == ROLE_OWNER || o->role == ROLE_SOURCE) && !missing) {
         r->volume.present = r->volume.attached = true;
         r->volume.mark = (struct volume_mark){.state = MARK_OWNED, .epoch = o->epoch};
@@ -104,6 +106,10 @@ static void commit(struct fake *f, const struct batch *batch)
         const struct change *c = &batch->changes[i];
         if (c->kind == OBJECT_STORE)
             f->unsettled = false;
+        if (c->kind == OBJECT_FENCE) {
+            fence_free(f->fence);
+            f->fence = c->fence ? fence_copy(c->fence) : NULL;
+        }
         if (c->kind != OBJECT_DATASET || !streq(c->key, UUID_STR(&D)))
             continue;
         dataset_free(f->stored);
@@ -194,6 +200,7 @@ int fake_teardown(void **state)
 
     engine_free(f->e);
     dataset_free(f->stored);
+    fence_free(f->fence);
     free(f->text);
     free(f);
     return 0;

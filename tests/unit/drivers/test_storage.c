@@ -973,6 +973,35 @@ static void test_attachable_move(void **state)
     destroy_everywhere(&id);
 }
 
+/* A's machine is off: its volume is taken away from it, and from no other. */
+static void test_take_away(void **state)
+{
+    if (local())
+        return;
+    struct uuid id = new_mounted(A, 1), a = A->config.node, stranger = node_new_dataset();
+
+    put(A, &id, "f", "moved");
+    fails(storage_take_away(B->storage, &id, 2, &a, 1), ERR_CONFLICT, "does not own");
+    ok(storage_claim(B->storage, &id, 2));
+    ok(storage_take_away(B->storage, &id, 2, &stranger, 1));
+    fails(storage_take_away(B->storage, &id, 2, &a, 1), ERR_BUSY, "still uses the volume"); /* it is not off at all */
+    fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "node-a");
+    node_reboot(A);
+    ok(storage_take_away(B->storage, &id, 2, &a, 1));
+    ok(storage_take_away(B->storage, &id, 2, &a, 1));
+    ok(storage_mount(B->storage, &id, 2));
+    assert_content(B, &id, "f", "moved");
+    struct volume_state v = look(A, &id);
+    assert_true(v.attached_elsewhere && !v.attached);
+    assert_int_equal(v.mark.state, MARK_OWNED); /* of an epoch that is over */
+    volume_state_done(&v);
+    fails(storage_mount(A->storage, &id, 1), ERR_BUSY, NULL);
+    ok(storage_take_away(B->storage, &id, 2, &a, 1)); /* nothing is there to take */
+    assert_content(B, &id, "f", "moved");
+    ok(storage_drop(A->storage, &id));
+    destroy_everywhere(&id);
+}
+
 /* mkfs outlived its agent, ended well, and its note is still there. */
 static void test_note_of_mkfs_goes(void **state)
 {
@@ -1244,6 +1273,7 @@ static int run(void)
         cmocka_unit_test(test_promoted_limit),
         cmocka_unit_test(test_final_snapshot_is_retaken),
         cmocka_unit_test(test_attachable_move),
+        cmocka_unit_test(test_take_away),
         cmocka_unit_test(test_note_of_mkfs_goes),
         cmocka_unit_test(test_never_formats),
         cmocka_unit_test(test_parallel),

@@ -146,6 +146,8 @@ static struct order sample_order(void)
                       .number = 303,
                       .maximum_size = 1ull << 33};
 
+    order_add_fenced(&o, &(struct uuid){.b = {32}});
+    order_add_fenced(&o, &(struct uuid){.b = {33}});
     o.metadata.n = 2;
     o.metadata.entries = xcalloc(2, sizeof(*o.metadata.entries));
     o.metadata.entries[0] =

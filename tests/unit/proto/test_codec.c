@@ -509,6 +509,17 @@ static void test_refused_orders(void **state)
     o->compare = 0;
     o->role = ROLE_SOURCE;
     replace(&o->keep, NULL);
+    o->fenced[1] = UUID_NIL;
+    refuse_control(&m, "fenced is missing");
+    o->fenced[1] = (struct uuid){.b = {34}};
+    while (o->n_fenced < ORDER_MAX_FENCED)
+        order_add_fenced(o, &o->dataset);
+    order_add_fenced(o, &o->dataset);
+    assert_int_equal(o->n_fenced, ORDER_MAX_FENCED);
+    o->fenced = xrealloc(o->fenced, ORDER_MAX_FENCED + 1, sizeof(*o->fenced));
+    o->fenced[o->n_fenced++] = o->dataset;
+    refuse_control(&m, "fenced are too many");
+    o->n_fenced = 1;
     replace(&o->metadata.entries[1].key, "name");
     refuse_control(&m, "appears twice");
     replace(&o->base, "a b");
