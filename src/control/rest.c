@@ -75,6 +75,7 @@ static void hand_over(struct rest *rest, struct pending *p, struct command *c)
 {
     p->command = c->id = ++rest->last_command;
     p->kind = c->kind;
+    p->node = c->node;
     note(p->request, c);
     c->tags = p->tags;
     c->n_tags = p->n_tags;
@@ -122,6 +123,10 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_REPLICA_NOT_FOUND] = REST_ERROR_REPLICA_NOT_FOUND,
     [RESULT_COMPARISON_NOT_NOW] = REST_ERROR_COMPARISON_NOT_NOW,
     [RESULT_NODE_NOT_FOUND] = REST_ERROR_NODE_NOT_FOUND,
+    [RESULT_NODE_CONNECTED] = REST_ERROR_NODE_CONNECTED,
+    [RESULT_NODE_FENCED] = REST_ERROR_NODE_FENCED,
+    [RESULT_COPY_NOT_FOUND] = REST_ERROR_COPY_NOT_FOUND,
+    [RESULT_COPY_NEEDED] = REST_ERROR_COPY_NEEDED,
     [RESULT_DATASET_SHRINKS] = REST_ERROR_DATASET_SHRINKS,
     [RESULT_DATASET_FIXED] = REST_ERROR_DATASET_FIXED,
     [RESULT_DATASET_ELSEWHERE] = REST_ERROR_DATASET_ELSEWHERE,
@@ -184,6 +189,7 @@ static void respond_result(const struct rest *rest, struct pending *p, const str
     case COMMAND_DATASET_DELETE:
     case COMMAND_DATASET_ADOPT:
     case COMMAND_REPLICA_DROP:
+    case COMMAND_COPY_DROP:
         json_append_dataset(&s, result->dataset);
         http_reply(p->request, status, NULL, 0, s.data, s.len);
         str_done(&s);
@@ -203,6 +209,10 @@ static void respond_result(const struct rest *rest, struct pending *p, const str
     case COMMAND_REPLICA_VERIFY:
         respond_json(p->request, status, verification_value(rest, &result->dataset->id));
         break;
+    case COMMAND_NODE_FENCE:
+        respond_json(p->request, status, fence_preview_value(rest, &p->node));
+        break;
+    case COMMAND_NODE_UNFENCE:
     case COMMAND_NODE_CORDON:
     case COMMAND_NODE_UNCORDON:
     case COMMAND_CONTAINER_DELETE:
@@ -297,9 +307,16 @@ const struct route rest_routes[] = {
     {HTTP_POST, "/v1/cordons/", "cordonNode", cordons_add, CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
     {HTTP_DELETE, "/v1/cordons/", "uncordonNode", cordons_delete,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
+    {HTTP_GET, "/v1/fences", "listFences", fences_list, 0},
+    {HTTP_GET, "/v1/fences/", "previewFence", fences_preview, REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
+    {HTTP_POST, "/v1/fences/", "fenceNode", fences_add,
+     BODY | CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND) | REST_BIT(NODE_CONNECTED)},
+    {HTTP_DELETE, "/v1/fences/", "unfenceNode", fences_delete, CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
+    {HTTP_DELETE, "/v1/copies/", "dropCopy", copies_delete,
+     CHANGE | DATASET | REST_BIT(BAD_PARAMETER) | REST_BIT(COPY_NOT_FOUND) | REST_BIT(COPY_NEEDED)},
     {HTTP_GET, "/v1/configuration/leases", "listLeases", leases_list, LISTING},
     {HTTP_POST, "/v1/configuration/leases", "acquireLease", leases_acquire,
-     BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING)},
+     BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING) | REST_BIT(NODE_FENCED)},
     {HTTP_DELETE, "/v1/configuration/leases/", "releaseLease", leases_release,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(LEASE_NOT_FOUND)},
     {HTTP_GET, "/v1/state/leases", "listLeaseStates", leases_state_list, LISTING},
@@ -366,6 +383,14 @@ void call_note(const struct http_request *r, const char *object, const struct uu
         uuid_format(node, call->node);
 }
 
+void call_note_why(const struct http_request *r, const char *why)
+{
+    struct call *call = http_request_data(r);
+
+    free(call->why);
+    call->why = *why ? xstrdup(why) : NULL;
+}
+
 void call_note_error(const struct http_request *r, enum rest_error error, const char *description)
 {
     struct call *call = http_request_data(r);
@@ -388,6 +413,7 @@ static void call_done(void *cookie, const struct http_request *r, unsigned statu
     audit_call(call, r, status);
     free(call->object);
     free(call->error);
+    free(call->why);
     free(call);
 }
 

@@ -28,7 +28,7 @@ static bool note_node(void *cookie, const struct node_view *v)
         return true;
     all->nodes = mem_grow(all->nodes, all->n, &all->cap, sizeof(*all->nodes));
     all->cordoned = mem_grow(all->cordoned, all->n, &all->cordoned_cap, sizeof(*all->cordoned));
-    all->cordoned[all->n] = v->cordoned;
+    all->cordoned[all->n] = v->cordoned || v->fenced;
     all->nodes[all->n++] = v->node;
     HASH_FIND_STR(all->by_address, v->host, p);
     if (p)

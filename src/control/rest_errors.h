@@ -57,6 +57,13 @@
     X(DATASET_LEAVING, "DatasetLeaving", 409,                                                      \
       "A dataset that is being removed must be gone before its id is used again.")                 \
     X(NODE_NOT_FOUND, "NodeNotFound", 404, "Node not found.")                                      \
+    X(NODE_CONNECTED, "NodeConnected", 409,                                                        \
+      "The node is not off: it is connected. Move what is on it with flockerctl drain. If it has just been switched off, its " \
+      "session ends within 30 seconds; try again then.")                                           \
+    X(NODE_FENCED, "NodeFenced", 409, "The node is fenced: it gets nothing until flockerctl unfence.") \
+    X(COPY_NOT_FOUND, "CopyNotFound", 404, "That node keeps no copy of the dataset since it was fenced.") \
+    X(COPY_NEEDED, "CopyNeeded", 409,                                                              \
+      "No node owns the dataset yet: that copy may be all that there is of it.")                   \
     X(ERA_NOT_FOUND, "EraNotFound", 404, "No node found with given era.")                          \
     X(EVENTS_GONE, "EventsGone", 410,                                                              \
       "The events after %s are not known any more; read the state, then go on from now.")          \

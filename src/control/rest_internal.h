@@ -25,6 +25,7 @@ struct document *document_unref(struct document *d); /* accepts NULL; returns NU
 struct pending {
     uint64_t command;
     enum command_kind kind;
+    struct uuid node; /* of the command */
     struct http_request *request; /* NULL: it was answered, for the disk was too late */
     uint64_t due_us;
     const char **tags; /* of X-If-Configuration-Matches; the strings are the request's */
@@ -75,10 +76,13 @@ struct call {
     char *object; /* what it is about: id of a dataset, name of a container; NULL = nothing yet */
     char node[UUID_TEXT_SIZE]; /* the node it names; "" = none */
     char *error;               /* description of the refusal; NULL = none */
+    char *why;                 /* as whoever asked for a change said; NULL = nothing */
 };
 
 /* Notes which error a request is answered with, for the audit log. */
 void call_note_error(const struct http_request *r, enum rest_error error, const char *description);
+/* Notes why a change is wanted, for the audit log. */
+void call_note_why(const struct http_request *r, const char *why);
 /* Notes what a change is about. */
 void call_note(const struct http_request *r, const char *object, const struct uuid *node);
 
@@ -233,6 +237,8 @@ bool container_brief(const struct rest *rest, const char *key, struct brief *ret
 bool parse_id(const char *param, struct uuid *ret);
 /* What /v1/adoption says. */
 json_t *adoption_value(const struct rest *rest);
+/* What /v1/fences/NODE says. */
+json_t *fence_preview_value(const struct rest *rest, const struct uuid *node);
 /* The newest comparison of its replica, or null. */
 json_t *verification_value(const struct rest *rest, const struct uuid *dataset);
 
@@ -247,6 +253,7 @@ rest_handler_fn containers_state_list, containers_state;
 rest_handler_fn configuration_compose, configuration_plan;
 rest_handler_fn leases_list, leases_state_list, leases_acquire, leases_release;
 rest_handler_fn cordons_list, cordons_add, cordons_delete;
+rest_handler_fn fences_list, fences_preview, fences_add, fences_delete, copies_delete;
 rest_handler_fn nodes_list, nodes_by_era;
 rest_handler_fn events_stream;
 rest_handler_fn get_version, get_openapi, get_health, get_ready, get_metrics;

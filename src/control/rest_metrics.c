@@ -78,6 +78,8 @@ void audit_call(struct call *call, const struct http_request *r, unsigned status
                   http_method_name(http_request_method(r)), "object", text_or_null(call->object),
                   "node", text_or_null(call->node), "query", text_or_null(http_request_query(r)),
                   "status", (int)status, "error", text_or_null(call->error));
+    if (call->why)
+        (void)json_object_set_new(o, "reason", json_text(call->why));
     json_append(&line, o);
     json_decref(o);
     str_append(&line, "\n");
@@ -186,12 +188,19 @@ static bool count_node(void *cookie, const struct node_view *n)
     return true;
 }
 
+static void count_fence(void *cookie, const struct fenceable *n)
+{
+    *(uint64_t *)cookie += n->fence != NULL;
+}
+
 static void append_cluster(struct str *s, const struct rest *rest)
 {
     const struct engine *e = rest->config.engine;
     struct engine_counts counts = engine_counts(e);
     struct node_counts nodes = {0};
+    uint64_t fenced = 0;
 
+    engine_each_fenceable(e, count_fence, &fenced);
     engine_list_nodes(e, now_os(), &(struct list_query){0}, count_node, &nodes);
     number(s, "flocker_configuration_revision", "gauge",
            "Number of the last change that is durable.", engine_revision(e));
@@ -206,6 +215,7 @@ static void append_cluster(struct str *s, const struct rest *rest)
     number(s, "flocker_nodes_connected", "gauge", "Nodes whose agent is connected.",
            nodes.connected);
     number(s, "flocker_nodes_listed", "gauge", "Nodes in /v1/state/nodes.", nodes.listed);
+    number(s, "flocker_nodes_fenced", "gauge", "Nodes of which an operator signed that they are off.", fenced);
     number(s, "flocker_nodes_cordoned", "gauge", "Nodes that automatic placement gives nothing new.", nodes.cordoned);
     number(s, "flocker_nodes_routes_failed", "gauge",
            "Connected nodes on which ports of applications on other nodes may not answer.", nodes.routes_failed);

@@ -11,6 +11,8 @@ static json_t *node_json(const struct node_view *n)
         (void)json_object_set_new(o, "reason", json_reason(&n->routes->reason));
     if (n->cordoned)
         (void)json_object_set_new(o, "cordoned", json_true());
+    if (n->fenced)
+        (void)json_object_set_new(o, "fenced", json_true());
     return o;
 }
 

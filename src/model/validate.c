@@ -4,6 +4,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "model/compose.h"
+#include "model/fence.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -1036,5 +1037,34 @@ json_t *validate_dataset_adoption(const json_t *body, struct uuid *ret_node, boo
         *ret_node = a.node;
         *ret_anyway = a.anyway;
     }
+    return c.errors;
+}
+
+/* Fences */
+
+static void check_confirmed(struct check *c, const char *where, const json_t *v, void *to)
+{
+    (void)to;
+    if (!json_is_true(v))
+        complain(c, "\"%s\" must be true: whoever asks for a fence signs that the node is off", where);
+}
+
+static void check_why(struct check *c, const char *where, const json_t *v, void *to)
+{
+    if (!json_is_string(v) || characters(json_string_value(v)) > FENCE_MAX_TEXT)
+        complain(c, "\"%s\" must be a text of at most %d characters", where, FENCE_MAX_TEXT);
+    else
+        *(const char **)to = json_string_value(v);
+}
+
+json_t *validate_fence(const json_t *body, const char **ret_why)
+{
+    static const struct field fields[] = {{"confirm_off", true, check_confirmed}, {"reason", false, check_why}};
+    const char *why = "";
+    struct check c = {0};
+
+    check_object(&c, "", body, fields, ARRAY_SIZE(fields), &why);
+    if (!c.errors)
+        *ret_why = why;
     return c.errors;
 }

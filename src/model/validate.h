@@ -42,6 +42,8 @@ json_t *validate_container_update(const json_t *body, struct uuid *ret_node)
 json_t *validate_compose(const json_t *body) __attribute__((warn_unused_result));
 
 json_t *validate_adoption(const json_t *body, bool *ret_anyway) __attribute__((warn_unused_result));
+/* *ret_why points into the body. */
+json_t *validate_fence(const json_t *body, const char **ret_why) __attribute__((warn_unused_result));
 json_t *validate_dataset_adoption(const json_t *body, struct uuid *ret_node, bool *ret_anyway)
     __attribute__((warn_unused_result));
 

@@ -1,5 +1,5 @@
 /* Bodies of the REST API. The first byte chooses the request: d, u create and change a dataset;
- * c, m create and move a container; l a lease; j any JSON; s the rest as a text in JSON.
+ * c, m create and move a container; l a lease; f a fence; j any JSON; s the rest as a text in JSON.
  * What is accepted can be stored and read back the same, an agent understands the order that comes of
  * it, and what the API then shows of it is accepted again and means the same. */
 #include "fuzz.h"
@@ -145,6 +145,7 @@ static void check_body(uint8_t request, const json_t *body)
     struct lease_request l;
     struct uuid node;
     bool has_metadata;
+    const char *why = "";
     json_t *errors;
 
     switch (request) {
@@ -160,6 +161,10 @@ static void check_body(uint8_t request, const json_t *body)
         break;
     case 'm':
         errors = validate_container_update(body, &node);
+        break;
+    case 'f':
+        errors = validate_fence(body, &why);
+        RULE(errors || (strlen(why) <= 4 * FENCE_MAX_TEXT && str_is_utf8(why, strlen(why))));
         break;
     default:
         errors = validate_lease(body, &l);
@@ -224,7 +229,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     json_t *v = NULL;
 
-    if (!size || !strchr("ducmljs", data[0]) || !data[0])
+    if (!size || !strchr("ducmlfjs", data[0]) || !data[0])
         return -1;
     if (data[0] == 's') {
         check_string(data + 1, size - 1);
