@@ -42,6 +42,7 @@ enum {
     OPT_YES,
     OPT_NO_WAIT,
     OPT_FORCE,
+    OPT_REASON,
 };
 
 #define OUTPUT_OPTION                                                                              \
@@ -137,6 +138,9 @@ static struct err *take_argument(void *cookie, int id, const char *value)
         return NULL;
     case OPT_YES:
         a->yes = true;
+        return NULL;
+    case OPT_REASON:
+        a->reason = value;
         return NULL;
     case OPT_NO_WAIT:
         a->no_wait = true;
@@ -251,6 +255,12 @@ static const struct cli_option drain_options[] = {
     OUTPUT_OPTION,
 };
 
+static const struct cli_option fence_options[] = {
+    {OPT_YES, 0, "confirm-off", NULL, "Sign that the node is off (without it: say what a fence would free and lose)"},
+    {OPT_REASON, 'r', "reason", "TEXT", "Why, for the audit log"},
+    OUTPUT_OPTION,
+};
+
 #define SPEC(the_synopsis, the_options)                                                            \
     {                                                                                              \
         .program = "flockerctl", .synopsis = "flockerctl [options] " the_synopsis,                 \
@@ -309,6 +319,11 @@ static const struct command commands[] = {
      "Give a node nothing new by automatic placement"},
     {"uncordon", NULL, ctl_uncordon, SPEC("uncordon NODE", output_options), 1, 1, "one node",
      "Let a node get something new again"},
+    {"fence", NULL, ctl_fence, SPEC("fence NODE [--confirm-off] [-r TEXT]", fence_options), 1, 1, "one node",
+     "Say that a dead node is off, so that others get what it owned"},
+    {"unfence", NULL, ctl_unfence, SPEC("unfence NODE", output_options), 1, 1, "one node", "Take that back"},
+    {"drop-copy", NULL, ctl_drop_copy, SPEC("drop-copy DATASET NODE", output_options), 2, 2, "a dataset and a node",
+     "Remove what a node kept of a dataset since it was fenced"},
     {"version", NULL, ctl_version, SPEC("version", output_options), .operands = "no arguments",
      .summary = "Print the versions of this program and of the control service",
      .can_be_local = true},

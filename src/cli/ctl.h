@@ -24,6 +24,7 @@ struct ctl_args {
     const char *node;
     const char *dataset;
     const char *destination;
+    const char *reason;
     json_t *metadata; /* object; owned */
     uint64_t size;
     json_t *container; /* create-container: the API's body, as far as options say it; owned */
@@ -93,6 +94,9 @@ struct err *ctl_events(struct ctl *c) MUST_USE;
 struct err *ctl_drain(struct ctl *c) MUST_USE;
 struct err *ctl_cordon(struct ctl *c) MUST_USE;
 struct err *ctl_uncordon(struct ctl *c) MUST_USE;
+struct err *ctl_fence(struct ctl *c) MUST_USE;
+struct err *ctl_unfence(struct ctl *c) MUST_USE;
+struct err *ctl_drop_copy(struct ctl *c) MUST_USE;
 
 /* ---- shared by the commands ---- */
 
@@ -120,6 +124,8 @@ char *ctl_replica_text(const json_t *replica, const json_t *nodes);
 char *ctl_verification_text(const json_t *verification, const json_t *nodes);
 /* Looks up the node or dataset that `text` means; *ret_id is owned by the caller. */
 struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id) MUST_USE;
+/* The same of a node that need not be connected; a complete UUID is believed. */
+struct err *ctl_find_any_node(struct ctl *c, const char *text, char **ret_id) MUST_USE;
 struct err *ctl_find_dataset(struct ctl *c, const char *text, char **ret_id) MUST_USE;
 
 /* `text` without what could command a terminal (a server may say anything); lines stay lines. The caller frees it. */

@@ -8,9 +8,11 @@
 static char *node_note(const json_t *node)
 {
     const json_t *reason = json_object_get(node, "reason");
-    bool cordoned = json_is_true(json_object_get(node, "cordoned")), blocked = json_is_object(reason);
+    bool fenced = json_is_true(json_object_get(node, "fenced")), cordoned = json_is_true(json_object_get(node, "cordoned"));
+    const char *closed = fenced ? "fenced" : cordoned ? "cordoned" : "";
+    bool blocked = json_is_object(reason);
 
-    return xasprintf("%s%s%s%s%s", cordoned ? "cordoned" : "", cordoned && blocked ? "; " : "",
+    return xasprintf("%s%s%s%s%s", closed, *closed && blocked ? "; " : "",
                      blocked ? ctl_text(reason, "code") : "", blocked ? ": " : "", blocked ? ctl_text(reason, "text") : "");
 }
 

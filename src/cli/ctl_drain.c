@@ -2,25 +2,11 @@
  * when this program or the control service ends, and calling it again goes on from there. */
 #include "base/now.h"
 #include "base/str.h"
-#include "base/uuid.h"
 #include "cli/ctl.h"
 
 #include <time.h>
 
 #define POLL_NS 300000000
-
-/* Also a complete UUID of a node that is not here. */
-static struct err *find_node(struct ctl *c, const char *text, char **ret_id)
-{
-    struct err *e = ctl_find_node(c, text, ret_id);
-    struct uuid id;
-
-    if (e && uuid_parse(text, &id)) {
-        *ret_id = xstrdup(UUID_STR(&id));
-        return err_free(e);
-    }
-    return e;
-}
 
 static struct err *set_cordon(struct ctl *c, const char *node, const char *method)
 {
@@ -33,7 +19,7 @@ static struct err *change_cordon(struct ctl *c, const char *method, const char *
 {
     CLEANUP_FREE char *id = NULL;
 
-    TRY(find_node(c, c->args->operands[0], &id));
+    TRY(ctl_find_any_node(c, c->args->operands[0], &id));
     TRY(set_cordon(c, id, method));
     if (c->args->json) {
         CLEANUP_JSON json_t *answer = json_pack("{s:s, s:b}", "uuid", id, "cordoned", streq(method, "POST"));
@@ -62,6 +48,7 @@ struct drain {
     char *to;        /* NULL = spread */
     json_t *nodes;   /* by uuid, those that may get something */
     json_t *loads;   /* uuid -> bytes and containers that are promised to it */
+    json_t *copies;  /* of a node that is fenced: dataset -> the node that has the newest copy of it */
     json_t *moved;   /* lines of the result */
     json_t *refused; /* likewise, with what the control service said */
 };
@@ -70,6 +57,7 @@ static void drain_done(struct drain *d)
 {
     json_decref(d->nodes);
     json_decref(d->loads);
+    json_decref(d->copies);
     json_decref(d->moved);
     json_decref(d->refused);
     free(d->node);
@@ -94,15 +82,19 @@ static double load_of(const json_t *dataset)
     return size > 0 ? size : CONTAINER_LOAD;
 }
 
-/* The node to which least is promised; how much of their storage is free the nodes do not tell. */
-static const char *choose(const struct drain *d)
+/* The node that has a copy already, or that to which least is promised; how much of their storage is free the nodes do not tell.
+ * `dataset` NULL: none is moved along. */
+static const char *choose(const struct drain *d, const char *dataset)
 {
-    const char *best = NULL, *node;
+    const char *best = dataset ? json_string_value(json_object_get(d->copies, dataset)) : NULL, *node;
     double least = 0;
     json_t *load;
 
     if (d->to)
         return d->to;
+    if (best && json_object_get(d->loads, best))
+        return best;
+    best = NULL;
     json_object_foreach (d->loads, node, load) {
         if (best && json_real_value(load) >= least)
             continue;
@@ -123,12 +115,13 @@ static struct err *find_targets(struct drain *d)
     TRY(ctl_get_list(d->c, "/v1/state/nodes", &list));
     json_array_foreach (list, i, node) {
         const char *id = ctl_text(node, "uuid");
-        if (streq(id, d->node) || (!d->to && json_is_true(json_object_get(node, "cordoned"))))
+        bool closed = json_is_true(json_object_get(node, "cordoned")) || json_is_true(json_object_get(node, "fenced"));
+        if (streq(id, d->node) || (!d->to && closed))
             continue;
         (void)json_object_set(d->nodes, id, node);
         (void)json_object_set_new(d->loads, id, json_real(0));
     }
-    if (!choose(d))
+    if (!choose(d, NULL))
         return err_new(ERR_CONFLICT,
                        "nothing can be moved away from %.8s: no other node is connected that is not cordoned. It is cordoned now; "
                        "call this again when there is one, or 'flockerctl uncordon %.8s'",
@@ -168,10 +161,10 @@ static void count_loads(struct drain *d, const json_t *datasets, const json_t *c
 }
 
 /* One object, and what came of it. Only what the control service says of this object is noted, other errors end the drain. */
-static struct err *move_one(struct drain *d, const char *kind, const char *id, const char *prefix, const char *key,
-                            double load)
+static struct err *move_one(struct drain *d, const char *kind, const char *id, const char *dataset, const char *prefix,
+                            const char *key, double load)
 {
-    const char *to = choose(d);
+    const char *to = choose(d, dataset);
     CLEANUP_FREE char *path = api_path(prefix, id);
     CLEANUP_JSON json_t *body = json_pack("{s:s}", key, to);
     struct err *e = api_call(d->c->api, "POST", path, body, NULL);
@@ -194,6 +187,30 @@ static struct err *move_one(struct drain *d, const char *kind, const char *id, c
     return NULL;
 }
 
+static const char *first_volume(const json_t *container)
+{
+    return json_string_value(json_object_get(json_array_get(json_object_get(container, "volumes"), 0), "dataset_id"));
+}
+
+/* A node that is fenced: each dataset goes to where a copy of it is, if there is one. */
+static struct err *find_copies(struct drain *d)
+{
+    CLEANUP_FREE char *path = api_path("/v1/fences/", d->node);
+    CLEANUP_JSON json_t *preview = NULL;
+    size_t i;
+    json_t *item;
+
+    d->copies = json_object();
+    TRY(api_get(d->c->api, path, &preview));
+    if (!json_is_object(json_object_get(preview, "fence")))
+        return NULL;
+    json_array_foreach (json_object_get(preview, "datasets"), i, item) {
+        if (*ctl_text(item, "node"))
+            (void)json_object_set(d->copies, ctl_text(item, "dataset_id"), json_object_get(item, "node"));
+    }
+    return NULL;
+}
+
 static struct err *move_all(struct drain *d)
 {
     CLEANUP_JSON json_t *list = NULL, *containers = NULL, *used = json_object();
@@ -209,12 +226,12 @@ static struct err *move_all(struct drain *d)
         json_array_foreach (json_object_get(item, "volumes"), k, volume)
             (void)json_object_set_new(used, ctl_text(volume, "dataset_id"), json_true());
         if (is_on(item, "node_uuid", d->node))
-            TRY(move_one(d, "container", ctl_text(item, "name"), "/v1/configuration/containers/",
-                         "node_uuid", load_of_container(item, datasets)));
+            TRY(move_one(d, "container", ctl_text(item, "name"), first_volume(item), "/v1/configuration/containers/", "node_uuid",
+                         load_of_container(item, datasets)));
     }
     json_object_foreach (datasets, id, item) { /* those of containers go with them */
         if (is_on(item, "primary", d->node) && !json_object_get(used, id))
-            TRY(move_one(d, "dataset", id, "/v1/configuration/datasets/", "primary", load_of(item)));
+            TRY(move_one(d, "dataset", id, id, "/v1/configuration/datasets/", "primary", load_of(item)));
     }
     return NULL;
 }
@@ -325,13 +342,14 @@ struct err *ctl_drain(struct ctl *c)
     CLEANUP(drain_done) struct drain d = {.c = c, .moved = json_array(), .refused = json_array()};
     CLEANUP_JSON json_t *left = NULL;
 
-    TRY(find_node(c, c->args->operands[0], &d.node));
+    TRY(ctl_find_any_node(c, c->args->operands[0], &d.node));
     if (c->args->destination)
         TRY(ctl_find_node(c, c->args->destination, &d.to));
     if (d.to && streq(d.to, d.node))
         return err_new(ERR_INVALID, "a node cannot be drained to itself");
     TRY(set_cordon(c, d.node, "POST"));
     TRY(find_targets(&d));
+    TRY(find_copies(&d));
     TRY(move_all(&d));
     TRY(wait_until_empty(&d, &left));
     return report(&d, left);

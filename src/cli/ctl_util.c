@@ -1,6 +1,7 @@
 #include "cli/ctl.h"
 
 #include "base/str.h"
+#include "base/uuid.h"
 #include "cli/match.h"
 #include "cli/text.h"
 
@@ -80,6 +81,30 @@ struct err *ctl_find_node(struct ctl *c, const char *text, char **ret_id)
 
     TRY(ctl_get_list(c, "/v1/state/nodes", &nodes));
     TRY(match_node(nodes, text, &node));
+    *ret_id = xstrdup(ctl_text(node, "uuid"));
+    return NULL;
+}
+
+struct err *ctl_find_any_node(struct ctl *c, const char *text, char **ret_id)
+{
+    CLEANUP_JSON json_t *off = NULL, *all = NULL;
+    struct uuid id;
+    json_t *node;
+    size_t i;
+
+    if (uuid_parse(text, &id)) {
+        *ret_id = xstrdup(UUID_STR(&id));
+        return NULL;
+    }
+    TRY(ctl_get_list(c, "/v1/state/nodes", &all));
+    TRY(ctl_get_list(c, "/v1/fences", &off)); /* nodes that are off are not among those that are alive */
+    CLEANUP_JSON json_t *alive = ctl_index(all, "uuid");
+    json_array_foreach (off, i, node) {
+        const char *uuid = ctl_text(node, "node_uuid");
+        if (!json_object_get(alive, uuid))
+            (void)json_array_append_new(all, json_pack("{s:s, s:s}", "uuid", uuid, "host", ctl_text(node, "host")));
+    }
+    TRY(match_node(all, text, &node));
     *ret_id = xstrdup(ctl_text(node, "uuid"));
     return NULL;
 }
