@@ -222,7 +222,7 @@ def test_without_a_copy_it_stays(cluster, dataset):
     assert not is_fenced(cluster, "h1")
 
 
-SQL = "docker exec flocker--db psql -U postgres -qtAc"
+SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
 
 
 @pytest.mark.deadline(400)
@@ -231,7 +231,7 @@ def test_database(make_cluster):
     cluster = make_cluster(nodes=2, backend="loopback", docker=True, images=["postgres"])
     dataset = create(cluster, "h1")
     cluster.api.create_container(cluster.node("h1"), "db", "flocker-lab/postgres:1",
-                                 volumes=[{"dataset_id": dataset, "mountpoint": "/var/lib/postgresql/data"}])
+                                 volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
     cluster.wait_container("db", "h1", 120)
 
     def sql(host, text):
