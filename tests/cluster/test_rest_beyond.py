@@ -339,6 +339,18 @@ def test_audit_log(service):
     assert "secret" not in path.read_text()
 
 
+def test_audit_log_says_why_a_node_was_fenced(service):
+    path = service.top / "audit"
+    create(service, B)
+    answer = service.call("POST", f"/v1/fences/{B}", {"confirm_off": True, "reason": "it burned"})
+    assert answer.status == 200 and answer.json()["fence"]["by"] == "user-user"
+    wait_until(lambda: "it burned" in path.read_text(), "the line is there", 5)
+    line = json.loads(next(k for k in path.read_text().splitlines() if "it burned" in k))
+    assert (line["user"], line["action"], line["node"], line["status"], line["reason"]) == ("user-user", "fenceNode", B, 200, "it burned")
+    assert service.call("DELETE", f"/v1/fences/{B}").status == 200
+    assert '"reason"' not in path.read_text().splitlines()[0]
+
+
 def test_audit_log_is_rotated(service):
     path = service.top / "audit"
     moved = path.with_suffix(".1")

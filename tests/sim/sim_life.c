@@ -427,7 +427,7 @@ void sim_fence(struct sim *s, unsigned host)
     bool fenced = s->engine && engine_fence(s->engine, &h->id);
 
     sim_schedule(s, 3 * USEC_PER_SEC, EV_FENCE, host);
-    if (!s->engine || (s->cloned && !host))
+    if (!s->engine || (!h->up && s->cloned && !host)) /* nobody knows which of two machines is off */
         return;
     if (!h->up) {
         if (!fenced || s->store.fences[host]->revision <= s->store.history.restored)
