@@ -81,6 +81,10 @@ void volume_call_answer(enum volume_call_kind kind, const struct command_result 
     case RESULT_LEASE_FULL:
         fail(ret, VOLUME_INVALID, xasprintf("this node has mounted the volume %u times, or too many volumes", LEASE_MOUNTS_MAX));
         return;
+    case RESULT_NODE_FENCED:
+        fail(ret, VOLUME_FAILED, xstrdup("an operator has signed that this node is off (flockerctl fence): it may use no volume until "
+                                         "it was started anew, or flockerctl unfence"));
+        return;
     case RESULT_NODE_REFUSES:
         fail(ret, VOLUME_FAILED, xstrdup("this node obeys another store than the control service has; flocker-agent --adopt says "
                                          "that it may change"));

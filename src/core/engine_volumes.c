@@ -254,7 +254,7 @@ static bool take_use(struct engine *e, struct now now, const struct node_entry *
 
     if (l && l->head && !others && lease_has_mount(l->head, u->mount))
         return true;
-    if (others || !d || !d->head || is_leaving(e, &u->dataset, &n->id) ||
+    if (others || !d || !d->head || node_is_fenced(e, &n->id) || is_leaving(e, &u->dataset, &n->id) ||
         (l && l->head && l->head->n_mounts >= LEASE_MOUNTS_MAX))
         return false;
     take_mount(e, now, &u->dataset, &n->id, u->mount);
@@ -389,6 +389,8 @@ static enum result_code use(struct engine *e, struct now now, struct node_entry 
 
     if (!entry)
         return RESULT_DATASET_NOT_FOUND;
+    if (node_is_fenced(e, &n->id))
+        return RESULT_NODE_FENCED;
     if (n->uses.n >= USES_MAX)
         return RESULT_LEASE_FULL;
     enum result_code code = use_of(e, now, &n->id, c->mount, entry, r);

@@ -32,7 +32,7 @@
     X(BLIND_COMPARISON) /* say that two snapshots are the same when they could not be compared */     \
     X(SHARE_LEASE)      /* give a node the lease that another node's mounts have */                   \
     X(LEAK_MOUNTS)      /* keep mounts that a node does not tell any more */                          \
-    X(FENCE_SAME_EPOCH) /* free a dataset of a fenced node without a new epoch */ \
+    X(FENCE_SAME_EPOCH)  /* free a dataset of a fenced node without a new epoch */                          \
     X(FENCE_SILENT) /* take silence for a fence */ \
     X(KEEP_FENCED_MOUNT) /* let a node that comes back after a fence go on with what it had */ \
     X(DROP_FENCED) /* remove what a fenced node had of a dataset as any other copy */ \
