@@ -10,6 +10,7 @@
 
 #include "base/str.h"
 #include "model/record.h"
+#include "store/sqlite/sqlite_private.h"
 #include "store/store.h"
 
 #include <ftw.h>
@@ -116,4 +117,32 @@ static inline void remove_temp(char *dir)
 {
     (void)nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     free(dir);
+}
+
+/* Makes the store one of that schema: without later tables, and with the sum of its generations as it was then. */
+static inline void make_older(const char *dir, int version)
+{
+    CLEANUP_FREE char *file = xasprintf("%s/store.sqlite", dir);
+    uint64_t difference = 0;
+    sqlite3_stmt *q = NULL;
+    sqlite3 *db = NULL;
+
+    assert_int_equal(sqlite3_open(file, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT id, begin FROM generation", -1, &q, NULL), SQLITE_OK);
+    while (sqlite3_step(q) == SQLITE_ROW) {
+        const char *id_text = (const char *)sqlite3_column_text(q, 0);
+        uint64_t begin = (uint64_t)sqlite3_column_int64(q, 1);
+        difference += sqlite_row_sum(sqlite_generation_seed(version), id_text, begin, "", 0) -
+                      sqlite_row_sum(sqlite_generation_seed(SCHEMA_VERSION), id_text, begin, "", 0);
+    }
+    sqlite3_finalize(q);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT value FROM meta WHERE name = 'checksum'", -1, &q, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+    uint64_t sum = (uint64_t)sqlite3_column_int64(q, 0) + difference;
+    sqlite3_finalize(q);
+    CLEANUP_FREE char *change = xasprintf("UPDATE meta SET value = %" PRId64 " WHERE name = 'checksum'; %s DROP TABLE fence; "
+                                          "PRAGMA user_version=%d",
+                                          (int64_t)sum, version < 4 ? "DROP TABLE cordon;" : "", version);
+    assert_int_equal(sqlite3_exec(db, change, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }

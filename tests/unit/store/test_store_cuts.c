@@ -479,8 +479,7 @@ static void make_old_store(const char *dir, struct past *p)
     " revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT; INSERT INTO " name " SELECT * FROM made;"                \
     "DROP TABLE made;"
 
-static const char to_schema_2[] = "BEGIN;" TABLE_2("dataset") TABLE_2("container") TABLE_2("lease")
-    "PRAGMA user_version=2; COMMIT";
+static const char to_schema_2[] = "BEGIN;" TABLE_2("dataset") TABLE_2("container") TABLE_2("lease") "COMMIT";
 
 static void make_store_2(const char *dir, struct past *p, const struct random *r)
 {
@@ -495,6 +494,7 @@ static void make_store_2(const char *dir, struct past *p, const struct random *r
     for (int i = 0; i < 4; i++)
         ok(commit_random(s, p, r, &uncertain));
     store_close(s);
+    make_older(dir, 2);
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, to_schema_2, NULL, NULL, NULL), SQLITE_OK);
     (void)sqlite3_close(db);
