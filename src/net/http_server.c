@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -71,7 +72,7 @@ static void serve(struct http_listener *l, int fd, const struct sockaddr_storage
     socklen_t len = sizeof(cred);
 
     peer_address(ss, peer.address, sizeof(peer.address));
-    if (l->path && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
+    if (ss->ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
         peer.has_uid = true;
         peer.uid = cred.uid;
         peer.pid = cred.pid;
@@ -372,6 +373,22 @@ struct err *http_server_listen_unix(struct http_server *s, const char *path, mod
         return err_new(ERR_BUSY, "another process serves the socket %s; stop it first", path);
     TRY(unix_open(path, fresh, mode, &fd, &st));
     return listener_add(s, fd, xstrdup(path), &st);
+}
+
+struct err *http_server_listen_fd(struct http_server *s, int fd)
+{
+    CLEANUP_CLOSE int owned = fd;
+    int listening = 0, type = 0, family = 0;
+    socklen_t n = sizeof(int);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &n) < 0 || !listening || type != SOCK_STREAM)
+        return err_new(ERR_INVALID, "the file descriptor %d is not a listening stream socket", fd);
+    if (family == AF_UNIX && s->config.tls)
+        return err_new(ERR_INVALID, "a unix socket (file descriptor %d) is never served with TLS", fd);
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+        return err_errno(errno, "cannot serve the file descriptor %d", fd);
+    return listener_add(s, steal_fd(&owned), NULL, NULL);
 }
 
 /* ---- the server ---- */

@@ -64,6 +64,9 @@ struct err *http_server_listen_tcp(struct http_server *s, const char *host, uint
 /* Listens on a unix socket with these permission bits; never with TLS. Replaces the socket of a
  * dead process; ERR_BUSY when a living one serves it. The path is removed when the server stops. */
 struct err *http_server_listen_unix(struct http_server *s, const char *path, mode_t mode) MUST_USE;
+/* Serves a listening stream socket that somebody else made (net/handed.h), and takes it, also when it fails. What it is bound to stays
+ * when the server stops. ERR_INVALID: it is no such socket, or a unix socket of a server with TLS. */
+struct err *http_server_listen_fd(struct http_server *s, int fd) MUST_USE;
 /* Stops listening, ends streams (their on-close is called), closes idle connections, lets requests
  * in flight finish until `deadline_us` (struct now.mono_us), then closes what is left. Then calls
  * done(cookie) once, from the loop. The server must still be freed. */

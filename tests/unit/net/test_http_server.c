@@ -2,6 +2,7 @@
  * thread, is the client and reaches into the server through on_loop(). */
 #include "base/now.h"
 #include "certs.h"
+#include "net/handed.h"
 #include "net/http_server.h"
 
 #include <arpa/inet.h>
@@ -18,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -968,6 +970,98 @@ static void test_unix_socket(void **state)
     assert_int_equal(stat(path, &st), -1); /* tidied up */
 }
 
+static void listen_fd(void *cookie)
+{
+    listen_error = http_server_listen_fd(server, *(int *)cookie);
+}
+
+static int listening(const struct sockaddr_un *sun)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(fd, (const struct sockaddr *)sun, sizeof(*sun)), 0);
+    assert_int_equal(listen(fd, 5), 0);
+    return fd;
+}
+
+/* A socket that somebody else made is served, and stays when the server goes. */
+static void test_listen_fd(void **state)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/handed.sock", dir);
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    struct stat st;
+    int pair[2];
+
+    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+    int fd = listening(&sun);
+    start((struct http_server_config){0});
+    on_loop(listen_fd, &fd);
+    assert_null(listen_error);
+    int client = dial_to((struct sockaddr *)&sun, sizeof(sun));
+    assert_true(client >= 0);
+    put(client, "GET /peer HTTP/1.1\r\nConnection: close\r\n\r\n");
+    CLEANUP_FREE char *got = get_all(client);
+    expect(got, "\r\n\r\n-|1");
+    close(client);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    on_loop(listen_fd, &pair[0]);
+    assert_true(err_is(listen_error, ERR_INVALID));
+    listen_error = err_free(listen_error);
+    assert_int_equal(fcntl(pair[0], F_GETFD), -1); /* taken all the same */
+    close(pair[1]);
+    on_loop(free_server, NULL);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* In a process of its own, as systemd starts one: socket number 3 is ours, number 4 is not. */
+static int handed_child(int fd, int other, pid_t pid)
+{
+    char text[32];
+
+    if (dup2(fd, 13) < 0 || dup2(other, 14) < 0 || dup2(13, 4) < 0 || dup2(14, 3) < 0)
+        return 1;
+    snprintf(text, sizeof(text), "%d", (int)(pid ? pid : getpid()));
+    setenv("LISTEN_PID", text, 1);
+    setenv("LISTEN_FDS", "2", 1);
+    int first = handed_socket(AF_UNIX);
+    if (pid)
+        return first != -1;
+    if (first != 4 || !(fcntl(4, F_GETFD) & FD_CLOEXEC) || !(fcntl(4, F_GETFL) & O_NONBLOCK))
+        return 2;
+    if (handed_socket(AF_UNIX) != -1 || handed_socket(AF_INET) != -1)
+        return 3;
+    setenv("LISTEN_FDS", "2x", 1);
+    return handed_socket(AF_UNIX) == -1 ? 0 : 4;
+}
+
+static void expect_handed(int fd, int other, pid_t pid)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (!child)
+        _exit(handed_child(fd, other, pid));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static void test_handed_socket(void **state)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/systemd.sock", dir);
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    int other = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+    int fd = listening(&sun);
+    expect_handed(fd, other, 0);
+    expect_handed(fd, other, 1); /* for somebody else */
+    assert_int_equal(handed_socket(AF_UNIX), -1);
+    close(fd);
+    close(other);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* ---- tests: TLS ---- */
 
 static SSL_CTX *context(const char *name, bool is_server)
@@ -1188,6 +1282,8 @@ int main(void)
         TEST(test_listen_errors),
         TEST(test_ipv6),
         TEST(test_unix_socket),
+        TEST(test_listen_fd),
+        TEST(test_handed_socket),
         TEST(test_tls_peers),
         TEST(test_tls_big_bodies),
         TEST(test_tls_pipelining),
