@@ -260,6 +260,20 @@ static struct err *find_busy(const struct storage *s, const struct what *w, cons
     return NULL;
 }
 
+struct err *place_find_user(struct storage *s, const struct uuid *dataset, char **ret_user)
+{
+    CLEANUP_FREE char *place = place_path(s, dataset);
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    CLEANUP_WHAT struct what w = {0};
+
+    *ret_user = NULL;
+    TRY(mount_table_read(&t));
+    if (!mount_table_at(&t, place))
+        return NULL;
+    TRY(what_is(s, dataset, &t, &w));
+    return find_busy(s, &w, place, ret_user);
+}
+
 /* Whoever only looks (a scan of /proc like ours, lsof) keeps a mount busy for a moment: that is waited for. */
 static struct err *unmount_one(const struct storage *s, const struct what *w, const char *place)
 {

@@ -439,6 +439,11 @@ static struct err *detach(struct storage *s, const struct uuid *dataset)
 
 /* ---- snapshots ---- */
 
+struct err *storage_find_user(struct storage *s, const struct uuid *dataset, char **ret_user)
+{
+    return place_find_user(s, dataset, ret_user);
+}
+
 struct err *storage_snapshot(struct storage *s, const struct uuid *dataset, const char *name)
 {
     TRY(need_local(s, "take snapshots"));

@@ -69,6 +69,9 @@ struct err *storage_take_away(struct storage *s, const struct uuid *dataset, uin
  * immutable afterwards. ERR_BUSY: somebody uses it; the text names pid and command. Nothing is forced, and on
  * ERR_BUSY the volume is mounted at its place as before. */
 struct err *storage_unmount(struct storage *s, const struct uuid *dataset) MUST_USE;
+/* Who uses the volume that is mounted at its place, other than by that mount: for people; NULL = nobody, or it is not mounted; the caller
+ * frees it. An error: it could not be looked everywhere, so nothing is proven. */
+struct err *storage_find_user(struct storage *s, const struct uuid *dataset, char **ret_user) MUST_USE;
 /* Local: takes the read-only snapshot `name`, also while mounted. No effect when it exists. */
 struct err *storage_snapshot(struct storage *s, const struct uuid *dataset, const char *name) MUST_USE;
 /* Unmounts (as above), local: takes the final snapshot `snapshot` (an unmarked one of that name is replaced),

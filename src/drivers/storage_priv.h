@@ -22,6 +22,7 @@ bool place_is_mounted(struct storage *s, const struct volume_state *v, const str
 /* Mounts the volume (attachable: attached already) at its place; makes the file system on a blank
  * device. */
 struct err *place_mount(struct storage *s, const struct uuid *dataset) MUST_USE;
+struct err *place_find_user(struct storage *s, const struct uuid *dataset, char **ret_user) MUST_USE; /* storage_find_user() */
 /* Unmounts and proves (storage_unmount). `v` says what there is. */
 struct err *place_unmount(struct storage *s, const struct volume_state *v) MUST_USE;
 /* Writes out what its users have written; what fails is found by what follows. */

@@ -30,6 +30,10 @@ struct container_engine *container_engine_free(struct container_engine *ce);
 struct err *container_engine_list_sync(struct container_engine *ce, const struct uuid *cluster,
                                        struct container_state **ret_states, size_t *ret_n) MUST_USE;
 
+/* The names of the volumes that running (or paused, or restarting) containers use, whoever made these; some may be there twice. The
+ * caller frees each and the array. ERR_UNAVAILABLE: the engine does not answer. */
+struct err *container_engine_volumes_sync(struct container_engine *ce, char ***ret_names, size_t *ret_n) MUST_USE;
+
 /* Is the image here? */
 struct err *container_engine_has_image_sync(struct container_engine *ce, const char *image,
                                             bool *ret_present) MUST_USE;

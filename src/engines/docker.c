@@ -203,6 +203,17 @@ struct err *container_engine_list_sync(struct container_engine *ce, const struct
     return NULL;
 }
 
+struct err *container_engine_volumes_sync(struct container_engine *ce, char ***ret_names, size_t *ret_n)
+{
+    CLEANUP(docker_response_done) struct docker_response r = {0};
+    struct docker_request request = {.method = "GET", .path = "/containers/json"};
+
+    TRY(docker_http_call(&ce->http, &request, &r));
+    if (r.status != 200)
+        return error_of(&r, "cannot list the running containers");
+    return docker_parse_volumes(r.body.data, r.body.len, ret_names, ret_n);
+}
+
 /* ---- images ---- */
 
 struct err *container_engine_has_image_sync(struct container_engine *ce, const char *image,

@@ -165,6 +165,30 @@ struct err *docker_parse_list(const char *body, size_t n, const struct uuid *clu
     return NULL;
 }
 
+struct err *docker_parse_volumes(const char *body, size_t n, char ***ret_names, size_t *ret_n)
+{
+    json_auto_t *j = NULL;
+    char **names = NULL;
+    size_t used = 0, cap = 0, i, k;
+    json_t *container, *mount;
+
+    TRY(parse(body, n, JSON_ARRAY, "list of containers", &j));
+    json_array_foreach (j, i, container) {
+        json_array_foreach (json_object_get(container, "Mounts"), k, mount) {
+            const char *type = json_string_value(json_object_get(mount, "Type"));
+            const char *name = json_string_value(json_object_get(mount, "Name"));
+
+            if (!type || !streq(type, "volume") || !name)
+                continue;
+            names = mem_grow(names, used, &cap, sizeof(*names));
+            names[used++] = xstrdup(name);
+        }
+    }
+    *ret_names = names;
+    *ret_n = used;
+    return NULL;
+}
+
 static bool take_int(const json_t *j, int *ret_value)
 {
     json_int_t v = json_integer_value(j);

@@ -44,6 +44,8 @@ struct err *docker_parse_version(const char *body, size_t n, unsigned *ret_minor
  * array. */
 struct err *docker_parse_list(const char *body, size_t n, const struct uuid *cluster,
                               struct docker_container **ret_list, size_t *ret_n) MUST_USE;
+/* The same answer, of all containers: the names of the volumes that they use. The caller frees each and the array. */
+struct err *docker_parse_volumes(const char *body, size_t n, char ***ret_names, size_t *ret_n) MUST_USE;
 /* Answer of GET /containers/<id or name>/json. */
 struct err *docker_parse_inspect(const char *body, size_t n, const struct uuid *cluster,
                                  struct docker_container *ret_container) MUST_USE;

@@ -1,5 +1,5 @@
 /* What a container engine says, and what is said to it. The first byte chooses:
- *   v, l, i, a, n  answers: version, list, inspect, its addresses, creation
+ *   v, l, V, i, a, n  answers: version, list, its volumes, inspect, its addresses, creation
  *   m, s           an error's message, and what it means for a start
  *   e, p           a line of the events, of a fetch
  *   o              the end of a container's output
@@ -53,6 +53,20 @@ static void list(const char *text, size_t n)
         docker_container_done(&found[i]);
     }
     free(found);
+}
+
+static void volumes(const char *text, size_t n)
+{
+    char **names = NULL;
+    size_t count = 0;
+
+    if (refused(docker_parse_volumes(text, n, &names, &count)))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        RULE(names[i]);
+        free(names[i]);
+    }
+    free(names);
 }
 
 static void inspect(const char *text, size_t n)
@@ -232,6 +246,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct fuzz_choice choices[] = {
         {'v', .bytes = version},
         {'l', .bytes = list},
+        {'V', .bytes = volumes},
         {'i', .bytes = inspect},
         {'a', .bytes = addresses},
         {'n', .bytes = created},

@@ -409,15 +409,26 @@ static void use_thread_files(const char *place)
         _exit(1);
 }
 
+static void expect_user(const struct uuid *id, const char *who)
+{
+    CLEANUP_FREE char *user = NULL;
+
+    ok(storage_find_user(A->storage, id, &user));
+    if (!who != !user || (who && !strstr(user, who)))
+        fail_msg("used by %s, not by %s", user ? user : "nobody", who ? who : "nobody");
+}
+
 static void busy_with(void (*use)(const char *))
 {
     struct uuid id = new_mounted(A, 3);
     CLEANUP_FREE char *place = node_place(A, &id);
 
     put(A, &id, "data", "before");
+    expect_user(&id, NULL); /* its own mount is no use */
     pid_t pid = helper_start(use, place);
     CLEANUP_FREE char *who = xasprintf("pid %d (test-storage)", (int)pid);
 
+    expect_user(&id, who);
     fails(storage_unmount(A->storage, &id), ERR_BUSY, who);
     check(A, &id, MARK_OWNED, 3, true, true);
     fails(storage_release(A->storage, &id, 3, 8, "final"), ERR_BUSY, who);
