@@ -15,6 +15,8 @@
 #define SSH_PORT 22 /* unless agent.yml says what is excepted */
 #define ROUTES_EXCEPT_MAX 1000
 #define MOVE_MS_MAX (24 * 3600 * 1000)
+#define SOCKET_PATH_MAX 100  /* with the name under which it is made first, it must fit into a socket's address */
+#define DOCKER_WAIT_MAX_S 110 /* Docker itself waits for two minutes */
 
 static bool is_hostname(const char *s)
 {
@@ -65,14 +67,85 @@ static struct err *parse_control(const json_t *root, struct agent_config *c)
     return NULL;
 }
 
+static struct err *parse_plugin_socket(const json_t *docker, struct agent_config *c)
+{
+    const json_t *v = json_object_get(docker, "plugin-socket");
+    const char *path = json_string_value(v);
+
+    if (!v)
+        return NULL;
+    if (!path || (path[0] != '/' && !streq(path, "none")) || strlen(path) > SOCKET_PATH_MAX)
+        return err_new(ERR_INVALID, "docker: 'plugin-socket' must be an absolute path of at most %d characters, or none", SOCKET_PATH_MAX);
+    free(c->plugin_socket);
+    c->plugin_socket = path[0] == '/' ? xstrdup(path) : NULL;
+    return NULL;
+}
+
+static struct err *parse_seconds(const json_t *docker, const char *key, uint32_t min, uint32_t max, bool or_zero, uint32_t *ret)
+{
+    const json_t *v = json_object_get(docker, key);
+    json_int_t n = json_integer_value(v);
+
+    if (!v)
+        return NULL;
+    if (!json_is_integer(v) || n > max || (n < min && !(or_zero && n == 0)))
+        return err_new(ERR_INVALID, "docker: '%s' must be %u to %u seconds%s", key, min, max, or_zero ? ", or 0 for never" : "");
+    *ret = (uint32_t)n;
+    return NULL;
+}
+
+static struct err *parse_default_size(const json_t *docker, struct agent_config *c)
+{
+    const json_t *v = json_object_get(docker, "default-size");
+    uint64_t n = json_is_integer(v) && json_integer_value(v) >= 0 ? (uint64_t)json_integer_value(v) : 1;
+
+    if (!v)
+        return NULL;
+    if (json_is_string(v) && !driver_size_parse(json_string_value(v), &n))
+        n = 1;
+    if (n && (n < DATASET_MIN_SIZE || n % DATASET_SIZE_STEP))
+        return err_new(ERR_INVALID,
+                       "docker: 'default-size' must be a size like 10G, at least %uM and a multiple of %u bytes; or 0 for no limit",
+                       DATASET_MIN_SIZE >> 20, DATASET_SIZE_STEP);
+    c->default_size = n;
+    return NULL;
+}
+
+static struct err *parse_remove(const json_t *docker, struct agent_config *c)
+{
+    const json_t *v = json_object_get(docker, "remove");
+    const char *word = json_string_value(v);
+
+    if (!v)
+        return NULL;
+    if (!word || (!streq(word, "delete") && !streq(word, "keep")))
+        return err_new(ERR_INVALID, "docker: 'remove' must be delete or keep");
+    c->docker_keep = streq(word, "keep");
+    return NULL;
+}
+
+/* What concerns the volumes that Docker asks for. */
+static struct err *parse_plugin(const json_t *docker, struct agent_config *c)
+{
+    TRY(parse_plugin_socket(docker, c));
+    TRY(parse_seconds(docker, "wait", 1, DOCKER_WAIT_MAX_S, /* or_zero= */ false, &c->docker_wait_s));
+    TRY(parse_seconds(docker, "release-unused", 4, 86400, /* or_zero= */ true, &c->release_unused_s));
+    TRY(parse_default_size(docker, c));
+    return parse_remove(docker, c);
+}
+
 static struct err *parse_docker(const json_t *root, struct agent_config *c)
 {
-    static const char *const known[] = {"socket", "stop-timeout", NULL};
+    static const char *const known[] = {"socket", "stop-timeout", "plugin-socket", "wait", "release-unused", "default-size", "remove", NULL};
     const json_t *docker = json_object_get(root, "docker");
     const json_t *socket, *timeout;
 
     c->docker_socket = xstrdup("/var/run/docker.sock");
     c->stop_timeout_s = 60;
+    c->plugin_socket = xstrdup("/run/docker/plugins/flocker/flocker.sock");
+    c->docker_wait_s = 90;
+    c->release_unused_s = 600;
+    c->default_size = UINT64_C(75) << 30;
     if (!docker)
         return NULL;
     if (!json_is_object(docker))
@@ -91,7 +164,7 @@ static struct err *parse_docker(const json_t *root, struct agent_config *c)
     }
     if (timeout)
         c->stop_timeout_s = (uint32_t)json_integer_value(timeout);
-    return NULL;
+    return parse_plugin(docker, c);
 }
 
 static struct err *parse_ms(const json_t *move, const char *key, uint64_t *ret_us)
@@ -263,6 +336,7 @@ void agent_config_done(struct agent_config *c)
     free(c->directory);
     free(c->control_host);
     free(c->docker_socket);
+    free(c->plugin_socket);
     free(c->routes_except);
     json_decref(c->dataset);
     *c = (struct agent_config){0};

@@ -13,6 +13,11 @@ struct agent_config {
     uint16_t control_port; /* 4524 */
     char *docker_socket;   /* /var/run/docker.sock */
     uint32_t stop_timeout_s; /* how long a container may take to stop; 60 */
+    char *plugin_socket;     /* where Docker asks for volumes; NULL = nowhere */
+    uint32_t docker_wait_s;  /* how long a Mount may wait; 90 */
+    uint32_t release_unused_s; /* a mount of Docker's that nobody uses for so long is over; 600; 0 = never */
+    uint64_t default_size;   /* of volumes that Docker makes without one: 75 GiB; 0 = not limited */
+    bool docker_keep;        /* Docker's Remove deletes nothing */
     struct copy_limits copy; /* `move` */
     uint64_t bandwidth_limit; /* `move`: bytes a second that this node sends to others; 0 = as they come */
     bool routes;              /* `routes`: ports of applications on other nodes answer here, ... */

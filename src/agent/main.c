@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 #include "agent/link.h"
 #include "agent/memory.h"
+#include "agent/plugin.h"
 #include "agent/steps.h"
 #include "agent/volumes.h"
 #include "base/hash.h"
@@ -61,7 +62,8 @@ struct agent {
     struct workers *short_workers, *engine_workers, *transfer_workers, *final_workers, *compare_workers,
         *image_workers, *list_workers, *route_workers, *own_workers;
     struct agent_link *link;
-    struct agent_volumes *volumes; /* Docker's; NULL = the agent serves none */
+    struct plugin *plugin;         /* Docker's volumes; NULL = the agent serves none */
+    struct agent_volumes *volumes; /* likewise */
     struct node *node;
     struct node_memory memory;
     const struct driver *driver;
@@ -149,6 +151,8 @@ static void on_welcome(struct agent *a, const struct welcome *w)
     a->context.store = w->store;
     if (a->volumes && w->volumes)
         agent_volumes_up(a->volumes, a->link);
+    else if (a->volumes)
+        log_warning("the control service is older than this agent and knows nothing of Docker volumes");
     watch_containers(a);
 }
 
@@ -666,6 +670,18 @@ static void watch_routes(struct agent *a)
         log_warning("%s", e->text);
 }
 
+static void start_plugin(struct agent *a)
+{
+    struct plugin_config config = {.loop = a->loop, .context = &a->context, .node = a->node};
+
+    if (!a->config.plugin_socket)
+        return;
+    a->plugin = plugin_new(&config);
+    struct agent_volumes_config volumes = plugin_volumes_config(a->plugin);
+    a->volumes = agent_volumes_new(&volumes);
+    plugin_start(a->plugin, a->volumes);
+}
+
 static struct err *start(struct agent *a)
 {
     TRY(prepare(a));
@@ -701,6 +717,7 @@ static struct err *start(struct agent *a)
     TRY(watch_certificates(a));
     watch_containers(a);
     watch_routes(a);
+    start_plugin(a);
     node_start(a->node, now_os());
     log_info("node %s, backend %s, boot id %s", UUID_STR(&a->context.node), a->driver->name,
              UUID_STR(&a->context.era));

@@ -111,6 +111,22 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "routes: {except: [22, '80']}\n", "'except'"},
         {GOOD DATASET "routes: {except: [65536]}\n", "'except'"},
         {GOOD DATASET "docker: {sock: /x}\n", "'sock'"},
+        {GOOD DATASET "docker: {plugin-socket: relative}\n", "'plugin-socket'"},
+        {GOOD DATASET "docker: {plugin-socket: 7}\n", "'plugin-socket'"},
+        {GOOD DATASET "docker: {plugin-socket: /"
+                      "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789}\n",
+         "'plugin-socket'"},
+        {GOOD DATASET "docker: {wait: 0}\n", "'wait'"},
+        {GOOD DATASET "docker: {wait: 111}\n", "'wait'"},
+        {GOOD DATASET "docker: {wait: '5'}\n", "'wait'"},
+        {GOOD DATASET "docker: {release-unused: 3}\n", "'release-unused'"},
+        {GOOD DATASET "docker: {release-unused: -1}\n", "'release-unused'"},
+        {GOOD DATASET "docker: {default-size: 10X}\n", "'default-size'"},
+        {GOOD DATASET "docker: {default-size: 1M}\n", "'default-size'"},
+        {GOOD DATASET "docker: {default-size: 67108865}\n", "'default-size'"},
+        {GOOD DATASET "docker: {default-size: -5}\n", "'default-size'"},
+        {GOOD DATASET "docker: {remove: yes}\n", "'remove'"},
+        {GOOD DATASET "docker: {remove: true}\n", "'remove'"},
         {GOOD DATASET DATASET, "line 4: the same key twice"},
         {GOOD "dataset: {backend: \"\xff\"}\n", "line"},
         {GOOD DATASET "\"docker\\0x\": {}\n", "a NUL character in a key"},
@@ -264,12 +280,38 @@ static void test_routes(void **state)
     agent_config_done(&c);
 }
 
+static void test_docker_volumes(void **state)
+{
+    static const char chosen[] = GOOD DATASET "docker: {plugin-socket: /run/x.sock, wait: 7, remove: keep, default-size: 10G, release-unused: 0}\n";
+    static const char none[] = GOOD DATASET "docker: {plugin-socket: none, default-size: 0, remove: delete}\n";
+    struct agent_config c;
+
+    (void)state;
+    assert_null(agent_config_parse(GOOD DATASET, strlen(GOOD DATASET), &c));
+    assert_string_equal(c.plugin_socket, "/run/docker/plugins/flocker/flocker.sock");
+    assert_int_equal(c.docker_wait_s, 90);
+    assert_int_equal(c.release_unused_s, 600);
+    assert_true(c.default_size == UINT64_C(75) << 30 && !c.docker_keep);
+    agent_config_done(&c);
+    assert_null(agent_config_parse(chosen, strlen(chosen), &c));
+    assert_string_equal(c.plugin_socket, "/run/x.sock");
+    assert_int_equal(c.docker_wait_s, 7);
+    assert_int_equal(c.release_unused_s, 0);
+    assert_true(c.default_size == UINT64_C(10) << 30 && c.docker_keep);
+    agent_config_done(&c);
+    assert_null(agent_config_parse(none, strlen(none), &c));
+    assert_null(c.plugin_socket);
+    assert_true(c.default_size == 0 && !c.docker_keep);
+    agent_config_done(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),        cmocka_unit_test(test_mistakes_are_named),
         cmocka_unit_test(test_yaml_limits), cmocka_unit_test(test_yaml_scalars),
         cmocka_unit_test(test_memory),      cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_docker_volumes),
     };
 
     return cmocka_run_group_tests_name("agent-config", tests, NULL, NULL);
