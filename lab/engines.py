@@ -17,6 +17,8 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 [engine.runtimes]
 runc = ["/usr/local/bin/runc"]
+[engine.volume_plugins]
+flocker = "/run/docker/plugins/flocker/flocker.sock"
 [network]
 network_backend = "netavark"
 """
