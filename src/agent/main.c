@@ -11,6 +11,7 @@
 #include "base/options.h"
 #include "drivers/driver.h"
 #include "engines/routes.h"
+#include "net/service.h"
 #include "net/tls.h"
 #include "net/tls_reload.h"
 
@@ -21,9 +22,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifdef HAVE_LIBSYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
 #define SHORT_THREADS 64    /* storage steps */
 #define ENGINE_THREADS 32   /* container steps: a pull may take minutes */
@@ -73,6 +71,7 @@ struct agent {
     struct running *running;
     unsigned with_progress; /* of the steps that run */
     struct timer timer, progress, persist_retry;
+    struct service service;
     struct node_memory persist; /* being written */
     struct err *persist_error;
     int status;
@@ -563,6 +562,7 @@ static void on_stop(void *cookie)
     struct agent *a = cookie;
 
     log_info("stopping; volumes stay mounted, containers run on");
+    service_stopping(&a->service);
     loop_stop(a->loop);
 }
 
@@ -721,9 +721,7 @@ static struct err *start(struct agent *a)
     node_start(a->node, now_os());
     log_info("node %s, backend %s, boot id %s", UUID_STR(&a->context.node), a->driver->name,
              UUID_STR(&a->context.era));
-#ifdef HAVE_LIBSYSTEMD
-    (void)sd_notify(0, "READY=1");
-#endif
+    service_ready(&a->service, a->loop);
     return NULL;
 }
 
@@ -788,7 +786,7 @@ int agent_main(int argc, char **argv)
 {
     static const struct cli_option options[] = {
         {1, 'c', "agent-config", "FILE", "Configuration (/etc/flocker/agent.yml)"},
-        {2, 0, "state-dir", "DIR", "What the agent keeps between runs (/var/lib/flocker)"},
+        {2, 0, "state-dir", "DIR", "What the agent keeps between runs (" AGENT_STATE_DIR ")"},
         {3, 0, "adopt", NULL,
          "Forget which store this node obeyed, so that it takes another; then exit"},
         {4, 0, "remove-routes", NULL, "Take away the routes that agents made on this host; then exit"},
@@ -805,7 +803,7 @@ int agent_main(int argc, char **argv)
     int first, status;
 
     the_agent = a;
-    a->options = (struct options){"/etc/flocker/agent.yml", "/var/lib/flocker", false};
+    a->options = (struct options){"/etc/flocker/agent.yml", AGENT_STATE_DIR, false};
     mem_setup_service();
     if (!cli_begin(&spec, &a->options, argc, argv, &first, &status))
         return status;

@@ -115,7 +115,7 @@ int volume_main(int argc, char **argv)
 {
     static const struct cli_option options[] = {
         {1, 'c', "agent-config", "FILE", "Configuration of the agent (/etc/flocker/agent.yml)"},
-        {2, 0, "state-dir", "DIR", "The agent's state folder (/var/lib/flocker)"},
+        {2, 0, "state-dir", "DIR", "The agent's state folder (" AGENT_STATE_DIR ")"},
         {3, 0, "owner", "UUID", "Whose volumes are this node's (default: as Flocker 1 wrote in volume.json)"},
         {4, 0, "yes", NULL, "Do it; otherwise it is only said what would be done"}};
     static const struct cli_spec spec = {
@@ -126,7 +126,7 @@ int volume_main(int argc, char **argv)
         .text = "Takes over the volumes that Flocker 1 left in this node's ZFS pool.",
         .take = take,
     };
-    struct options o = {.config = "/etc/flocker/agent.yml", .state_dir = "/var/lib/flocker"};
+    struct options o = {.config = "/etc/flocker/agent.yml", .state_dir = AGENT_STATE_DIR};
     int first, status;
 
     if (!cli_begin(&spec, &o, argc, argv, &first, &status))

@@ -11,6 +11,7 @@
 #include "model/record.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "net/service.h"
 #include "net/tls.h"
 #include "net/tls_reload.h"
 #include "store/writer.h"
@@ -18,9 +19,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#ifdef HAVE_LIBSYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
 #define STOP_GRACE_US (5 * USEC_PER_SEC)
 #define EXIT_STORE_UNCERTAIN 75 /* EX_TEMPFAIL: start again, from the store */
@@ -56,6 +54,7 @@ struct commit_answer {
 
 struct control {
     struct loop *loop;
+    struct service service;
     struct store *store;
     struct store_writer *writer;
     struct engine *engine;
@@ -273,6 +272,7 @@ static void on_stop(void *cookie)
         return;
     c->stopping = true;
     log_info("stopping");
+    service_stopping(&c->service);
     http_server_stop(c->http, now_os().mono_us + STOP_GRACE_US, stopped, c);
 }
 
@@ -384,9 +384,7 @@ static struct err *start(struct control *c, const struct options *o)
     TRY(loop_on_signal(c->loop, SIGINT, on_stop, c));
     TRY(loop_on_signal(c->loop, SIGHUP, on_hangup, c));
     log_info("REST API on port %u, agents on port %u", port, sessions_port(c->sessions));
-#ifdef HAVE_LIBSYSTEMD
-    (void)sd_notify(0, "READY=1");
-#endif
+    service_ready(&c->service, c->loop);
     return NULL;
 }
 

@@ -7,6 +7,7 @@
 #include "store/store.h"
 
 #include <curl/curl.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -16,12 +17,45 @@
 #include <unistd.h>
 
 #define ANSWER_MAX 65536u
+#define COPY_NAME "backup-" /* as the service and we call the copies that we take away */
 #define IMPORT_MAX (256u << 20) /* bytes of a file to import: several hundred thousand datasets */
 
 static void print_summary(const char *what, const char *file, const struct store_summary *s)
 {
     printf("%s %s: store %s at revision %" PRIu64 ", %zu datasets, %zu containers, %zu leases.\n",
            what, file, UUID_STR(&s->id), s->revision, s->n_datasets, s->n_containers, s->n_leases);
+}
+
+/* The service may run as a user of its own, to whom the directory belongs: then so does what root has made in it. */
+static struct err *give_to_owner(const char *data_path)
+{
+    DIR *d = opendir(data_path);
+    struct err *e = NULL;
+    struct stat st;
+
+    if (!d || fstat(dirfd(d), &st) < 0)
+        e = err_errno(errno, "cannot open %s", data_path);
+    for (struct dirent *entry; !e && st.st_uid != geteuid() && (entry = readdir(d));) {
+        struct stat file;
+        bool ours = entry->d_name[0] != '.' && fstatat(dirfd(d), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    file.st_uid == geteuid();
+        if (ours && fchownat(dirfd(d), entry->d_name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+            e = err_errno(errno, "cannot give %s/%s to the owner of the directory", data_path, entry->d_name);
+    }
+    if (d)
+        (void)closedir(d);
+    return e;
+}
+
+/* After something was done to the directory: its error counts more. */
+static struct err *given_to_owner(struct err *done, const char *data_path)
+{
+    struct err *e = access(data_path, F_OK) == 0 ? give_to_owner(data_path) : NULL;
+
+    if (!done)
+        return e;
+    err_free(e);
+    return done;
 }
 
 /* ---- backup ---- */
@@ -64,7 +98,16 @@ static struct err *ask_service(const char *socket, CURL *curl, struct str *ret_b
     return NULL;
 }
 
-static struct err *read_answer(const char *socket, const struct str *body, long status,
+/* Whoever answers says what root is to copy and to remove: only a copy in that very directory. */
+static bool is_copy_in(const char *data_path, const char *path)
+{
+    CLEANUP_FREE char *real = realpath(data_path, NULL);
+    CLEANUP_FREE char *start = real ? xasprintf("%s/" COPY_NAME, real) : NULL;
+
+    return start && str_has_prefix(path, start) && !strchr(path + strlen(start), '/');
+}
+
+static struct err *read_answer(const char *data_path, const char *socket, const struct str *body, long status,
                                char **ret_copy)
 {
     json_t *v = json_loadb(body->data ? body->data : "", body->len, 0, NULL);
@@ -72,7 +115,7 @@ static struct err *read_answer(const char *socket, const struct str *body, long 
     const char *text = json_string_value(json_object_get(v, "description"));
     struct err *e = NULL;
 
-    if (status == 200 && path)
+    if (status == 200 && path && is_copy_in(data_path, path))
         *ret_copy = xstrdup(path);
     else
         e = err_new(ERR_IO, "the control service at %s did not copy its store: %s", socket,
@@ -93,7 +136,7 @@ static struct err *copy_by_service(const char *data_path, char **ret_copy)
         return err_new(ERR_INTERNAL, "cannot prepare libcurl");
     struct err *e = ask_service(socket, curl, &body, &status);
     curl_easy_cleanup(curl);
-    return e ? e : read_answer(socket, &body, status, ret_copy);
+    return e ? e : read_answer(data_path, socket, &body, status, ret_copy);
 }
 
 /* Nobody uses the store: it is opened like a service would, so that its log is in the copy too. */
@@ -108,7 +151,7 @@ static struct err *copy_by_ourselves(const char *data_path, char **ret_copy)
         return err_new(ERR_NOT_FOUND, "there is no store in %s; say where it is with --data-path",
                        data_path);
     TRY(store_open(data_path, &s));
-    char *copy = xasprintf("%s/backup-%ld", data_path, (long)getpid());
+    char *copy = xasprintf("%s/" COPY_NAME "%ld", data_path, (long)getpid());
     struct err *e = store_backup_begin_sync(s, copy, &b);
     while (!e && !done)
         e = store_backup_step_sync(b, &done);
@@ -129,7 +172,7 @@ struct err *offline_backup(const char *data_path, const char *file)
 
     if (err_is(e, ERR_UNAVAILABLE)) {
         err_free(e);
-        e = copy_by_ourselves(data_path, &copy);
+        e = given_to_owner(copy_by_ourselves(data_path, &copy), data_path);
     }
     TRY(e);
     e = store_file_copy_sync(copy, file, &s);
@@ -146,7 +189,7 @@ struct err *offline_restore(const char *data_path, const char *file, bool replac
     CLEANUP_FREE char *kept = NULL;
     struct store_summary s;
 
-    TRY(store_restore_sync(data_path, file, replace ? STORE_REPLACE : 0, &kept, &s));
+    TRY(given_to_owner(store_restore_sync(data_path, file, replace ? STORE_REPLACE : 0, &kept, &s), data_path));
     print_summary("Restored from", file, &s);
     if (kept)
         printf("The store that was there is kept as %s.\n", kept);
@@ -243,7 +286,7 @@ struct err *offline_import(const char *data_path, const char *file, bool empty)
     TRY(read_file(file, &text));
     TRY(err_wrap(import_parse(text.data ? text.data : "", text.len, empty ? IMPORT_EMPTY : 0, &i),
                  "%s", file));
-    struct err *e = import_into(data_path, &i);
+    struct err *e = given_to_owner(import_into(data_path, &i), data_path);
     if (!e) {
         size_t deleted = 0;
         for (size_t k = 0; k < i.n_datasets; k++)
