@@ -3,12 +3,10 @@
 A root is kept in build/cache under a name that changes with this file. lab/in-root runs a program of it on a host.
 """
 
-import hashlib
 import os
 import shutil
-import tempfile
 
-from images import ImageError, debian_sources, unpack
+from roots import cached, recipe, sources_of, unpack
 
 # crun refuses cgroups of both versions at once.
 CONTAINERS_CONF = """[engine]
@@ -63,16 +61,6 @@ ROOTS = {
 }
 
 
-def sources_of(release):
-    """This machine's first source of Debian, for another release of it."""
-    sources, settings = debian_sources()
-    for source in sources:
-        kind, uri, codename, component = source.split()
-        if component == "main" and "-" not in codename:
-            return [f"{kind} {uri} {release} main"], settings
-    raise ImageError("this machine has no source of Debian's packages (apt-get indextargets)")
-
-
 def unpack_engine(root, release, packages):
     unpack(root, release, *sources_of(release), packages)
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -83,23 +71,10 @@ def unpack_engine(root, release, packages):
 
 def build(name, cache, progress):
     """The root of the engine `name`; made when it is not in the cache."""
-    with open(__file__, "rb") as f:
-        recipe = hashlib.file_digest(f, "sha256").hexdigest()[:8]
-    root = os.path.join(cache, f"engine-{name}-{recipe}")
-    if os.path.exists(root):
-        return root
-    os.makedirs(cache, exist_ok=True)
     release, packages, finish = ROOTS[name]
-    progress(f"unpacking {name} from the packages of {release}")
-    scratch = tempfile.mkdtemp(prefix=f".engine-{name}-", dir=cache)
-    try:
-        os.chmod(scratch, 0o755)
-        unpack_engine(scratch, release, packages)
-        finish(scratch)
-        os.rename(scratch, root)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    for old in os.listdir(cache):
-        if old.startswith(f"engine-{name}-") and old != os.path.basename(root):
-            shutil.rmtree(os.path.join(cache, old), ignore_errors=True)
-    return root
+
+    def make(root):
+        progress(f"unpacking {name} from the packages of {release}")
+        unpack_engine(root, release, packages)
+        finish(root)
+    return cached(cache, f"engine-{name}", recipe(__file__), make)

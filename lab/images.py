@@ -13,6 +13,8 @@ import subprocess
 import tarfile
 import tempfile
 
+from roots import RootError, codename, debian_sources, recipe, unpack
+
 # Applets that the images' scripts and the tests use.
 APPLETS = """[ ash awk basename cat chmod chown cp cut date dd df dirname du echo env false find grep head hostname
 httpd id ip kill ln ls md5sum mkdir mount mv nc netstat nslookup od pidof ping printf ps pwd readlink rm rmdir
@@ -45,10 +47,6 @@ fi
 exec su -s /bin/sh postgres -c "exec postgres -D '$data' -c listen_addresses='*' \\
     -c unix_socket_directories=/tmp -c fsync=on -c jit=off -c timezone=UTC -c log_timezone=UTC $*"
 """
-
-
-class ImageError(Exception):
-    pass
 
 
 class Layer:
@@ -93,7 +91,7 @@ class Layer:
 def add_from_root(layer, root, name, depth=0):
     """Copies `name` (absolute inside root), the links it is reached through, and all below it."""
     if depth > 20:
-        raise ImageError(f"{name}: too many symbolic links")
+        raise RootError(f"{name}: too many symbolic links")
     parts = name.strip("/").split("/")
     for i in range(1, len(parts) + 1):
         prefix = "/" + "/".join(parts[:i])
@@ -120,12 +118,12 @@ def add_busybox(layer):
         if os.path.exists(source):
             break
     else:
-        raise ImageError("no busybox here; install the package busybox-static")
+        raise RootError("no busybox here; install the package busybox-static")
     layer.file("bin/busybox", source, 0o755)
     offered = set(subprocess.run([source, "--list"], capture_output=True, text=True, check=True).stdout.split())
     for applet in APPLETS:
         if applet not in offered:
-            raise ImageError(f"this busybox has no {applet}")
+            raise RootError(f"this busybox has no {applet}")
         layer.symlink(f"bin/{applet}", "busybox")
     layer.text("etc/passwd", PASSWD)
     layer.text("etc/group", GROUP)
@@ -167,57 +165,17 @@ def build_busybox(archive, _):
     write_image(archive, "flocker-lab/busybox:1", add_busybox, {"Cmd": ["sh"]})
 
 
-def debian_sources():
-    """The one-line sources of this machine that are Debian's own, and its settings for reaching them."""
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)|$(CODENAME)|$(COMPONENT)",
-         "Created-By: Packages"], capture_output=True, text=True, check=True).stdout
-    sources = []
-    for line in targets.splitlines():
-        origin, uri, codename, component = line.split("|")
-        if origin == "Debian":
-            sources.append(f"deb {uri} {codename} {component}")
-    settings = []
-    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
-    for line in dump.splitlines():
-        if line.startswith(("Acquire::http", "Acquire::https", "Acquire::Check-")) and not line.endswith('"";'):
-            settings.append(line.rstrip(";"))
-    return sorted(set(sources)), settings
-
-
-def codename():
-    with open("/etc/os-release", encoding="utf-8") as f:
-        for line in f:
-            key, _, value = line.strip().partition("=")
-            if key == "VERSION_CODENAME":
-                return value.strip('"')
-    raise ImageError("/etc/os-release does not name the release (VERSION_CODENAME)")
-
-
-def unpack(root, release, sources, settings, packages):
-    """Only unpacks: nothing of the packages' own scripts is needed for the files that are taken."""
-    argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--format=directory",
-            "--dpkgopt=force-unsafe-io", f"--include={','.join(packages)}", "--aptopt=APT::Install-Recommends \"false\""]
-    for directory in ("man", "doc", "locale", "i18n"):
-        argv.append(f"--dpkgopt=path-exclude=/usr/share/{directory}/*")
-    argv += [f"--aptopt={setting}" for setting in settings]
-    done = subprocess.run([*argv, release, root, *sources], capture_output=True, text=True, check=False,
-                          stdin=subprocess.DEVNULL, timeout=600)
-    if done.returncode != 0:
-        raise ImageError(f"mmdebstrap could not unpack {', '.join(packages)}:\n{done.stderr[-3000:]}")
-
-
 def libraries(root, programs):
     """Every shared library that the programs load, as absolute names inside root."""
     loader = next((name for name in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
                    if os.path.lexists(root + name)), None)
     if loader is None:
-        raise ImageError("the unpacked packages have no dynamic loader that is known here")
+        raise RootError("the unpacked packages have no dynamic loader that is known here")
     found = {loader}
     for program in programs:
         done = subprocess.run(["chroot", root, loader, "--list", program], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ImageError(f"{program}: {done.stderr.strip()}")
+            raise RootError(f"{program}: {done.stderr.strip()}")
         for line in done.stdout.splitlines():
             target = line.partition("=>")[2].split()
             if target and target[0].startswith("/"):
@@ -260,9 +218,7 @@ BUILDERS = {"busybox": build_busybox, "postgres": build_postgres}
 
 def build(name, cache, progress):
     """The path of the archive of image `name`; makes it when it is not in the cache."""
-    with open(__file__, "rb") as f:
-        recipe = hashlib.file_digest(f, "sha256").hexdigest()[:8]
-    archive = os.path.join(cache, f"{name}-{codename()}-{recipe}.tar")
+    archive = os.path.join(cache, f"{name}-{codename()}-{recipe(__file__)}.tar")
     if os.path.exists(archive):
         return archive
     os.makedirs(cache, exist_ok=True)
