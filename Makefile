@@ -9,6 +9,8 @@
 #   make fuzz         every fuzz target for a while (SECONDS=20 each; ONLY=http,codec picks some)
 #   make coverage     lines and branches that unit tests and simulation cover, by room and file
 #   make install      PREFIX=/usr/local DESTDIR=
+#   make deb          a Debian package in build/deb; see docs/install.md
+#   make managed-plugin   the folder that `docker plugin create` takes, in build/managed-plugin
 #   make deps         installs the packages that are missing
 
 PREFIX ?= /usr/local
@@ -64,7 +66,14 @@ install: all
 	@meson configure --prefix=$(PREFIX) build
 	@DESTDIR=$(DESTDIR) meson install -C build
 
+deb:
+	@scripts/install-deps --for deb
+	@scripts/make-deb
+
+managed-plugin:
+	@scripts/make-managed-plugin
+
 clean:
 	@scripts/clean
 
-.PHONY: all programs deps test check check-full demo bench fuzz coverage install clean
+.PHONY: all programs deps test check check-full demo bench fuzz coverage install deb managed-plugin clean
