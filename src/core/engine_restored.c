@@ -83,28 +83,32 @@ static bool contradicts(const struct dataset *d, const struct uuid *node, const 
 }
 
 /* What a node has said against the copy must not be forgotten when it goes away after the operator's word: the record says
- * from now on that there are data, that nobody is known to own them, and where they may be. */
+ * from now on that there are data, that nobody is known to own them, and where they may be. One that was
+ * deleted just now is not gone before they are. */
 static void note_contradictions(struct engine *e, struct dataset_entry *entry)
 {
     const struct dataset *d = entry->head;
     struct dataset *changed = NULL;
     bool releasing = d && d->transfer.id && d->transfer.phase == TRANSFER_RELEASE;
 
-    if (!d || d->deleted || !is_of_copy(e, d) || (d->born && !releasing))
+    if (!d || !is_of_copy(e, d) || (d->deleted ? d->tombstone != 0 : d->born && !releasing))
         return;
     for (size_t i = 0; i < entry->n_reports; i++) {
         const struct dataset_report *r = &entry->reports[i];
-        if (!contradicts(d, &r->node, &r->report))
+        if (!contradicts(d, &r->node, &r->report) ||
+            (d->deleted && dataset_has_holder(d, &r->node)))
             continue;
         changed = changed ? changed : dataset_copy(d);
         dataset_add_holder(changed, &r->node);
     }
     if (!changed)
         return;
-    replica_end(changed);
-    changed->born = true;
-    changed->owner = UUID_NIL;
-    changed->transfer = (struct transfer){0};
+    if (!changed->deleted) {
+        replica_end(changed);
+        changed->born = true;
+        changed->owner = UUID_NIL;
+        changed->transfer = (struct transfer){0};
+    }
     propose_dataset(e, entry, changed);
 }
 

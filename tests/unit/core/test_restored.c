@@ -281,6 +281,28 @@ static void test_a_delete_of_the_copy(void **state)
     assert_int_equal(f->stored->n_holders, 0);
 }
 
+/* One that was deleted before the operator's word is not gone before the data are of which a node has told: it may be away since, with
+ * the volume mounted, when somebody uses the id again (simulator's seed 702). */
+static void test_a_delete_before_the_word(void **state)
+{
+    struct fake *f = *state;
+    struct uuid two = id(2);
+
+    has(f, 2, owned_20, true);
+    put_back(f, unborn(1, 1), true);
+    f->deaf[2] = true;
+    arrive(f, 1);
+    arrive(f, 2);
+    assert_int_equal(remove_dataset(f, /* purge= */ false), RESULT_OK);
+    assert_int_equal(adopt(f, false), RESULT_OK);
+    leave(f, 2);
+    assert_true(dataset_has_holder(f->stored, &two));
+    f->deaf[2] = false;
+    come_back(f, 2);
+    assert_false(f->reports[2].volume.present);
+    assert_int_equal(f->stored->n_holders, 0);
+}
+
 /* While it is doubted, only what is mounted proves where the data are. */
 static void test_what_is_followed(void **state)
 {
@@ -625,6 +647,7 @@ int main(void)
         TEST(test_a_handover_of_the_copy),
         TEST(test_a_handover_that_did_not_begin),
         TEST(test_a_delete_of_the_copy),
+        TEST(test_a_delete_before_the_word),
         TEST(test_what_is_followed),
         TEST(test_what_was_told_stays),
         TEST(test_an_orphan_stays_mounted),
