@@ -287,7 +287,8 @@ enum err_code zfs_error_code(const char *text)
     } known[] = {
         {"out of space", ERR_NO_SPACE},
         {"No space left", ERR_NO_SPACE},
-        {"quota exceeded", ERR_LIMIT},
+        {"quota exceeded",
+         ERR_NO_SPACE}, /* of something above: what is received has no limit of its own before it is promoted */
         {"size is less than current used", ERR_LIMIT},
         {"is busy", ERR_BUSY},
         {"has dependent clones", ERR_BUSY},

@@ -255,7 +255,9 @@ static struct err *ready_base(const struct receive *r, const struct zfs_fs *f)
     if (f->role == ZFS_ROLE_REPLICA && newest && !f->token)
         return NULL;
     TRY(zfs_rollback(r->p, r->dataset, f, r->stream->base));
-    return zfs_set(r->p, r->fs, (const char *const[]){"readonly=on", ZFS_ROLE "=replica", NULL});
+    return zfs_set(
+        r->p, r->fs,
+        (const char *const[]){"readonly=on", "refquota=none", ZFS_ROLE "=replica", NULL});
 }
 
 static struct err *ready(const struct receive *r, const struct zfs_listing *l)

@@ -202,6 +202,27 @@ static void test_replica_is_readonly(void **state)
     destroy(&id);
 }
 
+/* A quota that the administrator set above all volumes: the storage is full, though the pool is not; a dataset at its own limit is
+ * something else. */
+static void test_quota_above(void **state)
+{
+    struct uuid id = new_mounted(A);
+    static unsigned char bytes[8u << 20];
+    CLEANUP_FREE char *place = node_place(A, &id);
+    unsigned before = atomic_load(&B->no_space);
+
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (unsigned char)(i * i >> 7 ^ i >> 11);
+    write_file(place, "f", bytes, sizeof(bytes));
+    ok(storage_snapshot(A->storage, &id, "s"));
+    shell("zfs set quota=$(($(zfs get -Hp -o value used " TOP_B ") + 2097152)) " TOP_B);
+    fails(copy(A, B, &id, NULL, "s"), ERR_NO_SPACE, NULL);
+    assert_true(atomic_load(&B->no_space) > before);
+    shell("zfs set quota=none " TOP_B);
+    ok(copy(A, B, &id, NULL, "s"));
+    destroy(&id);
+}
+
 /* ---- snapshots of others ---- */
 
 static void test_strangers_snapshots(void **state)
@@ -845,6 +866,7 @@ static int run(void)
         cmocka_unit_test(test_owner_receives_nothing),
         cmocka_unit_test(test_replica_is_no_place_for_a_new_volume),
         cmocka_unit_test(test_replica_is_readonly),
+        cmocka_unit_test(test_quota_above),
         cmocka_unit_test(test_strangers_snapshots),
         cmocka_unit_test(test_holds),
         cmocka_unit_test(test_snapshot_without_hold),

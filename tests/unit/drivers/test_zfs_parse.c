@@ -205,7 +205,10 @@ static void test_error_codes(void **state)
         ERR_UNAVAILABLE);
     assert_int_equal(zfs_error_code("cannot set property for 'a': size is less than current used or reserved space"),
                      ERR_LIMIT);
-    assert_int_equal(zfs_error_code("cannot receive new filesystem stream: destination a/b space quota exceeded."), ERR_LIMIT);
+    assert_int_equal(
+        zfs_error_code(
+            "cannot receive new filesystem stream: destination a/b space quota exceeded."),
+        ERR_NO_SPACE);
     assert_int_equal(zfs_error_code("cannot receive: invalid backup stream"), ERR_IO);
 }
 
