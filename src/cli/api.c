@@ -212,7 +212,11 @@ struct err *api_call(struct api *r, const char *method, const char *path, const 
     CLEANUP_STR struct str text = {0};
     struct api_answer a = {.peer = r->peer, .method = method, .path = path};
 
+    curl_off_t retry_after = 0;
+
     TRY(api_exchange(r, method, path, body, &text, &a.status));
+    (void)curl_easy_getinfo(r->curl, CURLINFO_RETRY_AFTER, &retry_after);
+    a.passes = retry_after > 0;
     log_debug("%s %s: status %ld, %zu bytes", method, path, a.status, text.len);
     a.text = text.data ? text.data : "";
     a.n = text.len;

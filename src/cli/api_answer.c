@@ -40,6 +40,8 @@ static struct err *status_err(const struct api_answer *a, const json_t *answer)
         code = ERR_INVALID;
     else if (a->status == 404)
         code = ERR_NOT_FOUND;
+    else if (a->status == 409 && a->passes)
+        code = ERR_BUSY;
     else if (a->status == 405 || a->status == 409 || a->status == 412)
         code = ERR_CONFLICT;
     else if (a->status == 502 || a->status == 503 || a->status == 504)

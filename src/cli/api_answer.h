@@ -9,6 +9,7 @@ struct api_answer {
     const char *peer; /* for messages, like method and path */
     const char *method, *path;
     long status;
+    bool passes;      /* it had a Retry-After: what it refuses will go soon */
     const char *text; /* n bytes */
     size_t n;
 };

@@ -124,14 +124,42 @@ static struct err *await_end(struct ctl *c, const char *id, json_t **verificatio
     return NULL;
 }
 
+#define SOON_US (30 * USEC_PER_SEC) /* so long what passes by itself is waited for */
+
+/* Just after a move the replica is still being made: asks again until it is there. */
+static struct err *begin(struct ctl *c, const char *id, json_t **ret_verification)
+{
+    CLEANUP_FREE char *path = api_path("/v1/verification/", id);
+    uint64_t start = now_os().mono_us;
+    bool said = false;
+
+    for (;;) {
+        const struct timespec pause = {.tv_nsec = (long)POLL_US * 1000};
+        struct err *e = api_call(c->api, "POST", path, NULL, ret_verification);
+        uint64_t waited = now_os().mono_us - start;
+        bool given_up = waited >= SOON_US ||
+                        (c->args->wait && waited >= (uint64_t)c->args->wait_seconds * USEC_PER_SEC);
+        if (!err_is(e, ERR_BUSY) || c->args->no_wait)
+            return e;
+        if (given_up)
+            return err_wrap(e, "waited %llu seconds", (unsigned long long)(waited / USEC_PER_SEC));
+        if (!said && waited >= QUIET_US) {
+            CLEANUP_FREE char *safe = ctl_harmless(e->text);
+            fprintf(stderr, "waiting: %s\n", safe);
+            said = true;
+        }
+        err_free(e);
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+    }
+}
+
 struct err *ctl_verify(struct ctl *c)
 {
     CLEANUP_FREE char *id = NULL;
     CLEANUP_JSON json_t *v = NULL, *nodes = NULL;
 
     TRY(ctl_find_dataset(c, c->args->operands[0], &id));
-    CLEANUP_FREE char *path = api_path("/v1/verification/", id);
-    TRY(err_wrap(api_call(c->api, "POST", path, NULL, &v), "dataset %s", id));
+    TRY(err_wrap(begin(c, id, &v), "dataset %s", id));
     if (!c->args->no_wait)
         TRY(err_wrap(await_end(c, id, &v), "dataset %s", id));
     TRY(ctl_get_nodes(c, &nodes));

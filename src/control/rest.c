@@ -122,6 +122,7 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_DATASET_DELETED] = REST_ERROR_DATASET_DELETED,
     [RESULT_REPLICA_NOT_FOUND] = REST_ERROR_REPLICA_NOT_FOUND,
     [RESULT_COMPARISON_NOT_NOW] = REST_ERROR_COMPARISON_NOT_NOW,
+    [RESULT_COMPARISON_SOON] = REST_ERROR_COMPARISON_SOON,
     [RESULT_NODE_NOT_FOUND] = REST_ERROR_NODE_NOT_FOUND,
     [RESULT_NODE_CONNECTED] = REST_ERROR_NODE_CONNECTED,
     [RESULT_NODE_FENCED] = REST_ERROR_NODE_FENCED,
@@ -164,6 +165,9 @@ void respond_refusal(struct http_request *r, const struct command_result *result
                             "Nothing was changed, because it could not be stored: %s", text);
     else if (result->code == RESULT_COMPARISON_NOT_NOW)
         respond_error_about(r, REST_ERROR_COMPARISON_NOT_NOW, "The replica cannot be compared now: %s.", text);
+    else if (result->code == RESULT_COMPARISON_SOON)
+        respond_error_about(r, REST_ERROR_COMPARISON_SOON,
+                            "The replica cannot be compared yet: %s.", text);
     else if (*text &&
              result->code == RESULT_DATASET_DELETED) /* of a composition, as is the next one */
         respond_error_about(r, REST_ERROR_COMPOSITION,
@@ -296,7 +300,8 @@ const struct route rest_routes[] = {
      BODY | CHANGE | CONTAINER},
     {HTTP_DELETE, "/v1/configuration/containers/", "deleteContainer", containers_delete,
      CHANGE | CONTAINER},
-    {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose, BODY | CHANGE | COMPOSITION},
+    {HTTP_POST, "/v1/configuration/_compose", "compose", configuration_compose,
+     BODY | CHANGE | COMPOSITION},
     {HTTP_POST, "/v1/configuration/_plan", "plan", configuration_plan, BODY | COMPOSITION},
     {HTTP_GET, "/v1/state/containers", "listContainerStates", containers_state_list, LISTING},
     {HTTP_GET, "/v1/state/containers/", "getContainerState", containers_state, CONTAINER},
@@ -304,7 +309,8 @@ const struct route rest_routes[] = {
     {HTTP_GET, "/v1/state/nodes/by_era/", "getNodeByEra", nodes_by_era,
      REST_BIT(BAD_ID) | REST_BIT(ERA_NOT_FOUND)},
     {HTTP_GET, "/v1/cordons", "listCordons", cordons_list, 0},
-    {HTTP_POST, "/v1/cordons/", "cordonNode", cordons_add, CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
+    {HTTP_POST, "/v1/cordons/", "cordonNode", cordons_add,
+     CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
     {HTTP_DELETE, "/v1/cordons/", "uncordonNode", cordons_delete,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(NODE_NOT_FOUND)},
     {HTTP_GET, "/v1/fences", "listFences", fences_list, 0},
@@ -330,7 +336,8 @@ const struct route rest_routes[] = {
     {HTTP_DELETE, "/v1/replicas/", "dropReplica", replicas_delete,
      CHANGE | DATASET | REST_BIT(REPLICA_NOT_FOUND)},
     {HTTP_POST, "/v1/verification/", "verifyReplica", verification_of_dataset,
-     CHANGE | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(REPLICA_NOT_FOUND) | REST_BIT(COMPARISON_NOT_NOW)},
+     CHANGE | DATASET | REST_BIT(DATASET_DELETED) | REST_BIT(REPLICA_NOT_FOUND) |
+         REST_BIT(COMPARISON_NOT_NOW) | REST_BIT(COMPARISON_SOON)},
     {HTTP_GET, "/v1/openapi.json", "getOpenAPI", get_openapi, 0},
     {HTTP_GET, "/v1/events", "streamEvents", events_stream,
      REST_BIT(BAD_PARAMETER) | REST_BIT(EVENTS_GONE) | REST_BIT(TOO_MANY_READERS)},

@@ -174,7 +174,11 @@ const struct rest_error_entry rest_errors[REST_ERROR_MAX] = {
 static void respond_with(struct http_request *r, enum rest_error error, const char *description,
                          json_t *errors)
 {
-    struct http_header allow = {"Allow", "GET, HEAD, DELETE"};
+    /* RFC 9110 wants Allow with each 405; of a deleted dataset this is what is left. */
+    struct http_header header = error == REST_ERROR_COMPARISON_SOON
+                                    ? (struct http_header){"Retry-After", "1"}
+                                    : (struct http_header){"Allow", "GET, HEAD, DELETE"};
+    bool has_header = error == REST_ERROR_DATASET_DELETED || error == REST_ERROR_COMPARISON_SOON;
     json_t *body = json_pack("{s:o}", "description", json_text(description));
     struct str s = {0};
 
@@ -183,9 +187,7 @@ static void respond_with(struct http_request *r, enum rest_error error, const ch
         (void)json_object_set_new(body, "errors", errors);
     json_append(&s, body);
     json_decref(body);
-    /* RFC 9110 wants the header with each 405; of a deleted dataset this is what is left. */
-    http_reply(r, rest_errors[error].status, &allow, error == REST_ERROR_DATASET_DELETED, s.data,
-               s.len);
+    http_reply(r, rest_errors[error].status, &header, has_header, s.data, s.len);
     str_done(&s);
 }
 

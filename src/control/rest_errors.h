@@ -44,7 +44,8 @@
     X(LEASE_RELEASING, "LeaseReleasing", 409,                                                      \
       "The dataset is just leaving that node; try again when it has arrived at its new one.")      \
     X(NODES_AWAY, "NodesAway", 409,                                                                \
-      "Nodes that may know better have not told what they have. Bring them back, or say that they do not matter (anyway).") \
+      "Nodes that may know better have not told what they have. Bring them back, or say that "     \
+      "they do not matter (anyway).")                                                              \
     X(DATASET_NOT_THERE, "DatasetNotThere", 409, "That node has nothing of the dataset.")          \
     X(DATASET_NOT_IN_DOUBT, "DatasetNotInDoubt", 409,                                              \
       "The store knows where the data of the dataset are.")                                        \
@@ -54,6 +55,7 @@
       "A change of the dataset is just being recorded; try again.")                                \
     X(REPLICA_NOT_FOUND, "ReplicaNotFound", 404, "The dataset has no replica.")                    \
     X(COMPARISON_NOT_NOW, "ComparisonNotNow", 409, "The replica cannot be compared now: %s.")      \
+    X(COMPARISON_SOON, "ComparisonSoon", 409, "The replica cannot be compared yet: %s.")           \
     X(DATASET_LEAVING, "DatasetLeaving", 409,                                                      \
       "A dataset that is being removed must be gone before its id is used again.")                 \
     X(NODE_NOT_FOUND, "NodeNotFound", 404, "Node not found.")                                      \

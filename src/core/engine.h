@@ -100,6 +100,7 @@ enum result_code {
     RESULT_DATASET_CHANGING,     /* or a change of it is just being recorded */
     RESULT_REPLICA_NOT_FOUND,
     RESULT_COMPARISON_NOT_NOW, /* REPLICA_VERIFY: `text` says why */
+    RESULT_COMPARISON_SOON,    /* likewise, and it passes by itself within moments */
     RESULT_NODE_NOT_FOUND,  /* NODE_*: no such node was ever here */
     RESULT_NODE_CONNECTED,  /* NODE_FENCE: it is not off; `text` says how that is known */
     RESULT_NODE_FENCED,     /* LEASE_ACQUIRE */

@@ -57,10 +57,14 @@ static bool is_made(const struct report *r, const char *snapshot)
            r->volume.mark.state == MARK_RELEASED && volume_state_has_snapshot(&r->volume, snapshot);
 }
 
-/* Why the replica of the record cannot be compared now; NULL: it can. */
-static char *why_not(const struct engine *e, const struct dataset_entry *entry)
+/* Why the replica of the record cannot be compared now; NULL: it can. *ret_soon (may
+ * be NULL): that passes by itself. */
+static char *why_not(const struct engine *e, const struct dataset_entry *entry, bool *ret_soon)
 {
     const struct dataset *d = entry->committed;
+
+    if (ret_soon)
+        *ret_soon = false;
 
     if (d->deleted || d->dropped)
         return xstrdup("the dataset is deleted, or not configured any more");
@@ -75,6 +79,8 @@ static char *why_not(const struct engine *e, const struct dataset_entry *entry)
         text = why_not_with(e, "the replica's node", &d->replica->node);
     if (text)
         return text;
+    if (ret_soon)
+        *ret_soon = true;
     const struct report *owner = report_of(entry, &d->owner);
     if (!report_is_mounted_at(owner, d->epoch) || !volume_state_has_snapshot(&owner->volume, d->replica->base))
         return xasprintf("node %s has not mounted the dataset yet", UUID_STR(&d->owner));
@@ -92,8 +98,8 @@ enum result_code comparison_begin(struct engine *e, struct now now, const struct
     if (entry->head->deleted)
         return RESULT_DATASET_DELETED;
     if (entry->pending) {
-        r->text = xstrdup("a change of the dataset is just being recorded; ask again");
-        return RESULT_COMPARISON_NOT_NOW;
+        r->text = xstrdup("a change of the dataset is just being recorded");
+        return RESULT_COMPARISON_SOON;
     }
     const struct dataset *d = entry->committed;
     if (!d->replica && !d->transfer.id)
@@ -102,9 +108,10 @@ enum result_code comparison_begin(struct engine *e, struct now now, const struct
         r->dataset = dataset_copy(d);
         return RESULT_OK;
     }
-    r->text = why_not(e, entry);
+    bool soon;
+    r->text = why_not(e, entry, &soon);
     if (r->text)
-        return RESULT_COMPARISON_NOT_NOW;
+        return soon ? RESULT_COMPARISON_SOON : RESULT_COMPARISON_NOT_NOW;
     comparison_free(entry->comparison);
     struct comparison *own = entry->comparison = xcalloc(1, sizeof(*own));
     own->number = random_next(&e->random) >> (64 - NUMBER_BITS) | UINT64_C(1) << (NUMBER_BITS - 1);
@@ -160,8 +167,9 @@ void look_at_comparison(struct engine *e, struct dataset_entry *entry, struct no
 {
     if (!runs(entry) || take_result(e, entry, now))
         return;
-    char *text = is_of_record(entry->comparison, entry->committed) || entry->committed->transfer.id || entry->committed->deleted
-                     ? why_not(e, entry)
+    char *text = is_of_record(entry->comparison, entry->committed) ||
+                         entry->committed->transfer.id || entry->committed->deleted
+                     ? why_not(e, entry, NULL)
                      : xstrdup("the replica was removed, or another took its place, meanwhile");
     if (text)
         end(e, entry, now, COMPARISON_FAILED, text);

@@ -64,7 +64,7 @@ def detail(**changes):
 
 
 class Control:
-    """answers: (method, path) -> (status, JSON value or bytes), or a list of them, the last repeated."""
+    """answers: (method, path) -> (status, JSON value or bytes[, headers]), or a list of them, the last repeated."""
 
     def __init__(self, certs, server_pair, port=0, trusts="cluster.crt"):
         self.answers = {
@@ -93,10 +93,12 @@ class Control:
                 answer = control.answers.get((self.command, self.path), (404, b"<html>no such page</html>"))
                 if isinstance(answer, list):
                     answer = answer.pop(0) if len(answer) > 1 else answer[0]
-                status, value = answer
+                status, value, *headers = answer
                 data = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
+                for name, text in dict(*headers).items():
+                    self.send_header(name, text)
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -758,6 +760,22 @@ def test_destroy_and_move_container(ctl, control):
     ]
     ctl("destroy-container", "../datasets/x?y")
     assert control.changes()[2][1] == "/v1/configuration/containers/..%2Fdatasets%2Fx%3Fy"
+def test_verify_waits_for_what_passes(ctl, control):
+    asked, looked = ("POST", f"/v1/verification/{D1}"), ("GET", f"/v1/state/datasets/{D1}")
+    soon = (409, {"description": "The replica cannot be compared yet: it is still being made."}, {"Retry-After": "1"})
+    control.answers[looked] = (200, detail(verification=dict(VERIFICATION, ended=1800000000, result="equal")))
+    control.answers[asked] = [soon, soon, (201, VERIFICATION)]
+    assert "is the same as" in output(ctl("verify", "c2b"))
+    control.answers[asked] = [soon] * 15 + [(201, VERIFICATION)]
+    done = ctl("verify", "c2b")
+    assert done.returncode == 0 and done.stderr == "waiting: The replica cannot be compared yet: it is still being made.\n"
+    control.answers[asked] = soon
+    assert "waited 0 seconds: The replica cannot be compared yet" in failure(ctl("verify", "c2b", "--wait=0"))
+    control.seen.clear()
+    assert "The replica cannot be compared yet" in failure(ctl("verify", "c2b", "--no-wait"))
+    assert len(control.changes()) == 1
+
+
 
 
 # ---- waiting ----

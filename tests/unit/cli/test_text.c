@@ -219,11 +219,19 @@ static void test_answers(void **state)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct api_answer a = {"c:1", "GET", "/v1/x", cases[i].status, cases[i].text,
-                               strlen(cases[i].text)};
+        struct api_answer a = {.peer = "c:1",
+                               .method = "GET",
+                               .path = "/v1/x",
+                               .status = cases[i].status,
+                               .text = cases[i].text,
+                               .n = strlen(cases[i].text)};
         struct err *e = api_answer_read(&a, NULL);
         if (!err_is(e, cases[i].code) || !strstr(e->text, cases[i].says))
             fail_msg("%s: %s", cases[i].text, e ? e->text : "no error");
+        err_free(e);
+        a.passes = true; /* only a conflict is one that passes */
+        e = api_answer_read(&a, NULL);
+        assert_true(err_is(e, cases[i].status == 409 ? ERR_BUSY : cases[i].code));
         err_free(e);
     }
 }

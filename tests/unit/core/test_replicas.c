@@ -547,6 +547,21 @@ static void test_compared_and_different(void **state)
     assert_int_equal(comparison(f)->end, COMPARISON_DIFFERS); /* still told */
 }
 
+/* Just after a move: what passes by itself is told apart. */
+static void test_compared_too_early(void **state)
+{
+    struct fake *f = *state;
+
+    kept(f);
+    f->reports[1].volume.present =
+        true; /* what it had is being taken away, and only the snapshot will stay */
+    tell(f, 1);
+    settle(f);
+    assert_int_equal(verify(f), RESULT_COMPARISON_SOON);
+    assert_non_null(strstr(f->text, "is still making its copy"));
+    assert_not_ordered(f);
+}
+
 static void test_not_compared(void **state)
 {
     struct fake *f = *state;
@@ -653,6 +668,7 @@ int main(void)
         TEST(restored_from_before_the_way_back),
         TEST(compared),
         TEST(compared_and_different),
+        TEST(compared_too_early),
         TEST(not_compared),
         TEST(a_comparison_is_in_nobodys_way),
         TEST(a_comparison_ends_with_the_dataset),
