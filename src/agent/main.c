@@ -353,8 +353,8 @@ static void step_finished(struct agent *a, struct running *r)
                         .volume = j->volume,
                         .volumes = j->volumes,
                         .n_volumes = j->n_volumes,
-                        .space_total = j->space_total,
-                        .space_free = j->space_free,
+                        .space = j->space,
+                        .left_out = j->left_out,
                         .containers = j->containers,
                         .n_containers = j->n_containers};
     node_outcome(a->node, now_os(), &o);

@@ -28,6 +28,7 @@ struct step_job *step_job_free(struct step_job *j)
         container_state_done(&j->containers[i]);
     free(j->volumes);
     free(j->containers);
+    free(j->left_out);
     volume_state_done(&j->volume);
     step_done(&j->step);
     err_free(j->error);
@@ -169,7 +170,14 @@ static struct err *apply_routes(struct step_job *j)
         .node = j->context->node, .own_address = j->host, .except = c->routes_except, .n_except = c->n_routes_except,
         .opened = &j->context->opened_interfaces};
 
-    return routes_apply_sync(&config, j->step.routes, c->routes ? j->step.n_routes : 0);
+    size_t n = c->routes ? j->step.n_routes : 0;
+    TRY(routes_apply_sync(&config, j->step.routes, n));
+    j->left_out = routes_left_out(&config, j->step.routes, n);
+    if (j->left_out && !str_equal_null(j->left_out, j->context->left_out))
+        log_warning("%s", j->left_out);
+    free(j->context->left_out);
+    j->context->left_out = xstrdup_null(j->left_out);
+    return NULL;
 }
 
 static struct err *run(struct step_job *j)

@@ -20,6 +20,7 @@ struct step_context {
     struct mover *mover;
     struct container_engine *engine;
     struct interfaces opened_interfaces; /* ROUTES, of which one runs at a time */
+    char *left_out; /* likewise: what was said last of the ports that are not routed; owned */
     void (*no_space)(void *cookie); /* storage_config */
     void *cookie;
 };
@@ -41,6 +42,7 @@ struct step_job {
     uint64_t space_total, space_free; /* LIST_VOLUMES */
     struct container_state *containers;
     size_t n_containers;
+    char *left_out; /* ROUTES */
 };
 
 /* Takes the step over. */

@@ -80,6 +80,7 @@ struct outcome {
     const struct container_state *containers; /* LIST_CONTAINERS */
     size_t n_containers;
 };
+    const char *left_out; /* ROUTES, when it went well: what is not routed on purpose, or NULL */
 
 /* What the agent keeps on disk about the store that it obeys (design section 6, rule 0). */
 struct node_memory {

@@ -115,7 +115,10 @@ bool node_routes_outcome(struct node *n, struct now now, const struct outcome *o
     r->step = 0;
     if (!o->error) {
         backoff_reset(&r->backoff);
-        reason_done(&r->reason);
+        if (o->left_out)
+            reason_set(&r->reason, REASON_ROUTES_FAILED, now.wall_us, 0, o->left_out);
+        else
+            reason_done(&r->reason);
         return true;
     }
     node_fail_later(n, now, &r->backoff);

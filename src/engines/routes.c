@@ -286,6 +286,31 @@ static bool is_excepted(const struct routes_config *c, uint16_t port)
     return false;
 }
 
+#define LEFT_OUT_NAMED 5 /* so many ports are named */
+
+char *routes_left_out(const struct routes_config *config, const struct port_route *routes, size_t n)
+{
+    CLEANUP_STR struct str ports = {0};
+    size_t found = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!is_excepted(config, routes[i].port) || found++ >= LEFT_OUT_NAMED)
+            continue;
+        str_appendf(&ports, "%s%u (of container %s)", found > 1 ? ", " : "", routes[i].port,
+                    routes[i].container);
+    }
+    if (!found)
+        return NULL;
+    if (found > LEFT_OUT_NAMED)
+        str_appendf(&ports, " and %zu more", found - LEFT_OUT_NAMED);
+    return xasprintf(
+        "%s %s answer%s only on the node of the container, not on this one: this node keeps %s for "
+        "itself (routes: "
+        "except in agent.yml; Flocker's own ports always, and 22 unless that says something)",
+        found > 1 ? "the ports" : "port", ports.data, found > 1 ? "" : "s",
+        found > 1 ? "them" : "it");
+}
+
 static void choose(const struct routes_config *c, const struct port_route *routes, size_t n, const struct routed_set *had,
                    struct routed_set *ret)
 {

@@ -77,6 +77,10 @@ struct routes_config {
  * their clients notice. A route without a host stays as it is. Turns forwarding on in the kernel when there is anything to
  * forward. No effect when all is there. */
 struct err *routes_apply_sync(const struct routes_config *config, const struct port_route *routes, size_t n) MUST_USE;
+/* The ports that a container has on another node and that do not lead there from here, because of config->except: a sentence, NULL
+ * when there are none. The caller frees it. */
+char *routes_left_out(const struct routes_config *config, const struct port_route *routes,
+                      size_t n);
 /* Takes away what any agent has put there, in this network namespace. *ret_n: so many tables. */
 struct err *routes_remove_sync(size_t *ret_n) MUST_USE;
 

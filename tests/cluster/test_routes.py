@@ -292,3 +292,19 @@ def test_a_route_that_cannot_be_made_says_why(cluster):
     answers(cluster, "client", cluster.address("h3"), 7009, "broken")
     wait_until(lambda: not reason(), "the reason is over")
     delete(cluster, "broken", "beside")
+
+
+def test_a_port_that_a_node_keeps_is_said(cluster):
+    """22 of the nodes themselves stays reachable: it leads to no application, unless agent.yml says so."""
+    run_echo(cluster, "shell", "h1", 22)
+    answers(cluster, "client", cluster.address("h1"), 22, "shell")
+
+    def notes():
+        return {n["uuid"]: n["reason"] for n in cluster.api.nodes() if "reason" in n}
+    wait_until(lambda: set(notes()) == {cluster.node("h2"), cluster.node("h3")}, "the others say it")
+    reason = notes()[cluster.node("h3")]
+    assert reason["code"] == "routes-failed" and "port 22 (of container shell)" in reason["text"] and "agent.yml" in reason["text"]
+    assert who(cluster, "client", cluster.address("h3"), 22) is None
+    assert "port 22 (of container shell)" in cluster.shell("h3", f"cat {cluster.path('h3', 'log', 'agent')}")
+    delete(cluster, "shell")
+    wait_until(lambda: notes() == {}, "the notes are gone", 20)

@@ -115,6 +115,27 @@ static void test_all_at_once_and_not_before(void **state)
     node_free(n);
 }
 
+/* Ports that are left out on purpose are said, and nothing is tried again because of them. */
+static void test_left_out(void **state)
+{
+    struct node *n = make();
+
+    up(n, true);
+    route(n, 22, 2, "10.0.0.2");
+    node_orders_complete(n, now);
+    node_outcome(n, now, &(struct outcome){.step = look(n).step, .left_out = "22 is not routed"});
+    struct seen s = look(n);
+    assert_int_equal(s.reason, REASON_ROUTES_FAILED);
+    assert_true(s.retry_us == 0 && s.n_steps == 0);
+    assert_int_equal(look(n).n_reports, 0);
+    node_route_none(n, now, 22);
+    done(n, look(n).step, NULL);
+    s = look(n);
+    assert_int_equal(s.n_reports, 1);
+    assert_int_equal(s.reason, REASON_NONE);
+    node_free(n);
+}
+
 static void test_a_new_session(void **state)
 {
     struct node *n = make();
@@ -203,8 +224,11 @@ static void test_somebody_changed_the_filter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_at_once_and_not_before), cmocka_unit_test(test_a_new_session),
-        cmocka_unit_test(test_an_older_control_service),   cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_all_at_once_and_not_before),
+        cmocka_unit_test(test_left_out),
+        cmocka_unit_test(test_a_new_session),
+        cmocka_unit_test(test_an_older_control_service),
+        cmocka_unit_test(test_failures),
         cmocka_unit_test(test_somebody_changed_the_filter),
     };
 

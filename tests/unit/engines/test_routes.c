@@ -177,11 +177,32 @@ static void test_docker_many(void **state)
     assert_non_null(strstr(input, "-I DOCKER-USER 1 ")); /* without a RETURN at the end of what is there */
 }
 
+static void test_left_out(void **state)
+{
+    struct port_route routes[8];
+    const uint16_t except[] = {22, 4523, 4524, 4525, 7000, 7001, 7002};
+    struct routes_config config = {.except = except, .n_except = 1};
+
+    (void)state;
+    for (size_t i = 0; i < 8; i++)
+        routes[i] = (struct port_route){.port = i < 7 ? except[i] : 80, .container = (char *)"web"};
+    CLEANUP_FREE char *none = routes_left_out(&config, routes + 1, 7),
+                      *one = routes_left_out(&config, routes, 8);
+    assert_null(none);
+    assert_non_null(strstr(one, "port 22 (of container web) answers only"));
+    config.n_except = 7;
+    CLEANUP_FREE char *many = routes_left_out(&config, routes, 8);
+    assert_non_null(strstr(many, "the ports 22 (of container web), 4523 "));
+    assert_non_null(strstr(many, "7000 (of container web) and 2 more answer only"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_render),  cmocka_unit_test(test_parse),  cmocka_unit_test(test_parse_refuses),
-        cmocka_unit_test(test_tables),  cmocka_unit_test(test_docker), cmocka_unit_test(test_docker_many),
+        cmocka_unit_test(test_left_out),    cmocka_unit_test(test_render),
+        cmocka_unit_test(test_parse),       cmocka_unit_test(test_parse_refuses),
+        cmocka_unit_test(test_tables),      cmocka_unit_test(test_docker),
+        cmocka_unit_test(test_docker_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
