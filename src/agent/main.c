@@ -400,6 +400,7 @@ static struct workers *workers_for(const struct agent *a, const struct step *s)
         return s->final ? a->final_workers : a->transfer_workers;
     case STEP_LIST_VOLUMES:
     case STEP_LIST_CONTAINERS:
+    case STEP_SPACE:
         return a->list_workers;
     case STEP_IMAGE:
         return a->image_workers;
@@ -499,6 +500,11 @@ static void send_report(struct agent *a, struct node_effect *f)
         m.kind = AGENT_MESSAGE_ROUTES_REPORT;
         m.routes = f->routes_report;
         key = xstrdup("routes");
+        break;
+    case NODE_SPACE_REPORT:
+        m.kind = AGENT_MESSAGE_SPACE_REPORT;
+        m.space = f->space;
+        key = xstrdup("space");
         break;
     case NODE_CONTAINER_GONE:
         m.kind = AGENT_MESSAGE_CONTAINER_GONE;

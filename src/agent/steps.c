@@ -62,7 +62,7 @@ static struct err *list_volumes(struct step_job *j)
 
     TRY(open_storage(j, &s));
     TRY(storage_list(s, &j->volumes, &j->n_volumes));
-    CLEANUP_ERR struct err *e = storage_space(s, &j->space_total, &j->space_free);
+    CLEANUP_ERR struct err *e = storage_space(s, &j->space.total, &j->space.free);
     if (e)
         log_warning("%s", e->text);
     return NULL;
@@ -187,6 +187,8 @@ static struct err *run(struct step_job *j)
     switch (j->step.kind) {
     case STEP_LIST_VOLUMES:
         return list_volumes(j);
+    case STEP_SPACE: /* after the first list */
+        return storage_space(c->storage, &j->space.total, &j->space.free);
     case STEP_LIST_CONTAINERS:
         if (uuid_is_nil(&j->store)) /* never had a session: there can be none of ours */
             return NULL;

@@ -39,7 +39,7 @@ struct step_job {
     struct volume_state volume;
     struct volume_state *volumes;
     size_t n_volumes;
-    uint64_t space_total, space_free; /* LIST_VOLUMES */
+    struct space space; /* LIST_VOLUMES, SPACE */
     struct container_state *containers;
     size_t n_containers;
     char *left_out; /* ROUTES */

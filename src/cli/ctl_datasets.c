@@ -16,10 +16,39 @@ static char *node_note(const json_t *node)
                      blocked ? ctl_text(reason, "code") : "", blocked ? ": " : "", blocked ? ctl_text(reason, "text") : "");
 }
 
+/* "4.0G of 20.0G"; "" when it is not known. The caller frees it. */
+static char *space_text(const json_t *node)
+{
+    const json_t *space = json_object_get(node, "space");
+    json_int_t total = json_integer_value(json_object_get(space, "total"));
+
+    if (total <= 0)
+        return xstrdup("");
+    CLEANUP_FREE char *all = text_format_bytes((uint64_t)total);
+    CLEANUP_FREE char *left =
+        text_format_bytes((uint64_t)json_integer_value(json_object_get(space, "free")));
+    return xasprintf("%s of %s", left, all);
+}
+
+static void node_cells(struct table *t, const json_t *node, bool full_id, bool spaces, bool notes)
+{
+    const char *id = ctl_text(node, "uuid");
+    CLEANUP_FREE char *shown = xstrndup(id, full_id ? strlen(id) : 8);
+    CLEANUP_FREE char *space = space_text(node);
+    CLEANUP_FREE char *note = node_note(node);
+
+    table_cell(t, shown);
+    table_cell(t, ctl_text(node, "host"));
+    if (spaces)
+        table_cell(t, space);
+    if (notes)
+        table_cell(t, note);
+}
+
 struct err *ctl_list_nodes(struct ctl *c)
 {
     CLEANUP_JSON json_t *nodes = NULL;
-    bool notes = false;
+    bool notes = false, spaces = false;
     size_t i;
     json_t *node;
 
@@ -32,18 +61,13 @@ struct err *ctl_list_nodes(struct ctl *c)
     json_array_foreach (nodes, i, node) {
         CLEANUP_FREE char *note = node_note(node);
         notes = notes || *note;
+        spaces = spaces || json_object_get(node, "space");
     }
     CLEANUP(table_done) struct table t;
-    table_init(&t, notes ? 3 : 2, (const char *const[]){"SERVER", "ADDRESS", "NOTE"});
-    json_array_foreach (nodes, i, node) {
-        const char *id = ctl_text(node, "uuid");
-        CLEANUP_FREE char *shown = xstrndup(id, c->args->details ? strlen(id) : 8);
-        table_cell(&t, shown);
-        table_cell(&t, ctl_text(node, "host"));
-        CLEANUP_FREE char *note = node_note(node);
-        if (notes)
-            table_cell(&t, note);
-    }
+    table_init(&t, 2u + (size_t)spaces + (size_t)notes,
+               (const char *const[]){"SERVER", "ADDRESS", spaces ? "FREE" : "NOTE", "NOTE"});
+    json_array_foreach (nodes, i, node)
+        node_cells(&t, node, c->args->details, spaces, notes);
     table_print(&t, stdout);
     return NULL;
 }

@@ -2,11 +2,15 @@
 #include "control/rest_internal.h"
 #include "model/validate.h"
 
-/* The two members of Flocker 1, and what is out of the ordinary. */
+/* The two members of Flocker 1, its space, and what is out of the ordinary. */
 static json_t *node_json(const struct node_view *n)
 {
     json_t *o = json_pack("{s:o, s:o}", "uuid", json_uuid(&n->node), "host", json_text(n->host ? n->host : ""));
 
+    if (n->space.total)
+        (void)json_object_set_new(o, "space",
+                                  json_pack("{s:I, s:I}", "total", (json_int_t)n->space.total,
+                                            "free", (json_int_t)n->space.free));
     if (n->routes && n->routes->reason.code != REASON_NONE)
         (void)json_object_set_new(o, "reason", json_reason(&n->routes->reason));
     if (n->cordoned)

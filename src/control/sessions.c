@@ -353,6 +353,9 @@ static void take_message(struct session *s, struct agent_message *m)
     case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
         engine_volume_uses_complete(e, now, s->id);
         break;
+    case AGENT_MESSAGE_SPACE_REPORT:
+        engine_space_report(e, now, s->id, &m->space);
+        break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         engine_reports_complete(e, now, s->id, m->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;

@@ -223,6 +223,8 @@ void engine_report_gone(struct engine *e, struct now now, uint64_t session, cons
 void engine_container_report(struct engine *e, struct now now, uint64_t session,
                              const struct container_report *report);
 void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name);
+void engine_space_report(struct engine *e, struct now now, uint64_t session,
+                         const struct space *space);
 void engine_routes_report(struct engine *e, struct now now, uint64_t session, const struct routes_report *report); /* copied */
 #define REPORTS_STORAGE_UNKNOWN 1u /* the node's storage has not answered yet; called again without it when it has */
 /* The uses that a node has when its session begins, then the end of them: leases follow (model/volume_call.h). */
@@ -323,6 +325,7 @@ struct node_view {
     bool connected;
     bool obeys;  /* connected, all that it has is reported, and it takes orders */
     const struct routes_report *routes; /* what it said last in this session; NULL: nothing, or it is an agent without routes */
+    struct space space;                 /* as it said last in this session */
     bool cordoned; /* gets nothing new by automatic placement */
     bool fenced;   /* ... nor anything else */
     bool listed; /* connected, or gone for less than NODE_GRACE_US: belongs into /v1/state/nodes */

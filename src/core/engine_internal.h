@@ -171,6 +171,7 @@ struct node_entry {
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
     uint64_t closed_wall_us; /* end of the last session */
     struct routes_report routes;
+    struct space space; /* in this session */
     bool has_routes; /* it reported them in this session */
     struct uses uses, waits; /* of this session (engine_volumes.c) */
     bool uses_complete; /* all that it had at the session's beginning were told */

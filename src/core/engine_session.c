@@ -125,6 +125,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     n->has_routes = false;
     uses_forget(n);
     e->has_catalogue |= hello->volumes;
+    n->space = (struct space){0};
     index_session(e, n, session);
     n->complete = false;
     uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
@@ -140,7 +141,8 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
                                   .known = hello->generation,
                                   .known_until = known_until,
                                   .routes = true,
-                                  .volumes = true};
+                                  .volumes = true,
+                                  .space = true};
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
 }
@@ -364,6 +366,18 @@ void engine_routes_report(struct engine *e, struct now now, uint64_t session, co
     n->routes.ports = report->ports;
     reason_copy(&n->routes.reason, &report->reason);
     n->has_routes = true;
+    effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
+}
+
+void engine_space_report(struct engine *e, struct now now, uint64_t session,
+                         const struct space *space)
+{
+    struct node_entry *n = node_of_session(e, session);
+
+    (void)now;
+    if (!n)
+        return;
+    n->space = *space;
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
 }
 

@@ -211,6 +211,7 @@ void engine_list_nodes(const struct engine *e, struct now now, const struct list
                               .connected = n->session != 0,
                               .obeys = node_has_told(e, &n->id),
                               .routes = n->session && n->has_routes ? &n->routes : NULL,
+                              .space = n->session ? n->space : (struct space){0},
                               .cordoned = node_is_cordoned(e, &n->id),
                               .fenced = fence_of(e, &n->id) != NULL,
                               .listed = node_is_listed(n, now)};

@@ -23,6 +23,7 @@ static const char *const step_names[STEP_MAX] = {
     [STEP_IMAGE] = "image",
     [STEP_START] = "start",
     [STEP_STOP] = "stop",
+    [STEP_SPACE] = "space",
     [STEP_ROUTES] = "routes",
 };
 
@@ -250,6 +251,7 @@ static void advance(struct node *n)
         node_decide_dataset(n, now, d);
     for (struct node_container *c = n->containers; c; c = c->hh.next)
         node_decide_container(n, now, c);
+    node_decide_space(n, now);
     node_decide_routes(n, now);
     node_report_all(n, now);
     forget_empty(n);
@@ -301,6 +303,7 @@ uint64_t node_deadline(const struct node *n)
     if (n->touched)
         return n->now.mono_us;
     earlier(&first, n->resync_us);
+    earlier(&first, node_space_deadline(n));
     earlier(&first, node_routes_deadline(n));
     if (!n->list_volumes_step && !n->volumes_known)
         earlier(&first, n->volumes_backoff.next_us);
@@ -386,6 +389,7 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
         c->reported = false;
     }
     node_routes_session(n);
+    n->space.reported = false;
     node_touch(n, now);
 }
 
@@ -522,7 +526,7 @@ void node_volume_changed(struct node *n, struct now now, const struct uuid *data
 
 void node_space_wanted(struct node *n, struct now now)
 {
-    n->short_of_space = true;
+    node_space_is_short(n, now);
     node_touch(n, now);
 }
 

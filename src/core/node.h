@@ -25,14 +25,15 @@ enum step_kind {
     STEP_RELEASE,
     STEP_PRUNE,
     STEP_DEMOTE, /* remove the volume; `snapshot` stays */
-    STEP_GROW, /* set the limit to maximum_size */
+    STEP_GROW,   /* set the limit to maximum_size */
     STEP_DROP,
     STEP_DESTROY,
     STEP_FORBID, /* the mover must not take the transfer any more, and a running stream has ended */
     STEP_LIST_CONTAINERS, /* outcome: containers */
     STEP_IMAGE,           /* have the image here: look, pull when missing */
     STEP_START,
-    STEP_STOP, /* stop and remove */
+    STEP_STOP,   /* stop and remove */
+    STEP_SPACE,  /* outcome: space. Only after a list of volumes */
     STEP_ROUTES, /* let the ports in `routes` lead where they are to, and no others */
     STEP_MAX,
 };
@@ -76,11 +77,11 @@ struct outcome {
     struct volume_state volume;        /* dataset steps */
     const struct volume_state *volumes; /* LIST_VOLUMES */
     size_t n_volumes;
-    uint64_t space_total, space_free; /* LIST_VOLUMES: bytes of the storage; total 0 = not known */
+    struct space space;                       /* LIST_VOLUMES, SPACE */
     const struct container_state *containers; /* LIST_CONTAINERS */
     size_t n_containers;
-};
     const char *left_out; /* ROUTES, when it went well: what is not routed on purpose, or NULL */
+};
 
 /* What the agent keeps on disk about the store that it obeys (design section 6, rule 0). */
 struct node_memory {
@@ -90,15 +91,16 @@ struct node_memory {
 };
 
 enum node_effect_kind {
-    NODE_STEP,             /* run `step` on a worker, then node_outcome() */
-    NODE_CANCEL,           /* end the running step `step_id` early */
-    NODE_PERSIST,          /* write `memory` durably, then node_persisted() */
-    NODE_ANNOUNCE,         /* the mover may take `transfer` of `dataset` from `peer`; `only_compare`: compare, not send */
-    NODE_REPORT,           /* to the control service, in the present session: ... */
-    NODE_REPORT_GONE,      /* nothing of `dataset` is here and nothing is asked about it */
+    NODE_STEP,    /* run `step` on a worker, then node_outcome() */
+    NODE_CANCEL,  /* end the running step `step_id` early */
+    NODE_PERSIST, /* write `memory` durably, then node_persisted() */
+    NODE_ANNOUNCE, /* the mover may take `transfer` of `dataset` from `peer`; `only_compare`: compare, not send */
+    NODE_REPORT,      /* to the control service, in the present session: ... */
+    NODE_REPORT_GONE, /* nothing of `dataset` is here and nothing is asked about it */
     NODE_CONTAINER_REPORT,
     NODE_CONTAINER_GONE,
     NODE_ROUTES_REPORT,
+    NODE_SPACE_REPORT,
     NODE_REPORTS_COMPLETE, /* ... the first full state was sent; again when `storage_unknown` is over */
 };
 
@@ -113,6 +115,7 @@ struct node_effect {
     struct report report;
     struct container_report container_report;
     struct routes_report routes_report;
+    struct space space;
     char *name;
     bool only_compare;
     bool storage_unknown; /* it has not answered yet: more may be there than was reported */

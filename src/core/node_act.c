@@ -329,7 +329,7 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
         if (o->error->code == ERR_CANCELLED && d->cancelling)
             return;
         if (o->error->code == ERR_NO_SPACE && !with_peer(kind))
-            n->short_of_space = true;
+            node_space_is_short(n, now);
         node_fail_later(n, now, &d->backoff);
         reason_set(&d->reason, reason_of_error(kind, o->error->code), now.wall_us,
                    node_wall_of(now, d->backoff.next_us), o->error->text);
@@ -337,6 +337,9 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
     }
     if (kind != STEP_OBSERVE)
         backoff_reset(&d->backoff);
+    if (kind == STEP_CREATE || kind == STEP_PROMOTE || kind == STEP_DROP || kind == STEP_DESTROY ||
+        kind == STEP_PRUNE)
+        node_space_look(n, now);
     if (kind == STEP_FORBID)
         d->announced = 0;
     if (kind == STEP_SEND && d->has_order && d->order.transfer == d->step_transfer) {
@@ -379,8 +382,7 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     }
     backoff_reset(&n->volumes_backoff);
     reason_done(&n->storage_reason);
-    if (o->space_total)
-        n->short_of_space = o->space_free < o->space_total / SPACE_LOW_PART;
+    node_space_seen(n, now, &o->space);
     if (n->volumes_known) {
         compare_list(n, o);
         return;
@@ -677,7 +679,7 @@ void node_outcome(struct node *n, struct now now, const struct outcome *o)
 {
     bool found = true;
 
-    if (node_routes_outcome(n, now, o)) {
+    if (node_routes_outcome(n, now, o) || node_space_outcome(n, now, o)) {
         found = true;
     } else if (o->step && o->step == n->list_volumes_step) {
         volumes_outcome(n, now, o);

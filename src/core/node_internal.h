@@ -83,6 +83,17 @@ struct node_routes {
     struct routes_report last;
 };
 
+/* What there is of the storage's space. A full look at the volumes tells it; when something changed it is asked for by itself. */
+struct node_space {
+    struct space last; /* as the storage said */
+    bool is_short;     /* until the storage says that there is enough */
+    uint64_t wait_us;  /* is_short: so long from one look to the next */
+    uint64_t look_us;  /* look then; 0 = when the volumes are looked at next */
+    uint64_t step;     /* running; 0 = none */
+    bool reported;     /* in this session: */
+    struct space told;
+};
+
 struct node {
     struct uuid era;
     enum storage_kind storage;
@@ -107,7 +118,6 @@ struct node {
     uint64_t list_volumes_step, list_containers_step;
     bool volumes_known, containers_known;
     bool volumes_answered, containers_answered; /* the first look has ended, well or not */
-    bool short_of_space; /* until a list of volumes says that there is enough */
     bool told_storage_unknown;                  /* that is what the control service heard last */
     bool list_containers_again;
     unsigned n_comparing; /* steps that run */
@@ -119,6 +129,7 @@ struct node {
     struct node_dataset *datasets;
     struct node_container *containers;
     struct node_routes routes;
+    struct node_space space;
     struct node_effect *effects_first, **effects_last;
 };
 
@@ -126,6 +137,12 @@ struct node {
 #define COMPARE_DENIALS 9
 #define COMPARE_AT_ONCE 2 /* of all datasets: each reads all of a snapshot, maybe for hours; others wait without a step */
 #define SPACE_LOW_PART 10 /* short of space: less than that part of the storage is free */
+#define SPACE_NEWS_PART 100 /* that part more or less is worth telling */
+#define SPACE_LOOK_US                                                                              \
+    (3 * USEC_PER_SEC) /* file systems free space after a while; several changes cost one look */
+#define SPACE_SHORT_US                                                                             \
+    (5 * USEC_PER_SEC) /* short of space: the first look, then at twice the time ... */
+#define SPACE_SHORT_MOST_US (80 * USEC_PER_SEC)
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
 #define ROUTES_LOOK_US (300 * USEC_PER_MSEC) /* who changes the packet filter does so in several steps */
 #define MISSING_LOOK_US (5 * USEC_PER_SEC)
@@ -153,6 +170,15 @@ void node_decide_container(struct node *n, struct now now, struct node_container
 bool node_volume_same(const struct volume_state *a, const struct volume_state *b);
 void node_report_all(struct node *n, struct now now);
 
+/* node_space.c */
+void node_space_is_short(struct node *n, struct now now); /* a step found no room */
+void node_space_seen(struct node *n, struct now now, const struct space *space);
+void node_space_look(struct node *n, struct now now); /* something was made or went */
+void node_decide_space(struct node *n, struct now now);
+bool node_space_outcome(struct node *n, struct now now,
+                        const struct outcome *o); /* false: of another step */
+void node_report_space(struct node *n);
+uint64_t node_space_deadline(const struct node *n); /* 0 = none */
 /* node_routes.c */
 void node_decide_routes(struct node *n, struct now now);
 bool node_routes_outcome(struct node *n, struct now now, const struct outcome *o); /* false: of another step */

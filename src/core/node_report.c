@@ -23,7 +23,7 @@ static void make_report(const struct node *n, const struct node_dataset *d, stru
         r.compared = xmemdup(c, sizeof(*c));
         r.compared->text = xstrdup_null(c->text);
     }
-    r.space_wanted = n->short_of_space && d->has_order && d->order.role == ROLE_REPLICA;
+    r.space_wanted = n->space.is_short && d->has_order && d->order.role == ROLE_REPLICA;
     if (n->refused) {
         reason_set(
             &r.reason, REASON_STORE_UNKNOWN, n->refused_us, 0,
@@ -140,6 +140,7 @@ void node_report_all(struct node *n, struct now now)
     for (struct node_container *c = n->containers; c; c = c->hh.next)
         report_container(n, c);
     node_report_routes(n);
+    node_report_space(n);
     if (!n->complete || (n->told_storage_unknown && n->volumes_known)) {
         n->complete = true;
         n->told_storage_unknown = !n->volumes_known;

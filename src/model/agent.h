@@ -108,6 +108,11 @@ struct routes_report {
     struct reason reason;
 };
 
+/* How much of its storage there is, in bytes; `total` 0: it is not known, or the storage is not the node's own. */
+struct space {
+    uint64_t total, free;
+};
+
 /* What a node says about one dataset; sent when it changes. The control service keeps a million of these. */
 struct report {
     struct volume_state volume; /* also says of which dataset */
@@ -184,4 +189,5 @@ struct welcome {
     uint64_t known_until;   /* ... up to which revision this store shares it; 0 = not at all */
     bool routes;            /* it tells routes, and takes reports of them */
     bool volumes;           /* it takes uses and calls, and tells the catalogue */
+    bool space;             /* it takes reports of the storage's space */
 };

@@ -184,6 +184,7 @@ void agent_message_done(struct agent_message *m)
     case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
     case AGENT_MESSAGE_REPORT_GONE:
     case AGENT_MESSAGE_REPORTS_COMPLETE:
+    case AGENT_MESSAGE_SPACE_REPORT:
     case AGENT_MESSAGE_PING:
     case AGENT_MESSAGE_PONG:
     case AGENT_MESSAGE_KIND_MAX:

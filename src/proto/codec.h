@@ -46,6 +46,7 @@ enum agent_message_kind {
     AGENT_MESSAGE_VOLUME_CALL,      /* call */
     AGENT_MESSAGE_VOLUME_USE,       /* use */
     AGENT_MESSAGE_VOLUME_USES_COMPLETE, /* nothing */
+    AGENT_MESSAGE_SPACE_REPORT,     /* space */
     AGENT_MESSAGE_KIND_MAX,
 };
 
@@ -62,6 +63,7 @@ struct agent_message {
         struct routes_report routes;
         struct volume_call call;
         struct volume_use use;
+        struct space space;
     };
 };
 

@@ -353,6 +353,17 @@ static struct err *take_volume_use(const Wire__VolumeUse *w, struct volume_use *
     return take_word(w->mount, MOUNT_ID_MAX, REQUIRED, "volume use: mount", &u->mount);
 }
 
+static struct err *take_space(const Wire__SpaceReport *w, struct space *ret)
+{
+    ret->total = w->total;
+    ret->free = w->free;
+    if (!w->total)
+        return corrupt("space_report: total", "is missing");
+    if (w->total > INT64_MAX) /* JSON has no more */
+        return corrupt("space_report: total", "is too large");
+    return w->free <= w->total ? NULL : corrupt("space_report: free", "is more than there is");
+}
+
 static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_message *m)
 {
     switch (w->body_case) {
@@ -388,6 +399,9 @@ static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_mes
         m->kind = AGENT_MESSAGE_ROUTES_REPORT;
         m->routes.ports = w->routes_report->ports;
         return take_reason(w->routes_report->reason, &m->routes.reason);
+    case WIRE__AGENT_MESSAGE__BODY_SPACE_REPORT:
+        m->kind = AGENT_MESSAGE_SPACE_REPORT;
+        return take_space(w->space_report, &m->space);
     case WIRE__AGENT_MESSAGE__BODY_PING:
         m->kind = AGENT_MESSAGE_PING;
         m->counter = w->ping->counter;
@@ -739,6 +753,7 @@ static struct err *take_welcome(const Wire__Welcome *w, struct welcome *ret)
     ret->known_until = w->known_until;
     ret->routes = w->routes;
     ret->volumes = w->volumes;
+    ret->space = w->space;
     TRY(take_uuid(w->store, REQUIRED, "welcome: store", &ret->store));
     TRY(take_uuid(w->generation, REQUIRED, "welcome: generation", &ret->generation));
     return take_uuid(w->known, OPTIONAL, "welcome: known", &ret->known);

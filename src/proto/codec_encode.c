@@ -226,6 +226,7 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
     Wire__DatasetGone dataset = WIRE__DATASET_GONE__INIT;
     Wire__ContainerGone container = WIRE__CONTAINER_GONE__INIT;
     Wire__ReportsComplete complete = WIRE__REPORTS_COMPLETE__INIT;
+    Wire__SpaceReport space = WIRE__SPACE_REPORT__INIT;
     Wire__Ping ping = WIRE__PING__INIT;
     Wire__VolumeUse use = WIRE__VOLUME_USE__INIT;
     Wire__Marker marker = WIRE__MARKER__INIT;
@@ -261,6 +262,12 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
     case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_VOLUME_USES_COMPLETE;
         w.volume_uses_complete = &marker;
+        break;
+    case AGENT_MESSAGE_SPACE_REPORT:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_SPACE_REPORT;
+        space.total = m->space.total;
+        space.free = m->space.free;
+        w.space_report = &space;
         break;
     case AGENT_MESSAGE_REPORT_GONE:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_REPORT_GONE;
@@ -550,6 +557,7 @@ static void encode_welcome(const struct welcome *welcome, Wire__ControlMessage *
     w.known_until = welcome->known_until;
     w.routes = welcome->routes;
     w.volumes = welcome->volumes;
+    w.space = welcome->space;
     m->welcome = &w;
     pack(&m->base, out);
 }

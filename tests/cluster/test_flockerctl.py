@@ -203,6 +203,65 @@ def test_list_nodes(ctl):
     assert json.loads(output(ctl("-o", "json", "list-nodes"))) == sorted(NODES, key=lambda n: n["uuid"])
 
 
+def test_list_nodes_with_space(ctl, control):
+    control.answers["GET", "/v1/state/nodes"] = (200, [
+        {"uuid": A, "host": "10.20.0.11", "space": {"total": 20 << 30, "free": 3 << 29}},
+        {"uuid": B, "host": "10.20.0.12", "cordoned": True}])
+    assert output(ctl("list-nodes")) == (
+        "SERVER    ADDRESS     FREE           NOTE\n"
+        "3f0c9c1e  10.20.0.11  1.5G of 20.0G\n"
+        "8d2f6a70  10.20.0.12                 cordoned\n")
+
+
+C = "c0ffee00-0000-4000-8000-000000000003"
+
+
+def drained(ctl, control, spaces, datasets, *words, containers=()):
+    """Drains A; where each thing went, and the rest of the answer. spaces: (total, free) in GiB of B and C; datasets: GiB of each on A."""
+    nodes = [{"uuid": A, "host": "10.20.0.11"}]
+    for node, space in zip((B, C), spaces):
+        nodes.append({"uuid": node, "host": node, **({"space": {"total": space[0] << 30, "free": space[1] << 30}} if space else {})})
+    ids = [f"{i}0000000-0000-4000-8000-000000000000" for i in range(1, len(datasets) + 1)]
+    configured = [{"dataset_id": i, "primary": A, "metadata": {}, "deleted": False, **({"maximum_size": size << 30} if size else {})}
+                  for i, size in zip(ids, datasets)]
+    control.answers.update({("GET", "/v1/state/nodes"): (200, nodes), ("GET", "/v1/configuration/datasets"): (200, configured),
+                            ("GET", "/v1/configuration/containers"): (200, list(containers)), ("GET", "/v1/state/datasets"): (200, []),
+                            ("POST", f"/v1/cordons/{A}"): (200, {})})
+    for i in ids:
+        control.answers["POST", f"/v1/configuration/datasets/{i}"] = (200, {})
+    for container in containers:
+        control.answers["POST", f"/v1/configuration/containers/{container['name']}"] = (200, {})
+    done = ctl("drain", "-o", "json", *words, "3f0c")
+    answer = json.loads(done.stdout)
+    return [(m["id"][0], {B: "B", C: "C"}[m["to"]]) for m in answer["moved"]], answer["refused"], done
+
+
+def test_drain_by_space(ctl, control):
+    moved, refused, done = drained(ctl, control, [(100, 20), (100, 26)], [5, 5, 2])
+    assert (moved, refused, done.returncode) == ([("1", "C"), ("2", "C"), ("3", "B")], [], 0)
+    # What is promised is not free for others; what has no size counts.
+    assert drained(ctl, control, [(30, 30), (100, 29)], [5, 0])[0] == [("1", "B"), ("2", "C")]
+    # A container takes its data along.
+    containers = [{"name": "xx", "node_uuid": A, "volumes": [{"dataset_id": "10000000-0000-4000-8000-000000000000", "mountpoint": "/d"}]},
+                  {"name": "yy", "node_uuid": A}]
+    assert drained(ctl, control, [(50, 20), (50, 24)], [10, 1], containers=containers)[0] == [("x", "C"), ("y", "B"), ("2", "B")]
+
+
+def test_drain_where_nothing_has_room(ctl, control):
+    moved, refused, done = drained(ctl, control, [(100, 10), (100, 8)], [9, 9, 1])
+    assert moved == [("1", "B"), ("3", "C")] and done.returncode == 1
+    assert [r["id"][0] for r in refused] == ["2"]
+    assert refused[0]["text"].startswith("no node has room for it: its data may grow to 9.0G, and no node has more than 8.0G free.")
+    moved, refused, done = drained(ctl, control, [(100, 10), (100, 8)], [9, 9, 1], "--to", C[:8])
+    assert (moved, refused, done.returncode) == ([("1", "C"), ("2", "C"), ("3", "C")], [], 0)
+
+
+def test_drain_where_space_is_not_told(ctl, control):
+    """One older agent among them: by what is promised, as before, and nothing is refused."""
+    moved, refused, _ = drained(ctl, control, [(100, 1), None], [50, 50])
+    assert (moved, refused) == ([("1", "B"), ("2", "C")], [])
+
+
 def test_list(ctl):
     expected = (
         "DATASET                               SIZE        METADATA               STATUS       SERVER\n"

@@ -461,6 +461,11 @@ static void node_carry_out(struct host *h, const struct node_effect *f)
         RULE(h->up);
         check_report(&(struct agent_message){.kind = AGENT_MESSAGE_ROUTES_REPORT, .routes = f->routes_report});
         break;
+    case NODE_SPACE_REPORT:
+        RULE(h->up);
+        check_report(
+            &(struct agent_message){.kind = AGENT_MESSAGE_SPACE_REPORT, .space = f->space});
+        break;
     case NODE_CANCEL:
     case NODE_ANNOUNCE:
     case NODE_REPORT_GONE:

@@ -771,6 +771,8 @@ static struct err *run(struct sim *s, struct event *ev, int d)
         return err_new(ERR_IO, "simulated failure before the step");
     if (ev->list)
         return NULL;
+    if (ev->step.kind == STEP_SPACE)
+        return NULL;
     if (ev->step.kind == STEP_ROUTES) {
         sim_set_routes(s, ev->host, &ev->step);
         return NULL;
@@ -807,11 +809,11 @@ void sim_run_step(struct sim *s, struct event *ev)
         o.observed = true;
         sim_observe(s, ev->host, (unsigned)d, &o.volume);
     }
+    if (ev->step.kind == STEP_LIST_VOLUMES || ev->step.kind == STEP_SPACE)
+        o.space = (struct space){1000, sim_is_short_of_space(s, ev->host) ? 10 : 500};
     if (ev->list) {
         o.volumes = ev->list->volumes;
         o.n_volumes = ev->list->n_volumes;
-        o.space_total = 1000;
-        o.space_free = sim_is_short_of_space(s, ev->host) ? 10 : 500;
         o.containers = ev->list->containers;
         o.n_containers = ev->list->n_containers;
     }

@@ -11,6 +11,7 @@ enum message_kind {
     MSG_CONTAINER_REPORT,
     MSG_CONTAINER_GONE,
     MSG_ROUTES_REPORT,
+    MSG_SPACE_REPORT,
     MSG_REPORTS_COMPLETE,
     MSG_VOLUME_CALL,
     MSG_VOLUME_USE,
@@ -341,6 +342,7 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         [NODE_CONTAINER_REPORT] = MSG_CONTAINER_REPORT,
         [NODE_CONTAINER_GONE] = MSG_CONTAINER_GONE,
         [NODE_ROUTES_REPORT] = MSG_ROUTES_REPORT,
+        [NODE_SPACE_REPORT] = MSG_SPACE_REPORT,
         [NODE_REPORTS_COMPLETE] = MSG_REPORTS_COMPLETE,
     };
     struct sim_host *h = &s->hosts[host];
@@ -367,6 +369,7 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         case NODE_CONTAINER_REPORT:
         case NODE_CONTAINER_GONE:
         case NODE_ROUTES_REPORT:
+        case NODE_SPACE_REPORT:
         case NODE_REPORTS_COMPLETE:
             send_from_node(s, host, kinds[f->kind], f);
             continue; /* the message owns it */
@@ -512,6 +515,9 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
         break;
     case MSG_VOLUME_USES_COMPLETE:
         engine_volume_uses_complete(s->engine, now, c->number);
+        break;
+    case MSG_SPACE_REPORT:
+        engine_space_report(s->engine, now, c->number, &m->from_node->space);
         break;
     case MSG_REPORTS_COMPLETE:
         engine_reports_complete(s->engine, now, c->number,

@@ -122,6 +122,9 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
     case AGENT_MESSAGE_ROUTES_REPORT:
         m.routes = (struct routes_report){.ports = 7, .reason = sample_reason()};
         break;
+    case AGENT_MESSAGE_SPACE_REPORT:
+        m.space = (struct space){INT64_MAX, INT64_MAX - 1};
+        break;
     case AGENT_MESSAGE_PING:
     case AGENT_MESSAGE_PONG:
         m.counter = UINT64_MAX - 1;

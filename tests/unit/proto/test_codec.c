@@ -272,6 +272,23 @@ static void test_small_control_messages(void **state)
     }
 }
 
+static void test_space(void **state)
+{
+    struct agent_message report = sample_agent_message(AGENT_MESSAGE_SPACE_REPORT);
+    struct agent_message back = over_agent(&report);
+
+    assert_true(back.space.total == report.space.total && back.space.free == report.space.free);
+    report.space.free = report.space.total = 7;
+    back = over_agent(&report);
+    assert_true(back.space.free == 7);
+    report.space.free = 8;
+    refuse_agent(&report, "space_report: free");
+    report.space = (struct space){(uint64_t)INT64_MAX + 1, 8};
+    refuse_agent(&report, "space_report: total");
+    report.space = (struct space){0};
+    refuse_agent(&report, "space_report: total");
+}
+
 static void test_routes(void **state)
 {
     CLEANUP_AGENT_MESSAGE struct agent_message report = sample_agent_message(AGENT_MESSAGE_ROUTES_REPORT);
@@ -580,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_volume_calls),
         cmocka_unit_test(test_volume_answers),
+        cmocka_unit_test(test_space),
         cmocka_unit_test(test_every_enum_value),
         cmocka_unit_test(test_wire_numbers),
         cmocka_unit_test(test_texts_for_people),
