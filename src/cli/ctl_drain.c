@@ -3,6 +3,8 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "cli/ctl.h"
+#include "cli/text.h"
+#include "model/dataset.h"
 
 #include <time.h>
 
@@ -42,13 +44,22 @@ struct err *ctl_uncordon(struct ctl *c)
 
 /* ---- what goes where ---- */
 
+/* A node that may get something. */
+struct target {
+    const char *id;     /* in drain.nodes */
+    double promised;    /* bytes and containers */
+    double total, left; /* bytes of its storage; `left` without what was sent there just now */
+};
+
 struct drain {
     struct ctl *c;
     char *node;
-    char *to;        /* NULL = spread */
-    json_t *nodes;   /* by uuid, those that may get something */
-    json_t *loads;   /* uuid -> bytes and containers that are promised to it */
-    json_t *copies;  /* of a node that is fenced: dataset -> the node that has the newest copy of it */
+    char *to;      /* NULL = spread */
+    json_t *nodes; /* by uuid, of the targets */
+    json_t *copies; /* of a node that is fenced: dataset -> the node that has the newest copy of it */
+    struct target *targets;
+    size_t n_targets;
+    bool by_space;   /* all tell how much of their storage is free */
     json_t *moved;   /* lines of the result */
     json_t *refused; /* likewise, with what the control service said */
 };
@@ -56,52 +67,102 @@ struct drain {
 static void drain_done(struct drain *d)
 {
     json_decref(d->nodes);
-    json_decref(d->loads);
     json_decref(d->copies);
     json_decref(d->moved);
     json_decref(d->refused);
+    free(d->targets);
     free(d->node);
     free(d->to);
 }
 
-/* A container counts as a volume of a gibibyte, so that those without one are spread too. */
-#define CONTAINER_LOAD 1073741824.0
+/* A container without a volume counts as a dataset of unknown size, so that those are spread too. */
+#define CONTAINER_LOAD ((double)DATASET_GUESSED_SIZE)
+
+static struct target *find_target(const struct drain *d, const char *id)
+{
+    for (size_t i = 0; i < d->n_targets; i++) {
+        if (streq(d->targets[i].id, id))
+            return &d->targets[i];
+    }
+    return NULL;
+}
 
 static void add_load(struct drain *d, const char *node, double load)
 {
-    const json_t *before = json_object_get(d->loads, node);
+    struct target *t = find_target(d, node);
 
-    if (before)
-        (void)json_object_set_new(d->loads, node, json_real(json_real_value(before) + load));
+    if (t)
+        t->promised += load;
+}
+
+static double limit_of(const json_t *dataset)
+{
+    return json_number_value(json_object_get(dataset, "maximum_size"));
 }
 
 static double load_of(const json_t *dataset)
 {
-    double size = json_number_value(json_object_get(dataset, "maximum_size"));
+    double size = limit_of(dataset);
 
     return size > 0 ? size : CONTAINER_LOAD;
 }
 
-/* The node that has a copy already, or that to which least is promised; how much of their storage is free the nodes do not tell.
- * `dataset` NULL: none is moved along. */
-static const char *choose(const struct drain *d, const char *dataset)
+/* What is free there and promised to nobody. */
+static double room_of(const struct target *t)
 {
-    const char *best = dataset ? json_string_value(json_object_get(d->copies, dataset)) : NULL, *node;
-    double least = 0;
-    json_t *load;
+    return t->left < t->total - t->promised ? t->left : t->total - t->promised;
+}
+
+static bool is_better(const struct drain *d, const struct target *t, const struct target *than,
+                      bool has_data)
+{
+    if (d->by_space && has_data)
+        return room_of(t) > room_of(than);
+    return t->promised < than->promised;
+}
+
+/* What is to be moved: a dataset, or a container with its datasets. */
+struct piece {
+    const char *kind, *id, *prefix, *key;
+    double load;
+    double limit; /* so many bytes its datasets may grow to; 0 = none, or not limited */
+    const char *dataset; /* the first of them; NULL = none */
+};
+
+/* The node that has a copy already. */
+static struct target *with_copy(const struct drain *d, const struct piece *p)
+{
+    const char *node = p->dataset ? json_string_value(json_object_get(d->copies, p->dataset)) : NULL;
+
+    return node ? find_target(d, node) : NULL;
+}
+
+/* Data go where a copy is, or most room, else all goes where least is promised. */
+static struct target *choose(const struct drain *d, const struct piece *p)
+{
+    struct target *best = NULL;
 
     if (d->to)
-        return d->to;
-    if (best && json_object_get(d->loads, best))
-        return best;
-    best = NULL;
-    json_object_foreach (d->loads, node, load) {
-        if (best && json_real_value(load) >= least)
-            continue;
-        best = node;
-        least = json_real_value(load);
+        return find_target(d, d->to);
+    if (with_copy(d, p))
+        return with_copy(d, p);
+    for (size_t i = 0; i < d->n_targets; i++) {
+        if (!best || is_better(d, &d->targets[i], best, p->dataset != NULL))
+            best = &d->targets[i];
     }
     return best;
+}
+
+static void add_target(struct drain *d, const json_t *node)
+{
+    const json_t *space = json_object_get(node, "space");
+    struct target *t = &d->targets[d->n_targets++];
+
+    *t = (struct target){.id = ctl_text(node, "uuid"),
+                         .total = json_number_value(json_object_get(space, "total")),
+                         .left = json_number_value(json_object_get(space, "free"))};
+    (void)json_object_set(d->nodes, t->id, (json_t *)node);
+    d->by_space = d->by_space && t->total > 0;
 }
 
 static struct err *find_targets(struct drain *d)
@@ -111,17 +172,16 @@ static struct err *find_targets(struct drain *d)
     json_t *node;
 
     d->nodes = json_object();
-    d->loads = json_object();
+    d->by_space = true;
     TRY(ctl_get_list(d->c, "/v1/state/nodes", &list));
+    d->targets = xcalloc(json_array_size(list) + 1, sizeof(*d->targets));
     json_array_foreach (list, i, node) {
         const char *id = ctl_text(node, "uuid");
         bool closed = json_is_true(json_object_get(node, "cordoned")) || json_is_true(json_object_get(node, "fenced"));
-        if (streq(id, d->node) || (!d->to && closed))
-            continue;
-        (void)json_object_set(d->nodes, id, node);
-        (void)json_object_set_new(d->loads, id, json_real(0));
+        if (!streq(id, d->node) && !json_object_get(d->nodes, id) && (d->to || !closed))
+            add_target(d, node);
     }
-    if (!choose(d, NULL))
+    if (!choose(d, &(struct piece){0}))
         return err_new(ERR_CONFLICT,
                        "nothing can be moved away from %.8s: no other node is connected that is not cordoned. It is cordoned now; "
                        "call this again when there is one, or 'flockerctl uncordon %.8s'",
@@ -134,62 +194,103 @@ static bool is_on(const json_t *object, const char *key, const char *node)
     return streq(ctl_text(object, key), node) && !json_is_true(json_object_get(object, "deleted"));
 }
 
-/* With its datasets, which go with it. */
-static double load_of_container(const json_t *container, const json_t *datasets)
-{
-    double load = CONTAINER_LOAD;
-    size_t i;
-    json_t *volume;
-
-    json_array_foreach (json_object_get(container, "volumes"), i, volume)
-        load += load_of(json_object_get(datasets, ctl_text(volume, "dataset_id")));
-    return load;
-}
-
 static void count_loads(struct drain *d, const json_t *datasets, const json_t *containers)
 {
-    const char *id;
     size_t i;
     json_t *item;
 
-    json_object_foreach ((json_t *)(uintptr_t)datasets, id, item) {
+    json_array_foreach (datasets, i, item) {
         if (!json_is_true(json_object_get(item, "deleted")))
             add_load(d, ctl_text(item, "primary"), load_of(item));
     }
-    json_array_foreach (containers, i, item)
-        add_load(d, ctl_text(item, "node_uuid"), CONTAINER_LOAD);
+    json_array_foreach (containers, i, item) {
+        if (!json_array_size(json_object_get(item, "volumes")))
+            add_load(d, ctl_text(item, "node_uuid"), CONTAINER_LOAD);
+    }
+}
+
+static void refuse(struct drain *d, const struct piece *p, const char *text)
+{
+    json_array_append_new(d->refused,
+                          json_pack("{s:s, s:s, s:s}", "kind", p->kind, "id", p->id, "text", text));
+}
+
+/* Only when nobody said where: who names a node knows better than a limit how much there is. */
+static bool has_no_room(struct drain *d, const struct piece *p)
+{
+    double most = 0;
+
+    if (d->to || !d->by_space || with_copy(d, p))
+        return false;
+    for (size_t i = 0; i < d->n_targets; i++)
+        most = d->targets[i].left > most ? d->targets[i].left : most;
+    if (p->limit <= most)
+        return false;
+    CLEANUP_FREE char *wanted = text_format_bytes((uint64_t)p->limit);
+    CLEANUP_FREE char *left = text_format_bytes((uint64_t)most);
+    CLEANUP_FREE char *text = xasprintf(
+        "no node has room for it: its data may grow to %s, and no node has more than %s free. "
+        "--to NODE moves it all the same",
+        wanted, left);
+    refuse(d, p, text);
+    return true;
 }
 
 /* One object, and what came of it. Only what the control service says of this object is noted, other errors end the drain. */
-static struct err *move_one(struct drain *d, const char *kind, const char *id, const char *dataset, const char *prefix,
-                            const char *key, double load)
+static struct err *move_one(struct drain *d, const struct piece *p)
 {
-    const char *to = choose(d, dataset);
-    CLEANUP_FREE char *path = api_path(prefix, id);
-    CLEANUP_JSON json_t *body = json_pack("{s:s}", key, to);
+    if (has_no_room(d, p))
+        return NULL;
+    struct target *to = choose(d, p);
+    CLEANUP_FREE char *path = api_path(p->prefix, p->id);
+    CLEANUP_JSON json_t *body = json_pack("{s:s}", p->key, to->id);
     struct err *e = api_call(d->c->api, "POST", path, body, NULL);
 
     if (err_is(e, ERR_NOT_FOUND)) /* somebody deleted it just now */
         return err_free(e);
     if (err_is(e, ERR_CONFLICT) || err_is(e, ERR_INVALID)) {
-        json_array_append_new(d->refused, json_pack("{s:s, s:s, s:s}", "kind", kind, "id", id, "text", e->text));
+        refuse(d, p, e->text);
         return err_free(e);
     }
     if (e)
         return e;
-    add_load(d, to, load);
-    json_array_append_new(d->moved, json_pack("{s:s, s:s, s:s}", "kind", kind, "id", id, "to", to));
+    to->promised += p->load;
+    to->left -= p->dataset ? p->load : 0;
+    json_array_append_new(d->moved,
+                          json_pack("{s:s, s:s, s:s}", "kind", p->kind, "id", p->id, "to", to->id));
     if (!d->c->args->json) {
-        CLEANUP_FREE char *server = ctl_server(d->nodes, to, /* full_id= */ false);
-        printf("%s %s goes to %s\n", kind, id, server);
+        CLEANUP_FREE char *server = ctl_server(d->nodes, to->id, /* full_id= */ false);
+        printf("%s %s goes to %s\n", p->kind, p->id, server);
         (void)fflush(stdout);
     }
     return NULL;
 }
 
-static const char *first_volume(const json_t *container)
+/* `datasets` by id; those of the container are noted in `used`: they go with it. */
+static struct piece piece_of_container(const json_t *container, const json_t *datasets,
+                                       json_t *used)
 {
-    return json_string_value(json_object_get(json_array_get(json_object_get(container, "volumes"), 0), "dataset_id"));
+    struct piece p = {"container",
+                      ctl_text(container, "name"),
+                      "/v1/configuration/containers/",
+                      "node_uuid",
+                      0,
+                      0,
+                      NULL};
+    size_t i;
+    json_t *volume;
+
+    json_array_foreach (json_object_get(container, "volumes"), i, volume) {
+        const char *id = ctl_text(volume, "dataset_id");
+        const json_t *dataset = json_object_get(datasets, id);
+        (void)json_object_set_new(used, id, json_true());
+        p.dataset = p.dataset ? p.dataset : id;
+        p.load += load_of(dataset);
+        p.limit += limit_of(dataset);
+    }
+    if (!p.dataset)
+        p.load = CONTAINER_LOAD;
+    return p;
 }
 
 /* A node that is fenced: each dataset goes to where a copy of it is, if there is one. */
@@ -213,25 +314,29 @@ static struct err *find_copies(struct drain *d)
 
 static struct err *move_all(struct drain *d)
 {
-    CLEANUP_JSON json_t *list = NULL, *containers = NULL, *used = json_object();
-    const char *id;
-    size_t i, k;
-    json_t *item, *volume;
+    CLEANUP_JSON json_t *datasets = NULL, *containers = NULL, *used = json_object();
+    size_t i;
+    json_t *item;
 
-    TRY(ctl_get_list(d->c, "/v1/configuration/datasets", &list));
-    CLEANUP_JSON json_t *datasets = ctl_index(list, "dataset_id");
+    TRY(ctl_get_list(d->c, "/v1/configuration/datasets", &datasets));
     TRY(ctl_get_list(d->c, "/v1/configuration/containers", &containers));
     count_loads(d, datasets, containers);
+    CLEANUP_JSON json_t *index = ctl_index(datasets, "dataset_id");
     json_array_foreach (containers, i, item) {
-        json_array_foreach (json_object_get(item, "volumes"), k, volume)
-            (void)json_object_set_new(used, ctl_text(volume, "dataset_id"), json_true());
+        struct piece p = piece_of_container(item, index, used);
         if (is_on(item, "node_uuid", d->node))
-            TRY(move_one(d, "container", ctl_text(item, "name"), first_volume(item), "/v1/configuration/containers/", "node_uuid",
-                         load_of_container(item, datasets)));
+            TRY(move_one(d, &p));
     }
-    json_object_foreach (datasets, id, item) { /* those of containers go with them */
-        if (is_on(item, "primary", d->node) && !json_object_get(used, id))
-            TRY(move_one(d, "dataset", id, id, "/v1/configuration/datasets/", "primary", load_of(item)));
+    json_array_foreach (datasets, i, item) {
+        struct piece p = {"dataset",
+                          ctl_text(item, "dataset_id"),
+                          "/v1/configuration/datasets/",
+                          "primary",
+                          load_of(item),
+                          limit_of(item),
+                          ctl_text(item, "dataset_id")};
+        if (is_on(item, "primary", d->node) && !json_object_get(used, p.id))
+            TRY(move_one(d, &p));
     }
     return NULL;
 }

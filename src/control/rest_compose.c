@@ -17,6 +17,9 @@ struct places {
     struct uuid *nodes;
     bool *cordoned;
     size_t n, cap, cordoned_cap;
+    struct space *space; /* of each */
+    double *room;        /* likewise; NULL = not known of all */
+    size_t space_cap;
 };
 
 static bool note_node(void *cookie, const struct node_view *v)
@@ -28,7 +31,9 @@ static bool note_node(void *cookie, const struct node_view *v)
         return true;
     all->nodes = mem_grow(all->nodes, all->n, &all->cap, sizeof(*all->nodes));
     all->cordoned = mem_grow(all->cordoned, all->n, &all->cordoned_cap, sizeof(*all->cordoned));
+    all->space = mem_grow(all->space, all->n, &all->space_cap, sizeof(*all->space));
     all->cordoned[all->n] = v->cordoned || v->fenced;
+    all->space[all->n] = v->space;
     all->nodes[all->n++] = v->node;
     HASH_FIND_STR(all->by_address, v->host, p);
     if (p)
@@ -76,6 +81,45 @@ static void forget_places(struct places *all)
     }
     free(all->nodes);
     free(all->cordoned);
+    free(all->space);
+    free(all->room);
+}
+
+/* ---- room ---- */
+
+static int by_id(const void *a, const void *b)
+{
+    return uuid_cmp(a, b);
+}
+
+/* What is promised to a dataset is not there for another, though it is still free. */
+static bool count_promised(void *cookie, const struct uuid *id)
+{
+    struct places *all = cookie;
+    const struct dataset *d = engine_dataset(all->engine, id);
+    const struct uuid *node =
+        d && !d->deleted ? bsearch(&d->primary, all->nodes, all->n, sizeof(*node), by_id) : NULL;
+
+    if (node)
+        all->room[node - all->nodes] -=
+            (double)(d->maximum_size ? d->maximum_size : DATASET_GUESSED_SIZE);
+    return true;
+}
+
+static void find_room(struct places *all)
+{
+    for (size_t i = 0; i < all->n; i++) {
+        if (!all->space[i].total)
+            return;
+    }
+    all->room = xcalloc(all->n + 1, sizeof(*all->room));
+    for (size_t i = 0; i < all->n; i++)
+        all->room[i] = (double)all->space[i].total;
+    engine_list_datasets(all->engine, &(struct list_query){0}, count_promised, all);
+    for (size_t i = 0; i < all->n; i++) {
+        if (all->room[i] > (double)all->space[i].free)
+            all->room[i] = (double)all->space[i].free;
+    }
 }
 
 /* False: it was answered. */
@@ -92,14 +136,18 @@ static bool read_composition(struct rest *rest, struct http_request *r, struct c
         return false;
     }
     engine_list_nodes(rest->config.engine, now_os(), &(struct list_query){0}, note_node, &places);
+    bool spread = json_is_true(json_object_get(body, "spread"));
+    if (spread)
+        find_room(&places);
     struct compose_world world = {.cookie = &places,
                                   .find_node = find_node,
                                   .find_container = find_container,
                                   .find_dataset = find_dataset,
                                   .nodes = places.nodes,
                                   .closed = places.cordoned,
+                                  .room = places.room,
                                   .n_nodes = places.n,
-                                  .spread = json_is_true(json_object_get(body, "spread"))};
+                                  .spread = spread};
     CLEANUP_FREE char *text =
         compose_parse(json_object_get(body, "applications"), json_object_get(body, "deployment"), &world, ret);
     if (text)

@@ -30,8 +30,12 @@ struct compose_world {
     bool (*find_dataset)(void *cookie, const struct uuid *id, struct uuid *ret_node);
     const struct uuid *nodes; /* that are there, ascending */
     const bool *closed;       /* of each of them: nothing new is spread there (it is cordoned); NULL = none */
+    const double *
+        room; /* of each of them: bytes that are free and promised to no dataset, less than none when too much is
+                          * promised; NULL = not known of all */
     size_t n_nodes;
-    bool spread; /* place what nothing places: where its data are, where it is, or where there is least */
+    bool
+        spread; /* place what nothing places: where its data are, where it is, where most room is for it, or where there is least */
 };
 
 /* NULL when both values are fine, and *ret has the containers and datasets of the applications that have a place;

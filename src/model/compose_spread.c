@@ -1,5 +1,5 @@
-/* Places for applications that nothing places: where their data are, else where they are, else where there is least. The same
- * files in the same cluster always give the same places. */
+/* Places for applications that nothing places: where their data are, else where they are; else, with a volume, where most room
+ * is for it, and without one where there is least. The same files in the same cluster always give the same places. */
 #include "model/compose_private.h"
 
 #include "base/mem.h"
@@ -56,17 +56,60 @@ static int by_name(const void *a, const void *b)
     return strcmp((*p)->name, (*q)->name);
 }
 
-/* The open node with the fewest; n_nodes when none is open. */
-static size_t least(const size_t *counts, const struct compose_world *world)
+/* Of each node, with what is placed meanwhile. */
+struct loads {
+    const struct compose_world *world;
+    size_t *counts; /* of applications */
+    double *room;   /* NULL = not known */
+};
+
+static void loads_begin(struct loads *l, const struct compose_world *world)
 {
+    l->world = world;
+    l->counts = xcalloc(world->n_nodes + 1, sizeof(*l->counts));
+    if (world->room && world->n_nodes)
+        l->room = xmemdup(world->room, world->n_nodes * sizeof(*l->room));
+}
+
+static void loads_done(struct loads *l)
+{
+    free(l->counts);
+    free(l->room);
+}
+
+static bool is_better(const struct loads *l, size_t i, size_t than, bool by_room)
+{
+    if (by_room && l->room[i] != l->room[than])
+        return l->room[i] > l->room[than];
+    return l->counts[i] < l->counts[than];
+}
+
+/* The best open node; n_nodes when none is open. */
+static size_t best_node(const struct loads *l, bool has_volume)
+{
+    const struct compose_world *world = l->world;
     size_t best = world->n_nodes;
 
     for (size_t i = 0; i < world->n_nodes; i++) {
         if (world->closed && world->closed[i])
             continue;
-        best = best == world->n_nodes || counts[i] < counts[best] ? i : best;
+        if (best == world->n_nodes || is_better(l, i, best, has_volume && l->room))
+            best = i;
     }
     return best;
+}
+
+/* A volume that is there already has its place in the room. */
+static void count(struct loads *l, const struct application *a, size_t number)
+{
+    struct uuid home;
+
+    l->counts[number]++;
+    for (size_t i = 0; l->room && i < a->n_volumes; i++) {
+        const struct dataset *d = a->volumes[i];
+        if (!l->world->find_dataset(l->world->cookie, &d->id, &home))
+            l->room[number] -= (double)(d->maximum_size ? d->maximum_size : DATASET_GUESSED_SIZE);
+    }
 }
 
 static void put(struct application *a, const struct uuid *node)
@@ -77,32 +120,33 @@ static void put(struct application *a, const struct uuid *node)
 
 char *compose_spread(struct applications *all, const struct compose_world *world)
 {
-    size_t *counts = xcalloc(world->n_nodes + 1, sizeof(*counts)), n = 0;
     struct application **left = xcalloc(all->n + 1, sizeof(*left));
+    CLEANUP(loads_done) struct loads loads = {0};
+    size_t n = 0;
     struct uuid home;
     char *text = NULL;
 
+    loads_begin(&loads, world);
     for (size_t i = 0; i < all->n; i++) {
         struct application *a = &all->all[i];
         if (!a->placed && find_home(a, world, &home))
             put(a, &home);
         ssize_t number = a->placed ? number_of(world, &a->node) : -1;
         if (number >= 0)
-            counts[number]++;
+            count(&loads, a, (size_t)number);
         if (!a->placed)
             left[n++] = a;
     }
     if (n && !world->n_nodes)
         text = xstrdup("No node is there to spread over.");
-    else if (n && least(counts, world) == world->n_nodes)
+    else if (n && best_node(&loads, /* has_volume= */ false) == world->n_nodes)
         text = xstrdup("All nodes are cordoned: there is none to spread over (flockerctl uncordon).");
     qsort(left, n, sizeof(*left), by_name);
     for (size_t i = 0; i < n && !text; i++) {
-        size_t number = least(counts, world);
-        counts[number]++;
+        size_t number = best_node(&loads, left[i]->n_volumes > 0);
+        count(&loads, left[i], number);
         put(left[i], &world->nodes[number]);
     }
-    free(counts);
     free(left);
     return text;
 }

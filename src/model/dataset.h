@@ -59,6 +59,9 @@ struct fenced {
     struct uuid destination; /* ... to here */
 };
 
+/* Where room is looked for, a dataset without maximum_size counts as one of so many bytes. */
+#define DATASET_GUESSED_SIZE (1ull << 30)
+
 struct dataset {
     struct uuid id;
     uint64_t revision; /* of the store, when this record was last changed */

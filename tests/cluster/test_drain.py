@@ -1,6 +1,8 @@
 """flockerctl drain, cordon, uncordon."""
 
 import json
+import re
+import uuid
 
 import pytest
 
@@ -100,3 +102,29 @@ def test_unknown_nodes(cluster):
     assert cluster.api.call("POST", "/v1/cordons/x").status == 400
     assert cluster.ctl("drain", cluster.address("h1"), "-t", cluster.address("h1"), check=False) == ""
     assert cordoned(cluster) == set()
+
+
+def test_data_go_where_room_is(cluster, things):
+    def left():
+        return {host: next(n for n in cluster.api.nodes() if n["uuid"] == cluster.node(host)).get("space", {}).get("free", 0)
+                for host in ("h2", "h3")}
+    filler = cluster.api.create_dataset(cluster.node("h2"))
+    path = cluster.wait_mounted(filler, "h2")["path"]
+    cluster.run("h2", "fallocate", "-l", "5G", f"{path}/much")
+    cluster.api.create_dataset(cluster.node("h2"), dataset_id=(small := str(uuid.uuid4())))  # then it looks
+    wait_until(lambda: left()["h2"] + (4 << 30) < left()["h3"], "h2 tells that it has less room", 20)
+    assert re.search(r"FREE.*\n.* of 20\.0G", cluster.ctl("list-nodes"))
+    compose = {"services": {"new": {"image": IMAGE, "volumes": ["v:/data"]}}, "volumes": {"v": {"x-flocker-size": "1G"}}}
+    cluster.ctl("cordon", cluster.address("h1"))
+    plan = cluster.api.expect("POST", "/v1/configuration/_plan", {"applications": compose, "spread": True})
+    assert {c["to"] for c in plan["changes"] if c["action"] == "create"} == {cluster.node("h3")}
+    huge = cluster.api.create_dataset(cluster.node("h1"), maximum_size=100 << 30)
+    cluster.wait_mounted(huge, "h1")
+    said = cluster.ctl("drain", cluster.address("h1"), check=False)
+    assert f"dataset {huge} cannot be moved: no node has room for it: its data may grow to 100.0G" in said, said
+    assert on(cluster, "h3")[1] == set(things) and on(cluster, "h1")[1] == {huge}
+    cluster.ctl("drain", "--to", cluster.address("h3"), "--wait", cluster.address("h1"))
+    assert on(cluster, "h3")[1] == {*things, huge}
+    for dataset in (filler, small, huge):
+        cluster.api.delete_dataset(dataset)
+        cluster.wait_gone(dataset)

@@ -740,6 +740,22 @@ def test_verify(ctl, control):
     assert "cannot be compared now: a move is under way" in failure(ctl("verify", "c2b"))
 
 
+def test_verify_waits_for_what_passes(ctl, control):
+    asked, looked = ("POST", f"/v1/verification/{D1}"), ("GET", f"/v1/state/datasets/{D1}")
+    soon = (409, {"description": "The replica cannot be compared yet: it is still being made."}, {"Retry-After": "1"})
+    control.answers[looked] = (200, detail(verification=dict(VERIFICATION, ended=1800000000, result="equal")))
+    control.answers[asked] = [soon, soon, (201, VERIFICATION)]
+    assert "is the same as" in output(ctl("verify", "c2b"))
+    control.answers[asked] = [soon] * 15 + [(201, VERIFICATION)]
+    done = ctl("verify", "c2b")
+    assert done.returncode == 0 and done.stderr == "waiting: The replica cannot be compared yet: it is still being made.\n"
+    control.answers[asked] = soon
+    assert "waited 0 seconds: The replica cannot be compared yet" in failure(ctl("verify", "c2b", "--wait=0"))
+    control.seen.clear()
+    assert "The replica cannot be compared yet" in failure(ctl("verify", "c2b", "--no-wait"))
+    assert len(control.changes()) == 1
+
+
 def test_an_older_control_service_has_no_reasons(ctl):
     assert "does not offer GET /v1/state/containers/orders (is it an older one?)" in failure(ctl("why", "orders"))
 
@@ -819,22 +835,6 @@ def test_destroy_and_move_container(ctl, control):
     ]
     ctl("destroy-container", "../datasets/x?y")
     assert control.changes()[2][1] == "/v1/configuration/containers/..%2Fdatasets%2Fx%3Fy"
-def test_verify_waits_for_what_passes(ctl, control):
-    asked, looked = ("POST", f"/v1/verification/{D1}"), ("GET", f"/v1/state/datasets/{D1}")
-    soon = (409, {"description": "The replica cannot be compared yet: it is still being made."}, {"Retry-After": "1"})
-    control.answers[looked] = (200, detail(verification=dict(VERIFICATION, ended=1800000000, result="equal")))
-    control.answers[asked] = [soon, soon, (201, VERIFICATION)]
-    assert "is the same as" in output(ctl("verify", "c2b"))
-    control.answers[asked] = [soon] * 15 + [(201, VERIFICATION)]
-    done = ctl("verify", "c2b")
-    assert done.returncode == 0 and done.stderr == "waiting: The replica cannot be compared yet: it is still being made.\n"
-    control.answers[asked] = soon
-    assert "waited 0 seconds: The replica cannot be compared yet" in failure(ctl("verify", "c2b", "--wait=0"))
-    control.seen.clear()
-    assert "The replica cannot be compared yet" in failure(ctl("verify", "c2b", "--no-wait"))
-    assert len(control.changes()) == 1
-
-
 
 
 # ---- waiting ----

@@ -67,6 +67,66 @@ static void test_nodes(void **state)
            SAYS("The path ends with 'x', which is not a UUID."));
 }
 
+static void tell_space(struct bench *b, uint64_t session, uint64_t total, uint64_t left)
+{
+    engine_space_report(b->engine, now_os(), session, &(struct space){total, left});
+    drain(b);
+}
+
+static void test_space_of_nodes(void **state)
+{
+    struct bench *b = *state;
+
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    tell_space(b, 1, 2000, 500);
+    expect(b, "GET", "/v1/state/nodes", "", "", 200,
+           "[{\"uuid\":\"" A
+           "\",\"host\":\"10.20.0.11\",\"space\":{\"total\":2000,\"free\":500}}]");
+    tell_space(b, 9, 1, 1); /* no such session */
+    open_session(b, 2, A, ERA, "10.20.0.11");
+    expect(b, "GET", "/v1/state/nodes", "", "", 200,
+           "[{\"uuid\":\"" A "\",\"host\":\"10.20.0.11\"}]");
+}
+
+/* Where a new volume is placed by `spread`. */
+static void spread_to(struct bench *b, const char *node)
+{
+    static const char body[] = "{\"spread\":true,\"applications\":{\"services\":{\"db\":{\"image\":"
+                               "\"x\",\"volumes\":[\"v:/d\"]}},"
+                               "\"volumes\":{\"v\":{}}}}";
+    struct client c;
+
+    client_request(&c, b, "POST", "/v1/configuration/_plan", "", body);
+    client_wait(&c, NULL);
+    assert_int_equal(status_of(&c), 200);
+    json_t *v = json_loads(body_of(&c), 0, NULL), *changes = json_object_get(v, "changes");
+    for (size_t i = 0; i < json_array_size(changes); i++) {
+        if (strcmp(text(json_array_get(changes, i), "action"), "create") == 0)
+            assert_string_equal(text(json_array_get(changes, i), "to"), node);
+    }
+    assert_true(json_array_size(changes) >= 2);
+    json_decref(v);
+    client_done(&c);
+}
+
+static void test_spread_by_room(void **state)
+{
+    struct bench *b = *state;
+    const uint64_t gib = 1u << 30;
+
+    open_session(b, 1, A, ERA, "10.20.0.11");
+    open_session(b, 2, B, D1, "10.20.0.12");
+    tell_space(b, 1, 10 * gib, 4 * gib);
+    spread_to(b, A); /* B has not told: both have no container */
+    tell_space(b, 2, 10 * gib, 5 * gib);
+    spread_to(b, B);
+    /* What is promised is no room for others, though it is free still; what has no limit counts, too. */
+    expect(b, "POST", CD, "", "{\"primary\":\"" B "\",\"maximum_size\":5368709120}", 201, NULL);
+    spread_to(b, B);
+    expect(b, "POST", CD, "", "{\"primary\":\"" B "\"}", 201, NULL);
+    spread_to(b, A);
+}
+
 #define ADOPTION "/v1/adoption"
 
 static void test_adoption(void **state)
@@ -455,6 +515,8 @@ int main(void)
         TEST(test_nodes),
         TEST(test_adoption),
         TEST(test_dataset_state),
+        TEST(test_space_of_nodes),
+        TEST(test_spread_by_room),
         TEST(test_history),
         TEST(test_container_state),
         TEST(test_head_and_etag),

@@ -59,6 +59,8 @@ static json_t *parse(const char *text)
 
 static const bool *closed; /* in all that follows; NULL = none of the three */
 
+static const double *room; /* likewise */
+
 static char *compose(const char *file, const char *deployment, bool spread, struct composition *ret)
 {
     struct uuid nodes[3];
@@ -67,6 +69,7 @@ static char *compose(const char *file, const char *deployment, bool spread, stru
                                   .find_dataset = find_dataset,
                                   .nodes = nodes,
                                   .closed = closed,
+                                  .room = room,
                                   .n_nodes = 3,
                                   .spread = spread};
     json_t *f = parse(file), *d = deployment ? parse(deployment) : NULL;
@@ -435,6 +438,41 @@ static void test_places(void **state)
     assert_string_equal(text, "Deployment configuration must be a dictionary, got NoneType.");
 }
 
+#define WITH(name) "{'image': 'i', 'volumes': ['" name ":/x']}"
+#define GIB 1073741824.0
+
+/* Data go where most room is, with what was just placed; the rest where there is least. */
+static void test_spread_by_room(void **state)
+{
+    (void)state;
+    room = (const double[]){10 * GIB, 13 * GIB, 2 * GIB};
+    placed("{'services': {'aa': " WITH("d") ", 'bb': " WITH("e") ", 'cc': " WITH(
+               "f") ", 'dd': " PLAIN "}, 'volumes': {'d': {'x-flocker-size': '4G'}, 'e': "
+                    "{'x-flocker-size': '4G'}, 'f': {'x-flocker-size': '4G'}}}",
+           NULL, true, "aa:8 bb:3 cc:8 dd:9");
+    /* One without a size counts, too; where there is the same room, the fewest containers are decisive. */
+    room = (const double[]){3 * GIB, 3 * GIB, 3 * GIB};
+    placed("{'services': {'aa': " WITH("d") ", 'bb': " WITH("e") ", 'cc': " WITH(
+               "f") ", 'on-c1': " PLAIN "}, 'volumes': {'d': {}, 'e': {}, 'f': {}}}",
+           NULL, true, "aa:3 bb:8 cc:9 on-c1:9");
+    /* What is on a node already has its room; what is put there by name takes it. */
+    room = (const double[]){2 * GIB, 3 * GIB, 0};
+    placed("{'services': {'aa': " WITH("d") ", 'bb': " WITH(
+               "e") "}, 'volumes': {"
+                    "'d': {'x-flocker-dataset-id': '" D1 "', 'x-flocker-size': '9G'}, 'e': {}}}",
+           NULL, true, "aa:8 bb:8");
+    room = (const double[]){3 * GIB, 2 * GIB + 1, 0};
+    placed("{'services': {'aa': {'image': 'i', 'volumes': ['d:/x'], 'x-flocker-node': "
+           "'10.20.0.11'}, 'bb': " WITH("e") "}, 'volumes': {'d': {}, 'e': {}}}",
+           NULL, true, "aa:3 bb:8");
+    /* Too much is promised everywhere, and the best is cordoned. */
+    room = (const double[]){-3 * GIB, -1 * GIB, -2 * GIB};
+    closed = (const bool[]){false, true, false};
+    placed("{'services': {'aa': " WITH("d") "}, 'volumes': {'d': {}}}", NULL, true, "aa:9");
+    closed = NULL;
+    room = NULL;
+}
+
 static void test_spread(void **state)
 {
     (void)state;
@@ -479,10 +517,12 @@ static void test_spread(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts_and_lists), cmocka_unit_test(test_restart),     cmocka_unit_test(test_ports),
-        cmocka_unit_test(test_health),          cmocka_unit_test(test_others),      cmocka_unit_test(test_volumes),
-        cmocka_unit_test(test_unsupported),     cmocka_unit_test(test_formats),     cmocka_unit_test(test_places),
-        cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_texts_and_lists), cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_ports),           cmocka_unit_test(test_health),
+        cmocka_unit_test(test_others),          cmocka_unit_test(test_volumes),
+        cmocka_unit_test(test_unsupported),     cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_places),          cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_spread_by_room),
     };
 
     json_setup();
