@@ -197,6 +197,18 @@ static struct err *parse_bandwidth(const json_t *move, uint64_t *ret)
     return NULL;
 }
 
+static struct err *parse_mover_port(const json_t *move, uint16_t *ret)
+{
+    const json_t *v = json_object_get(move, "port");
+
+    if (!v)
+        return NULL;
+    if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > UINT16_MAX)
+        return err_new(ERR_INVALID, "move: 'port' must be an integer from 1 to 65535");
+    *ret = (uint16_t)json_integer_value(v);
+    return NULL;
+}
+
 static struct err *parse_verify(const json_t *move, bool *ret)
 {
     const json_t *v = json_object_get(move, "verify");
@@ -212,10 +224,12 @@ static struct err *parse_verify(const json_t *move, bool *ret)
 
 static struct err *parse_move(const json_t *root, struct agent_config *c)
 {
-    static const char *const known[] = {"rounds", "small-ms", "max-pause-ms", "bandwidth-limit", "verify", NULL};
+    static const char *const known[] = {
+        "rounds", "small-ms", "max-pause-ms", "bandwidth-limit", "verify", "port", NULL};
     const json_t *move = json_object_get(root, "move"), *rounds;
 
     c->copy = COPY_LIMITS_DEFAULT;
+    c->mover_port = MOVER_PORT;
     if (!move)
         return NULL;
     if (!json_is_object(move))
@@ -229,6 +243,7 @@ static struct err *parse_move(const json_t *root, struct agent_config *c)
     TRY(parse_ms(move, "small-ms", &c->copy.small_us));
     TRY(parse_ms(move, "max-pause-ms", &c->copy.pause_us));
     TRY(parse_bandwidth(move, &c->bandwidth_limit));
+    TRY(parse_mover_port(move, &c->mover_port));
     return parse_verify(move, &c->copy.verify);
 }
 
@@ -249,7 +264,7 @@ static struct err *parse_routes(const json_t *root, struct agent_config *c)
     c->routes = true;
     except(c, &cap, REST_PORT);
     except(c, &cap, c->control_port);
-    except(c, &cap, MOVER_PORT);
+    except(c, &cap, c->mover_port);
     if (!list)
         except(c, &cap, SSH_PORT);
     if (!routes)

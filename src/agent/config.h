@@ -19,6 +19,7 @@ struct agent_config {
     uint64_t default_size;   /* of volumes that Docker makes without one: 75 GiB; 0 = not limited */
     bool docker_keep;        /* Docker's Remove deletes nothing */
     struct copy_limits copy; /* `move` */
+    uint16_t mover_port;     /* `move`: where other nodes send to; 4525 */
     uint64_t bandwidth_limit; /* `move`: bytes a second that this node sends to others; 0 = as they come */
     bool routes;              /* `routes`: ports of applications on other nodes answer here, ... */
     uint16_t *routes_except;  /* ... but for these: owned */

@@ -94,7 +94,7 @@ static void hello(void *cookie, struct hello *ret)
                           .node = a->context.node,
                           .era = a->context.era,
                           .version = (char *)FLOCKER_VERSION,
-                          .mover_port = MOVER_PORT,
+                          .mover_port = a->config.mover_port,
                           .routes = a->config.routes,
                           .volumes = a->volumes != NULL,
                           .storage = a->driver->kind,
@@ -276,7 +276,7 @@ static void start_mover(struct agent *a)
                                   .server = a->mover_server_tls,
                                   .client = a->mover_client_tls,
                                   .node = a->context.node,
-                                  .port = MOVER_PORT,
+                                  .port = a->config.mover_port,
                                   .bandwidth_limit = a->config.bandwidth_limit,
                                   .received = received,
                                   .cookie = a};

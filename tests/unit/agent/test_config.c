@@ -20,9 +20,11 @@
 
 static void test_good(void **state)
 {
-    static const char text[] = "version: 1\ncontrol-service:\n  hostname: 192.0.2.1\n  port: 7000\ndataset:\n"
-                               "  backend: btrfs\n  pool: /data\ndocker: {socket: /run/d.sock, stop-timeout: 7}\n"
-                               "move: {rounds: 3, small-ms: 50, max-pause-ms: 2000, bandwidth-limit: 20MiB, verify: always}\n";
+    static const char text[] =
+        "version: 1\ncontrol-service:\n  hostname: 192.0.2.1\n  port: 7000\ndataset:\n"
+        "  backend: btrfs\n  pool: /data\ndocker: {socket: /run/d.sock, stop-timeout: 7}\n"
+        "move: {rounds: 3, small-ms: 50, max-pause-ms: 2000, bandwidth-limit: 20MiB, verify: "
+        "always, port: 4600}\n";
     struct agent_config c;
 
     (void)state;
@@ -35,6 +37,7 @@ static void test_good(void **state)
     assert_int_equal(c.copy.small_us, 50000);
     assert_int_equal(c.copy.pause_us, 2 * USEC_PER_SEC);
     assert_int_equal(c.bandwidth_limit, 20u << 20);
+    assert_int_equal(c.mover_port, 4600);
     assert_true(c.copy.verify);
     assert_string_equal(json_string_value(json_object_get(c.dataset, "pool")), "/data");
     agent_config_done(&c);
@@ -44,6 +47,7 @@ static void test_good(void **state)
     assert_int_equal(c.stop_timeout_s, 60);
     assert_int_equal(c.copy.rounds, 8);
     assert_int_equal(c.bandwidth_limit, 0);
+    assert_int_equal(c.mover_port, 4525);
     assert_false(c.copy.verify);
     agent_config_done(&c);
     static const struct {
@@ -98,6 +102,9 @@ static void test_mistakes_are_named(void **state)
         {GOOD DATASET "move: {small-ms: '1'}\n", "'small-ms'"},
         {GOOD DATASET "move: {max-pause-ms: 86400001}\n", "'max-pause-ms'"},
         {GOOD DATASET "move: {bandwidth-limit: 65535}\n", "'bandwidth-limit'"},
+        {GOOD DATASET "move: {port: 0}\n", "'port'"},
+        {GOOD DATASET "move: {port: 65536}\n", "'port'"},
+        {GOOD DATASET "move: {port: '4525'}\n", "'port'"},
         {GOOD DATASET "move: {bandwidth-limit: -1}\n", "'bandwidth-limit'"},
         {GOOD DATASET "move: {bandwidth-limit: fast}\n", "'bandwidth-limit'"},
         {GOOD DATASET "move: {bandwidth-limit: 1.5}\n", "'bandwidth-limit'"},
