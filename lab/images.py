@@ -49,6 +49,24 @@ exec su -s /bin/sh postgres -c "exec postgres -D '$data' -c listen_addresses='*'
 """
 
 
+# As in the image of Docker's own: what it is told to run is redis-server, unless something else is asked for.
+REDIS_ENTRYPOINT = """#!/bin/sh
+cd /data
+if [ "$1" = redis-server ]; then
+    shift
+    exec redis-server --protected-mode no "$@"
+fi
+exec "$@"
+"""
+
+SHOP_START = """#!/bin/sh
+trap exit TERM
+httpd -f -p 80 -h /srv &
+wait
+"""
+SHOP = os.path.join(os.path.dirname(os.path.realpath(__file__)), "../docs/examples/shop/shop.sh")
+
+
 class Layer:
     """A tar of the files of one layer, in memory order of addition; every directory is made once."""
 
@@ -183,11 +201,14 @@ def libraries(root, programs):
     return sorted(found)
 
 
+def postgres_version(root):
+    return max(os.listdir(root + "/usr/lib/postgresql"), key=int)
+
+
 def build_postgres(archive, scratch):
     root = os.path.join(scratch, "root")
     unpack(root, codename(), *debian_sources(), ["postgresql", "libc-bin"])
-    base = root + "/usr/lib/postgresql"
-    version = max(os.listdir(base), key=int)
+    version = postgres_version(root)
     home = f"/usr/lib/postgresql/{version}"
     programs = [f"{home}/bin/{p}" for p in ("postgres", "initdb", "pg_ctl", "psql", "pgbench", "pg_isready")]
     modules = [f"{home}/lib/{m}" for m in ("plpgsql.so", "dict_snowball.so", "amcheck.so")]
@@ -213,12 +234,46 @@ def build_postgres(archive, scratch):
     })
 
 
-BUILDERS = {"busybox": build_busybox, "postgres": build_postgres}
+def build_redis(archive, scratch):
+    root = os.path.join(scratch, "root")
+    unpack(root, codename(), *debian_sources(), ["redis-server", "libc-bin"])
+    programs = ["/usr/bin/redis-server", "/usr/bin/redis-cli"]
+
+    def fill(layer):
+        for name in [*programs, *libraries(root, programs)]:
+            add_from_root(layer, root, name)
+        add_busybox(layer)
+        layer.text("usr/local/bin/redis-entrypoint", REDIS_ENTRYPOINT, 0o755)
+
+    write_image(archive, "flocker-lab/redis:1", fill, {
+        "Entrypoint": ["redis-entrypoint"], "Cmd": ["redis-server"], "ExposedPorts": {"6379/tcp": {}}, "WorkingDir": "/data"})
+
+
+def build_shop(archive, scratch):
+    """The web part of docs/examples/shop: busybox's httpd, and what its script runs."""
+    root = os.path.join(scratch, "root")
+    unpack(root, codename(), *debian_sources(), ["postgresql-client", "redis-tools", "libc-bin"])
+    home = f"/usr/lib/postgresql/{postgres_version(root)}"
+    programs = [f"{home}/bin/psql", "/usr/bin/redis-cli"]
+
+    def fill(layer):
+        for name in [*programs, *libraries(root, programs)]:
+            add_from_root(layer, root, name)
+        add_busybox(layer)
+        layer.file("srv/cgi-bin/shop", SHOP, 0o755)
+        layer.text("usr/local/bin/start-shop", SHOP_START, 0o755)
+
+    write_image(archive, "flocker-lab/shop:1", fill, {
+        "Cmd": ["start-shop"], "Env": [f"PATH=/usr/local/bin:{home}/bin:/usr/bin:/bin"], "ExposedPorts": {"80/tcp": {}}})
+
+
+BUILDERS = {"busybox": build_busybox, "postgres": build_postgres, "redis": build_redis, "shop": build_shop}
 
 
 def build(name, cache, progress):
     """The path of the archive of image `name`; makes it when it is not in the cache."""
-    archive = os.path.join(cache, f"{name}-{codename()}-{recipe(__file__)}.tar")
+    parts = [SHOP] if name == "shop" else []
+    archive = os.path.join(cache, f"{name}-{codename()}-{recipe(__file__, *parts)}.tar")
     if os.path.exists(archive):
         return archive
     os.makedirs(cache, exist_ok=True)

@@ -215,8 +215,8 @@ class Cluster:
         words += [] if flocker else ["--no-flocker"]
         try:
             self.lab(*words)
-            for image in images:
-                self.lab("images", "--only", image, timeout=600)
+            if images:
+                self.lab("images", *(f"--only={image}" for image in images), timeout=600)
             self.refresh()
         except BaseException:
             self.down()

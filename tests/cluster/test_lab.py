@@ -60,7 +60,7 @@ def test_a_host_is_a_machine_of_its_own(hosts):
 
 
 def test_a_mount_made_later_reaches_new_and_running_containers(hosts):
-    hosts.lab("images", "h1", timeout=600)
+    hosts.lab("images", "h1", "--only=busybox", "--only=postgres", timeout=600)
     run = "docker run -d --name {} {} flocker-lab/busybox:1 sleep 600"
     hosts.shell("h1", run.format("early", "-v /flocker:/flocker:rslave"))
     hosts.shell("h1", "mkdir /flocker/v; mount -t tmpfs lab-v /flocker/v; echo data >/flocker/v/file")
