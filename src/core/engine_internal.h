@@ -433,7 +433,6 @@ void routes_free(struct engine *e);
 void settle_all_uses(struct engine *e, struct now now, unsigned flags);
 void uses_forget(struct node_entry *n); /* its session is over */
 void uses_of_lease_forget(struct engine *e, const struct lease *l); /* it is not to be taken again in this session */
-void uses_of_lease_unmet(struct engine *e, const struct lease *l); /* it goes with the dataset, and is taken again if that is made anew */
 /* What is left of the newest value when the API's part ends; NULL = nothing. */
 struct lease *without_acquisition(struct lease_entry *entry);
 /* Does the node's committed lease have mounts? */

@@ -164,16 +164,27 @@ static bool strike_confirmed(struct engine *e, struct dataset_entry *entry, cons
     return changed != NULL;
 }
 
+/* What keeps a deleted dataset: a lease of its owner; or mounts on any node, as one that was told that the data come gets these and no
+ * others that somebody makes under the id (seed 547). */
+static const struct lease *lease_against_deletion(const struct engine *e, const struct dataset *d)
+{
+    const struct lease_entry *l = lease_entry_find(e, &d->id);
+
+    if (l && l->head && l->head->n_mounts)
+        return l->head;
+    if (l && l->committed && l->committed->n_mounts)
+        return l->committed;
+    return lease_on(e, &d->id, &d->owner);
+}
+
 /* Nothing of the dataset is left anywhere. */
 static void forget(struct engine *e, struct dataset_entry *entry)
 {
     struct lease_entry *l = lease_entry_find(e, &entry->id);
 
     propose_dataset(e, entry, NULL);
-    if (l && l->head) {
-        uses_of_lease_unmet(e, l->head);
-        propose_lease(e, l, NULL); /* of a node that never had it */
-    }
+    if (l && l->head)
+        propose_lease(e, l, NULL); /* of the API, for a node that never had it */
     e->head_config = e->head_revision;
 }
 
@@ -186,7 +197,7 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
         return;
     }
     if (!d->tombstone) {
-        const struct lease *l = lease_on(e, &d->id, &d->owner);
+        const struct lease *l = lease_against_deletion(e, d);
         const struct container_entry *user = container_using(e, &d->id, /* committed= */ true);
         if (l) {
             because_lease(entry, now, l);

@@ -163,14 +163,6 @@ void uses_of_lease_forget(struct engine *e, const struct lease *l)
     }
 }
 
-void uses_of_lease_unmet(struct engine *e, const struct lease *l)
-{
-    struct node_entry *n = node_entry_find(e, &l->node);
-
-    if (n && l->n_mounts)
-        n->uses_unmet = true;
-}
-
 /* ---- leases ---- */
 
 /* A lease of the node with this mount, from what there is. */

@@ -238,6 +238,28 @@ static void test_a_mounted_dataset_stays(void **state)
     assert_true(f->stored->tombstone);
 }
 
+/* Who was told that the data come has not got them yet: a delete waits for that node, too, or it would get what somebody makes
+ * under the id afterwards, without a lease. */
+static void test_a_delete_waits_for_mounts_elsewhere(void **state)
+{
+    struct fake *f = *state;
+
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    f->deaf[1] = true; /* the data do not move */
+    assert_int_equal(use(f, 2, "m1"), RESULT_OK);
+    assert_int_equal(remove_dataset(f, true), RESULT_OK);
+    assert_int_equal(f->stored->tombstone, 0);
+    assert_int_equal(reason(f), REASON_LEASE_HELD);
+    assert_string_equal(held(f), "2: m1");
+    f->fails = "disk full";
+    assert_int_equal(unuse(f, 2, "m1"), RESULT_STORE_FAILED);
+    assert_int_equal(f->stored->tombstone, 0);
+    f->fails = NULL;
+    assert_int_equal(unuse(f, 2, "m1"), RESULT_OK);
+    assert_true(f->stored->tombstone);
+    assert_int_equal(use(f, 2, "m2"), RESULT_DATASET_NOT_FOUND);
+}
+
 /* Not even a new configuration without it takes it away. */
 static void test_a_composition_leaves_mounts(void **state)
 {
@@ -342,25 +364,19 @@ static void test_a_use_that_is_not_met_yet(void **state)
     assert_string_equal(held(f), "1: m9");
 }
 
-/* A dataset that is made anew under its id, while a node still waits for the one that was deleted. */
+/* A dataset that is made anew under its id, while a node has the one of before, which the store forgot. */
 static void test_a_use_of_a_dataset_made_anew(void **state)
 {
     struct fake *f = *state;
 
-    assert_int_equal(create(f, 1), RESULT_CREATED);
-    f->deaf[1] = true; /* the data do not move */
-    assert_int_equal(use(f, 2, "m1"), RESULT_OK);
-    assert_int_equal(remove_dataset(f, true), RESULT_OK);
-    f->deaf[1] = false;
-    for (unsigned char n = 1; n <= 2; n++) {
-        f->reports[n] = (struct report){.gone = f->stored->tombstone};
-        tell(f, n);
-    }
-    settle(f);
-    assert_null(f->stored);
+    leave(f, 2);
+    come_back(f, 2);
+    has(f, 2, "m1");
+    all_told(f, 2);
     assert_string_equal(held(f), "");
     assert_int_equal(create(f, 1), RESULT_CREATED);
     assert_string_equal(held(f), "2: m1");
+    assert_int_equal(use(f, 1, "m2"), RESULT_LEASE_HELD);
 }
 
 /* A store that fails takes nothing away for good. */
@@ -523,6 +539,7 @@ int main(void)
         TEST(test_use_takes_the_lease_and_the_data),
         TEST(test_a_container_elsewhere_holds_it),
         TEST(test_a_mounted_dataset_stays),
+        TEST(test_a_delete_waits_for_mounts_elsewhere),
         TEST(test_a_composition_leaves_mounts),
         TEST(test_not_while_it_is_leaving),
         TEST(test_the_apis_part_ends_by_itself),
