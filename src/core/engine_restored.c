@@ -238,6 +238,16 @@ static bool has_data(const struct report *r)
     return r->volume.present || r->volume.n_snapshots;
 }
 
+/* Does a deleted dataset go with the operator's word? While a lease or a container is there, its data get an owner instead, and its
+ * deletion waits as any does (seed 20404). */
+static bool goes_at_once(const struct engine *e, const struct dataset *d)
+{
+    const struct lease_entry *l = lease_entry_find(e, &d->id);
+
+    return d->deleted && (d->tombstone || (!(l && (l->head || l->committed)) &&
+                                           !container_using(e, &d->id, /* committed= */ true)));
+}
+
 static struct dataset *adopted(struct engine *e, const struct dataset_entry *entry, const struct command *c,
                                const struct report *there)
 {
@@ -251,7 +261,7 @@ static struct dataset *adopted(struct engine *e, const struct dataset_entry *ent
     dataset_end_freed(d);
     dataset_remove_fenced(d, &c->node);
     dataset_add_holder(d, &c->node);
-    if (d->deleted) {
+    if (goes_at_once(e, d)) {
         d->owner = UUID_NIL;
         d->tombstone = d->number;
         return d;
@@ -277,12 +287,13 @@ enum result_code dataset_adopt(struct engine *e, const struct command *c, struct
         return RESULT_NODES_AWAY;
     }
     const struct report *there = report_of(entry, &c->node);
-    bool data = there && (has_data(there) || (entry->head->deleted && has_anything(there)));
+    bool goes = goes_at_once(e, entry->head);
+    bool data = there && (has_data(there) || (goes && has_anything(there)));
     if (!data && (!there || there->volume.mark.state == MARK_NONE || is_doubted(e, entry->head)))
         return RESULT_DATASET_NOT_THERE;
     if (!is_in_doubt(e, entry))
         return RESULT_DATASET_NOT_IN_DOUBT;
-    enum result_code code = entry->head->deleted || !data ? RESULT_OK : check_others(e, entry, c, r);
+    enum result_code code = goes || !data ? RESULT_OK : check_others(e, entry, c, r);
     if (code != RESULT_OK)
         return code;
     propose_dataset(e, entry, data ? adopted(e, entry, c, there) : forgotten_there(e, entry, &c->node));

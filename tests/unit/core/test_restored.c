@@ -541,6 +541,29 @@ static void test_adopt_what_is_deleted(void **state)
     assert_int_equal(reason(f), REASON_NONE);
 }
 
+/* Whose data count is said while a lease keeps them: they are its owner's until it ends. */
+static void test_adopt_what_is_deleted_and_held(void **state)
+{
+    struct fake *f = *state;
+    struct dataset *d = born(1, 1);
+
+    d->deleted = true;
+    has(f, 2, owned_70, true);
+    put_back(f, d, true);
+    arrive(f, 1);
+    arrive(f, 2);
+    assert_int_equal(lease(f, 2), RESULT_CREATED);
+    assert_int_equal(adopt(f, true), RESULT_OK);
+    assert_int_equal(reason(f), REASON_STORE_UNKNOWN);
+    assert_int_equal(adopt_from(f, 2, false), RESULT_OK);
+    assert_int_equal(f->stored->tombstone, 0);
+    assert_true(f->reports[2].volume.mounted);
+    assert_int_equal(reason(f), REASON_LEASE_HELD);
+    assert_int_equal(unlease(f), RESULT_OK);
+    assert_true(f->stored->tombstone > 70 && !f->stored->n_holders);
+    assert_false(f->reports[2].volume.present);
+}
+
 /* Where there is only a mark, there is nothing to keep. */
 static void test_adopt_a_mark(void **state)
 {
@@ -658,6 +681,7 @@ int main(void)
         TEST(test_adopt_in_spite_of_others),
         TEST(test_adopt_what_is_attached),
         TEST(test_adopt_what_is_deleted),
+        TEST(test_adopt_what_is_deleted_and_held),
         TEST(test_adopt_a_mark),
         TEST(test_adopt_the_mark_of_the_owner),
         TEST(test_adopt_from_elsewhere),
