@@ -477,6 +477,8 @@ void sim_lease_gone(struct sim *s, unsigned d);
 
 /* sim_check.c */
 void sim_check(struct sim *s);
+/* Of one life of the dataset, on both hosts? */
+bool sim_same_data(const struct sim *s, unsigned d, unsigned i, unsigned k);
 /* Is everything as wanted, and nothing left over? The first thing that is not, or NULL. */
 const char *sim_unsettled(struct sim *s, char *buf, size_t size);
 

@@ -7,7 +7,7 @@
 
 /* A store that was made anew knows of no id that it was used: under one that a user names again there are two volumes, then,
  * made in two lives, which are not the same data. */
-static bool same_data(const struct sim *s, unsigned d, unsigned i, unsigned k)
+bool sim_same_data(const struct sim *s, unsigned d, unsigned i, unsigned k)
 {
     return sim_is_shared(s) || !s->emptied || s->hosts[i].volumes[d].life == s->hosts[k].volumes[d].life;
 }
@@ -19,7 +19,7 @@ static void check_writers(struct sim *s, unsigned d)
     for (unsigned i = s->cloned ? 1 : 0; i < s->n_nodes; i++) {
         if (!s->hosts[i].volumes[d].mounted)
             continue;
-        if (first < MAX_HOSTS && same_data(s, d, first, i))
+        if (first < MAX_HOSTS && sim_same_data(s, d, first, i))
             sim_violation(s, V_TWO_WRITERS, "h%u and h%u have d%u mounted", first, i, d);
         first = i;
     }

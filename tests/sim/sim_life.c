@@ -380,16 +380,21 @@ static void move_all_away(struct sim *s, unsigned host)
     for (unsigned c = 0; c < s->n_containers; c++) {
         char name[] = {'c', (char)('0' + c), '\0'};
         const struct container *k = engine_container(s->engine, name);
-        const struct dataset *d = c < s->n_datasets ? engine_dataset(s->engine, &s->datasets[c].id) : NULL;
-        struct command cmd = {.node = s->hosts[to].id, .name = name};
-        if (k && uuid_eq(&k->node, &s->hosts[host].id)) {
-            cmd.kind = COMMAND_CONTAINER_MOVE;
+        struct command cmd = {
+            .kind = COMMAND_CONTAINER_MOVE, .node = s->hosts[to].id, .name = name};
+        if (k && uuid_eq(&k->node, &s->hosts[host].id))
             operate(s, &cmd);
-        } else if (!k && d && !d->deleted && uuid_eq(&d->primary, &s->hosts[host].id)) {
-            cmd.kind = COMMAND_DATASET_UPDATE;
-            cmd.dataset_id = d->id;
+    }
+    for (unsigned i = 0; i < s->n_datasets; i++) {
+        char name[] = {'c', (char)('0' + s->group[i]), '\0'};
+        const struct container *k = engine_container(s->engine, name);
+        const struct dataset *d = engine_dataset(s->engine, &s->datasets[i].id);
+        struct command cmd = {.kind = COMMAND_DATASET_UPDATE,
+                              .node = s->hosts[to].id,
+                              .dataset_id = s->datasets[i].id};
+        bool used = k && container_uses(k, &s->datasets[i].id); /* it goes along, or is elsewhere */
+        if (d && !d->deleted && !used && uuid_eq(&d->primary, &s->hosts[host].id))
             operate(s, &cmd);
-        }
     }
 }
 
@@ -584,6 +589,28 @@ static void commit_fence(struct sim *s, const struct change *c)
     s->hosts[host].fencing = c->fence != NULL;
 }
 
+static void commit_lease(struct sim *s, const struct change *c)
+{
+    struct uuid id = UUID_NIL;
+
+    (void)uuid_parse(c->key, &id);
+    int d = sim_dataset_index(s, &id);
+    if (d < 0)
+        return;
+    lease_free(s->store.leases[d]);
+    s->store.leases[d] = lease_dup(c->lease);
+    if (c->lease)
+        sim_trace(s, "commit %llu d%d lease of h%d, %zu mounts%s", (unsigned long long)c->revision,
+                  d, sim_node_index(s, &c->lease->node), c->lease->n_mounts,
+                  c->lease->acquired ? ", acquired" : "");
+    else
+        sim_trace(s, "commit %llu d%d no lease", (unsigned long long)c->revision, d);
+    if (c->lease)
+        sim_mounts_check_lease(s, (unsigned)d, c->lease);
+    if (!c->lease || !c->lease->acquired)
+        sim_lease_gone(s, (unsigned)d);
+}
+
 void sim_commit(struct sim *s, const struct batch *b)
 {
     bool between = false, before[MAX_DATASETS];
@@ -609,17 +636,7 @@ void sim_commit(struct sim *s, const struct batch *b)
         } else if (c->kind == OBJECT_FENCE) {
             commit_fence(s, c);
         } else if (c->kind != OBJECT_NODE) { /* no user of the simulation cordons a node */
-            struct uuid id = UUID_NIL;
-            (void)uuid_parse(c->key, &id);
-            int d = sim_dataset_index(s, &id);
-            if (d < 0)
-                continue;
-            lease_free(s->store.leases[d]);
-            s->store.leases[d] = lease_dup(c->lease);
-            if (c->lease)
-                sim_mounts_check_lease(s, (unsigned)d, c->lease);
-            if (!c->lease || !c->lease->acquired)
-                sim_lease_gone(s, (unsigned)d);
+            commit_lease(s, c);
         }
     }
     for (unsigned d = 0; d < s->n_datasets; d++) {

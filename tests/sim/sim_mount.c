@@ -64,7 +64,9 @@ static void run(struct sim *s, unsigned host, struct sim_mount *m)
 {
     for (unsigned i = 0; i < s->n_nodes; i++) {
         bool cloned = s->cloned && (i == 0 || host == 0);
-        if (i != host && !cloned && s->hosts[i].up && sim_mount_runs(s, i, m->dataset, /* flags= */ 0))
+        if (i != host && !cloned && s->hosts[i].up &&
+            sim_mount_runs(s, i, m->dataset, /* flags= */ 0) &&
+            sim_same_data(s, m->dataset, i, host))
             sim_violation(s, V_TWO_WRITERS, "h%u and h%u both have d%u mounted for containers", i, host, m->dataset);
     }
     m->state = SIM_MOUNT_RUNS;
