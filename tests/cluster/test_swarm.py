@@ -105,7 +105,7 @@ def test_node_dies(make_cluster):
                         tolerate=(AssertionError,))  # while the managers elect a leader, they know nothing
     assert node[:8] in failed[0][3], failed
     holds(lambda: swarm.running_on("counter", others) is None, "the task waits", 5, 1)
-    assert f"flockerctl fence {node[:8]}" in cluster.ctl("why", dataset)
+    assert "flockerctl fence" in cluster.ctl("why", dataset)
     cluster.ctl("fence", node, "--confirm-off")
     second = swarm.wait_running("counter", others)
     after = swarm.wait_writing("counter", second, len(before))
