@@ -3,6 +3,7 @@
 
 #include "drivers/driver.h"
 
+extern const struct driver driver_aws;
 extern const struct driver driver_btrfs;
 extern const struct driver driver_fake;
 extern const struct driver driver_loopback;

@@ -4,10 +4,7 @@
 #include "drivers/backends.h"
 
 static const struct driver *const backends[] = {
-    &driver_btrfs,
-    &driver_fake,
-    &driver_loopback,
-    &driver_zfs,
+    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_zfs,
 };
 
 struct err *driver_find(const char *backend, const struct driver **ret_driver)
@@ -55,6 +52,18 @@ static struct err *check_value(const struct driver *d, const struct driver_key *
                        "Configuration error: key %s of backend %s must be a size: a number of "
                        "bytes, or text like 20GiB.",
                        k->name, d->name);
+    case DRIVER_KEY_NUMBER:
+        if (json_is_integer(v) && json_integer_value(v) > 0 && json_integer_value(v) <= INT32_MAX)
+            return NULL;
+        return err_new(ERR_INVALID,
+                       "Configuration error: key %s of backend %s must be a whole number above 0.",
+                       k->name, d->name);
+    case DRIVER_KEY_BOOL:
+        if (json_is_boolean(v))
+            return NULL;
+        return err_new(ERR_INVALID,
+                       "Configuration error: key %s of backend %s must be true or false.", k->name,
+                       d->name);
     }
     return err_new(ERR_INTERNAL, "key %s has no type", k->name);
 }
@@ -113,6 +122,20 @@ uint64_t driver_option_size(const json_t *options, const char *key, uint64_t fal
     if (json_is_string(v) && driver_size_parse(json_string_value(v), &size))
         return size;
     return fallback;
+}
+
+unsigned driver_option_number(const json_t *options, const char *key, unsigned fallback)
+{
+    const json_t *v = json_object_get(options, key);
+
+    return json_is_integer(v) ? (unsigned)json_integer_value(v) : fallback;
+}
+
+bool driver_option_bool(const json_t *options, const char *key, bool fallback)
+{
+    const json_t *v = json_object_get(options, key);
+
+    return json_is_boolean(v) ? json_is_true(v) : fallback;
 }
 
 static bool unit_shift(const char *unit, unsigned *ret_shift)

@@ -47,10 +47,14 @@
 #include <jansson.h>
 
 #define DRIVER_ABI 1u
+/* For drivers whose volumes must have a size: contract section 1.2. */
+#define DRIVER_DEFAULT_SIZE 80530636800ull /* 75 GiB */
 
 enum driver_key_type {
     DRIVER_KEY_STRING,
-    DRIVER_KEY_SIZE, /* bytes: a number, or text like "20GiB" (driver_option_size) */
+    DRIVER_KEY_SIZE,   /* bytes: a number, or text like "20GiB" (driver_option_size) */
+    DRIVER_KEY_NUMBER, /* a whole number from 1 to 2^31-1 */
+    DRIVER_KEY_BOOL,
 };
 
 /* One key of the `dataset` section of agent.yml. */
@@ -146,8 +150,8 @@ struct driver {
     /* send, receive, stream_point, identity: exactly as in storage.h. */
     struct err *(*send)(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
                         int fd, const atomic_bool *cancel)MUST_USE;
-    struct err *(*receive)(void *cookie, const struct uuid *dataset, const struct stream_spec *stream,
-                           int fd)MUST_USE;
+    struct err *(*receive)(void *cookie, const struct uuid *dataset,
+                           const struct stream_spec *stream, int fd)MUST_USE;
     /* (optional) NULL: an interrupted receive leaves nothing, and receive never gets a point. */
     struct err *(*stream_point)(void *cookie, const struct uuid *dataset,
                                 struct stream_point *ret_point)MUST_USE;
@@ -193,6 +197,8 @@ struct err *driver_check_options(const struct driver *d, const json_t *options) 
 const char *driver_option_string(const json_t *options, const char *key, const char *fallback);
 /* The value of a size key, or `fallback` when absent. */
 uint64_t driver_option_size(const json_t *options, const char *key, uint64_t fallback);
+unsigned driver_option_number(const json_t *options, const char *key, unsigned fallback);
+bool driver_option_bool(const json_t *options, const char *key, bool fallback);
 /* Reads "1000", "20 GiB", "64m", "1TB" (powers of 1024); false when it is not a size or too large.
  */
 bool driver_size_parse(const char *text, uint64_t *ret_size);

@@ -153,7 +153,7 @@ class Cloud:
             os.close(os.open(v["loop"], os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
         except OSError:
             return False
-        subprocess.run(["losetup", "-d", v["loop"]], check=True)
+        subprocess.run(["losetup", "-d", v["loop"]], check=False, stderr=subprocess.DEVNULL)
         os.unlink(f"{root}/dev/{v['node']}")
         shutil.rmtree(f"{root}/sys/block/{v['node']}")
         v["loop"] = v["node"] = None

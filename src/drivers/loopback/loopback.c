@@ -29,7 +29,6 @@
 #include <unistd.h>
 
 #define DEFAULT_ROOT "/var/lib/flocker/loopback"
-#define DEFAULT_VOLUME_SIZE 80530636800ull /* 75 GiB: contract section 1.2; the file is sparse */
 #define LOCK_STEP_US 2000u
 #define LOCK_WAIT_US (10 * (uint64_t)USEC_PER_SEC)
 
@@ -376,7 +375,7 @@ static struct err *loopback_create(void *cookie, const struct uuid *dataset, uin
     struct volume f;
 
     if (!size)
-        size = (DEFAULT_VOLUME_SIZE + l->unit - 1) / l->unit * l->unit;
+        size = (DRIVER_DEFAULT_SIZE + l->unit - 1) / l->unit * l->unit;
     TRY(lock(l, LOCK_EX, &held));
     TRY(find(l, dataset, &f));
     return f.found ? NULL : make_file(l, dataset, size);

@@ -18,10 +18,13 @@
 #include <unistd.h>
 
 #define DEADLINE_S 300 /* every step of ZFS starts a program */
+#define SLOW_DEADLINE_S                                                                            \
+    (4 * DEADLINE_S) /* in a guest; and where each step asks EC2 and waits for it */
 
 const char *node_backend;
 char *node_dir;
 struct node nodes[NODES];
+struct fake_ec2 node_ec2;
 
 static struct exec_result sh(const char *command)
 {
@@ -84,8 +87,29 @@ void fails_(struct err *e, enum err_code code, const char *part, const char *wha
 
 /* ---- nodes ---- */
 
+static json_t *aws_options(int i)
+{
+    CLEANUP_FREE char *root = xasprintf("%s/%d/host", node_dir, i);
+
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "backend", "aws", "region",
+                     "eu-west-1", "zone", "eu-west-1a", "access_key_id", "AKIATEST",
+                     "secret_access_key", "wJalr/K7MDENG+test=", "endpoint", node_ec2.url,
+                     "compute_instance_id", i ? "i-node-b" : "i-node-a", "host_root", root);
+}
+
+static void aws_start(void)
+{
+    CLEANUP_FREE char *dir = xasprintf("%s/ec2", node_dir);
+    CLEANUP_FREE char *a = xasprintf("i-node-a=%s/0/host", node_dir);
+    CLEANUP_FREE char *b = xasprintf("i-node-b=%s/1/host", node_dir);
+
+    fake_ec2_start(&node_ec2, dir, (const char *const[]){a, b, NULL});
+}
+
 static json_t *options(int i)
 {
+    if (streq(node_backend, "aws"))
+        return aws_options(i);
     if (streq(node_backend, "loopback"))
         return json_pack("{s:s, s:s+, s:s}", "backend", "loopback", "root_path", node_dir,
                          "/shared", "compute_instance_id", i ? "node-b" : "node-a");
@@ -117,16 +141,19 @@ static void zfs_start_daemon(void)
     CLEANUP_FREE char *log = xasprintf("%s/zfs-fuse.log", node_dir);
     pid_t parent = getpid();
 
-    shell("mount -t tmpfs none /run && mkdir /run/zfs /run/lock && mount -t tmpfs none /var/lib/zfs");
+    shell(
+        "mount -t tmpfs none /run && mkdir /run/zfs /run/lock && mount -t tmpfs none /var/lib/zfs");
     zfs_daemon = fork();
     assert_true(zfs_daemon >= 0);
     if (!zfs_daemon) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() == parent && freopen(log, "w", stdout) && dup2(1, 2) == 2)
-            (void)execlp("zfs-fuse", "zfs-fuse", "--no-daemon", "--no-kstat-mount", "--pidfile", "/run/zfs/pid", NULL);
+            (void)execlp("zfs-fuse", "zfs-fuse", "--no-daemon", "--no-kstat-mount", "--pidfile",
+                         "/run/zfs/pid", NULL);
         _exit(127);
     }
-    shell("for i in $(seq 200); do zpool list >/dev/null 2>&1 && break; sleep 0.05; done; zpool list");
+    shell("for i in $(seq 200); do zpool list >/dev/null 2>&1 && break; sleep 0.05; done; zpool "
+          "list");
 }
 
 static void zfs_start(void)
@@ -134,7 +161,8 @@ static void zfs_start(void)
     if (!zfs_in_kernel())
         zfs_start_daemon();
     for (int i = 0; i < NODES; i++)
-        shell("mkdir -p %s/%d && truncate -s 2G %s/%d/pool.img && zpool create -m none flocker-%c %s/%d/pool.img",
+        shell("mkdir -p %s/%d && truncate -s 2G %s/%d/pool.img && zpool create -m none flocker-%c "
+              "%s/%d/pool.img",
               node_dir, i, node_dir, i, i ? 'b' : 'a', node_dir, i);
 }
 
@@ -143,7 +171,7 @@ static void note_no_space(void *cookie)
     atomic_fetch_add(&((struct node *)cookie)->no_space, 1);
 }
 
-static void node_setup(int i)
+static void node_setup(int i, struct uuid cluster)
 {
     struct node *n = &nodes[i];
     struct random r = random_os();
@@ -158,7 +186,7 @@ static void node_setup(int i)
                                         .mount_root = n->mount_root,
                                         .state_dir = n->state_dir,
                                         .node = uuid_random_v4(&r),
-                                        .cluster = uuid_random_v4(&r),
+                                        .cluster = cluster,
                                         .no_space = note_no_space,
                                         .cookie = n};
     node_open(n);
@@ -207,6 +235,39 @@ struct uuid node_new_dataset(void)
 char *node_place(const struct node *n, const struct uuid *dataset)
 {
     return xasprintf("%s/%s", n->mount_root, UUID_STR(dataset));
+}
+
+static char *aws_volume_file(const struct uuid *dataset)
+{
+    json_t *state = fake_ec2_state(&node_ec2), *volume;
+    char *file = NULL;
+    size_t i;
+
+    json_array_foreach (json_object_get(state, "volumes"), i, volume) {
+        const char *of = json_string_value(
+            json_object_get(json_object_get(volume, "tags"), "flocker-dataset-id"));
+
+        if (of && streq(of, UUID_STR(dataset)))
+            file = xstrdup(json_string_value(json_object_get(volume, "file")));
+    }
+    json_decref(state);
+    assert_non_null(file);
+    return file;
+}
+
+char *node_volume_file(const struct uuid *dataset)
+{
+    if (streq(node_backend, "aws"))
+        return aws_volume_file(dataset);
+    return shell_out("find %s/shared -name 'block-%s*' | tr -d '\\n'", node_dir, UUID_STR(dataset));
+}
+
+char *node_mark_folder(const struct node *n, const struct uuid *dataset)
+{
+    if (streq(node_backend, "aws"))
+        return xasprintf("%s/aws/marks/%s", n->state_dir, UUID_STR(dataset));
+    return xasprintf("%s/shared/marks/%s/%s", node_dir, n == nodes ? "node-a" : "node-b",
+                     UUID_STR(dataset));
 }
 
 /* ---- files ---- */
@@ -319,13 +380,20 @@ static void child_main(int (*run)(void))
     }
     if (streq(node_backend, "zfs"))
         zfs_start();
+    if (streq(node_backend, "aws"))
+        aws_start();
+    struct random r = random_os();
+    struct uuid cluster = uuid_random_v4(&r);
+
     for (int i = 0; i < NODES; i++)
-        node_setup(i);
+        node_setup(i, cluster);
     int rc = run();
 
     for (int i = 0; i < NODES; i++)
         node_close(&nodes[i]);
     sweep(node_dir);
+    if (node_ec2.pid)
+        fake_ec2_stop(&node_ec2);
     if (zfs_daemon)
         helper_stop(zfs_daemon);
     exit(rc); /* with the sanitizers' last words */
@@ -349,8 +417,10 @@ int node_main(int argc, char **argv, int (*run)(void))
         return 77;
     }
     node_backend = argc > 1 ? argv[1] : "fake";
-    if (streq(node_backend, "zfs") && !zfs_in_kernel() && system("command -v zfs-fuse zfs zpool >/dev/null && test -c /dev/fuse")) {
-        (void)puts("skipped: needs zfs-fuse (scripts/install-deps installs it where Debian has it) and /dev/fuse");
+    if (streq(node_backend, "zfs") && !zfs_in_kernel() &&
+        system("command -v zfs-fuse zfs zpool >/dev/null && test -c /dev/fuse")) {
+        (void)puts("skipped: needs zfs-fuse (scripts/install-deps installs it where Debian has it) "
+                   "and /dev/fuse");
         return 77;
     }
     node_dir = mkdtemp(template);
@@ -361,7 +431,7 @@ int node_main(int argc, char **argv, int (*run)(void))
     if (pid < 0)
         return 2;
     if (!pid) {
-        alarm(zfs_in_kernel() ? 4 * DEADLINE_S : DEADLINE_S); /* a guest is slow */
+        alarm(zfs_in_kernel() || streq(node_backend, "aws") ? SLOW_DEADLINE_S : DEADLINE_S);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         child_main(run);
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "drivers/storage.h"
+#include "fake_ec2.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,6 +28,7 @@ struct node {
 extern const char *node_backend;
 extern char *node_dir; /* the temporary folder */
 extern struct node nodes[NODES];
+extern struct fake_ec2 node_ec2; /* of the backend aws */
 
 /* Runs the tests in a child with a deadline; returns main()'s value. argv[1] names the backend. */
 int node_main(int argc, char **argv, int (*run)(void));
@@ -37,6 +39,9 @@ void node_close(struct node *n);
 void node_reboot(struct node *n);
 
 struct uuid node_new_dataset(void);
+/* Attachable: the file behind the volume, and the folder with this node's mark. */
+char *node_volume_file(const struct uuid *dataset);
+char *node_mark_folder(const struct node *n, const struct uuid *dataset);
 char *node_place(const struct node *n, const struct uuid *dataset);
 /* Asserts that the call succeeded; shows the text of the error otherwise. */
 void ok_(struct err *e, const char *what, int line);

@@ -1,0 +1,288 @@
+#include "base/log.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "drivers/aws/aws.h"
+#include "drivers/aws/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define ATTACH_S 90 /* "attaching" for longer is stuck, as AWS's own driver takes it */
+#define DEVICE_S 60
+#define DETACH_S 120
+#define BUSY_S 10
+#define NAMES_TRIED 8u
+
+/* ---- names of devices ---- */
+
+/* xvdaa and so on: root and instance store of no instance are there. */
+void aws_device_name(unsigned n, char ret[AWS_NAME_SIZE])
+{
+    static const char first[] = "abcd";
+
+    n %= AWS_DEVICE_NAMES;
+    (void)snprintf(ret, AWS_NAME_SIZE, "/dev/xvd%c%c", first[n / 26], 'a' + (char)(n % 26));
+}
+
+static bool is_taken(const struct aws *a, const struct aws_volumes *here, const char *name)
+{
+    for (size_t i = 0; i < here->n; i++) {
+        const struct aws_attachment *m = aws_mine(a, &here->all[i]);
+
+        if (m && streq(m->device, name))
+            return true;
+    }
+    return false;
+}
+
+/* One that no volume here has; each name is given out once until all were. */
+static struct err *choose_name(struct aws *a, const struct aws_volumes *here,
+                               char ret[AWS_NAME_SIZE])
+{
+    for (unsigned i = 0; i < AWS_DEVICE_NAMES; i++) {
+        (void)pthread_mutex_lock(&a->lock);
+        aws_device_name(a->next_device++, ret);
+        (void)pthread_mutex_unlock(&a->lock);
+        if (!is_taken(a, here, ret))
+            return NULL;
+    }
+    return err_new(ERR_NO_SPACE, "all %u names of devices of %s are used: detach volumes",
+                   AWS_DEVICE_NAMES, a->instance);
+}
+
+/* ---- attaching ---- */
+
+static struct err *order_attachment(struct aws *a, const char *id, struct ec2_try *t)
+{
+    const struct ec2_filter mine[] = {{"attachment.instance-id", a->instance}, {NULL, NULL}};
+    CLEANUP_AWS_VOLUMES struct aws_volumes here = {0};
+    char name[AWS_NAME_SIZE];
+    struct err *e = NULL;
+
+    TRY(ec2_volumes_sync(a->ec2, t, NULL, mine, &here));
+    for (unsigned i = 0; i < NAMES_TRIED; i++) {
+        err_free(e);
+        TRY(choose_name(a, &here, name));
+        e = ec2_attach_sync(a->ec2, t, id, a->instance, name);
+        if (!e || t->kind != AWS_DEVICE_TAKEN)
+            return e;
+    }
+    return e;
+}
+
+/* Does it mean "look again", not "it cannot be"? */
+static bool means_look_again(enum aws_failure_kind k)
+{
+    return k == AWS_IN_USE || k == AWS_WRONG_STATE || k == AWS_NOT_FOUND || k == AWS_TROUBLE;
+}
+
+static struct err *elsewhere(const struct aws_volume *v, const struct aws_attachment *other)
+{
+    return err_new(ERR_BUSY, "the volume %s is attached to %s%s", v->id, other->instance,
+                   other->status == AWS_DETACHING ? " and being detached" : "");
+}
+
+/* One look, and what it asks for. *ret_done: it is attached here. */
+static struct err *attach_step(struct aws *a, struct aws_wait *w, struct aws_volume *v,
+                               bool *ret_done)
+{
+    struct ec2_try t = aws_try(w);
+    bool found;
+
+    TRY(aws_look_again(a, &t, v->id, v, &found));
+    if (!found) { /* by id: not visible yet, or deleted meanwhile */
+        v->status = AWS_VOLUME_UNKNOWN;
+        v->n_attachments = 0;
+    }
+    const struct aws_attachment *mine = aws_mine(a, v), *other = aws_others(a, v);
+
+    if (other)
+        return elsewhere(v, other);
+    if (v->status == AWS_VOLUME_ERROR)
+        return err_new(ERR_IO, "EC2 says that volume %s is in state error", v->id);
+    *ret_done = mine && mine->status == AWS_ATTACHED;
+    if (mine || v->status != AWS_VOLUME_AVAILABLE)
+        return NULL;
+    struct err *e = order_attachment(a, v->id, &t);
+
+    if (e && means_look_again(t.kind)) {
+        log_debug("%s", e->text);
+        e = err_free(e);
+    }
+    if (!e)
+        w->pause_us = w->pause_us / 2; /* it changed something: look soon */
+    return e;
+}
+
+/* Gives a stuck attachment up, so that the next try begins anew. */
+static struct err *stuck(struct aws *a, const struct aws_volume *v)
+{
+    const struct aws_attachment *mine = aws_mine(a, v);
+    struct aws_wait w = aws_wait_for(BUSY_S);
+    struct ec2_try t = aws_try(&w);
+
+    if (mine && mine->status == AWS_ATTACHING)
+        err_free(ec2_detach_sync(a->ec2, &t, v->id, a->instance));
+    return err_new(
+        ERR_TIMEOUT, "volume %s is still %s after %d seconds; it is tried again from the beginning",
+        v->id, mine ? aws_attachment_status_name(mine->status) : aws_volume_status_name(v->status),
+        ATTACH_S);
+}
+
+/* *ret_path NULL: it is not there. */
+static struct err *find_device(struct aws *a, const struct aws_volume *v, char **ret_path)
+{
+    const struct aws_attachment *mine = aws_mine(a, v);
+
+    return aws_disk_find(a->host_root, v->id, v->size, mine ? mine->device : "", ret_path);
+}
+
+static struct err *no_device(const struct aws *a, const struct aws_volume *v)
+{
+    const struct aws_attachment *mine = aws_mine(a, v);
+
+    return err_new(
+        ERR_UNAVAILABLE,
+        "EC2 says that volume %s is attached to %s as %s, but no block device here has its serial "
+        "number: is this that instance (compute_instance_id), and is host_root right?",
+        v->id, a->instance, mine ? mine->device : "?");
+}
+
+static struct err *wait_device(struct aws *a, const struct aws_volume *v)
+{
+    struct aws_wait w = aws_wait_for(DEVICE_S);
+
+    do {
+        CLEANUP_FREE char *path = NULL;
+
+        TRY(find_device(a, v, &path));
+        if (path)
+            return NULL;
+    } while (aws_wait_more(&w));
+    return no_device(a, v);
+}
+
+struct err *aws_attach(void *cookie, const struct uuid *dataset)
+{
+    struct aws *a = cookie;
+    struct aws_wait w = aws_wait_for(ATTACH_S);
+    struct aws_volume v;
+    bool found, done = false;
+
+    TRY(aws_find(a, dataset, &v, &found));
+    if (!found)
+        return err_new(ERR_NOT_FOUND, "there is no volume of it in %s", a->region);
+    TRY(aws_note_write(a, dataset, v.id));
+    for (;;) {
+        TRY(attach_step(a, &w, &v, &done));
+        if (done)
+            return wait_device(a, &v);
+        if (!aws_wait_more(&w))
+            return stuck(a, &v);
+    }
+}
+
+/* ---- using ---- */
+
+struct err *aws_device(void *cookie, const struct uuid *dataset, char **ret_path)
+{
+    struct aws *a = cookie;
+    struct aws_volume v;
+    bool found;
+
+    TRY(aws_find(a, dataset, &v, &found));
+    if (!found || !aws_mine(a, &v))
+        return err_new(ERR_NOT_FOUND, "the volume is not attached to this node");
+    TRY(find_device(a, &v, ret_path));
+    return *ret_path ? NULL : no_device(a, &v);
+}
+
+/* ---- detaching ---- */
+
+/* Nobody has it, and what was written is on the volume. */
+static struct err *settle(const char *path)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
+
+    if (fd < 0 && errno == EBUSY)
+        return err_new(ERR_BUSY, "%s is in use and not detached", path);
+    if (fd < 0 || fsync(fd) < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
+        return err_errno(errno, "cannot flush %s", path);
+    return NULL;
+}
+
+struct detaching {
+    struct aws_wait wait;
+    uint64_t busy_until; /* 0: EC2 has not said "busy" */
+    bool ordered, done;
+};
+
+static struct err *order_detachment(struct aws *a, const char *id, struct detaching *d)
+{
+    struct ec2_try t = aws_try(&d->wait);
+    struct err *e = ec2_detach_sync(a->ec2, &t, id, a->instance);
+
+    if (e && !means_look_again(t.kind))
+        return e;
+    d->ordered = !e;
+    err_free(e);
+    return NULL;
+}
+
+static struct err *check_busy(const struct aws *a, const struct aws_volume *v, struct detaching *d)
+{
+    uint64_t now = now_os().mono_us;
+
+    if (!d->busy_until)
+        d->busy_until = now + BUSY_S * (uint64_t)USEC_PER_SEC;
+    if (now < d->busy_until)
+        return NULL;
+    return err_new(
+        ERR_BUSY,
+        "EC2 cannot detach volume %s: %s still uses it (unmount it there, nothing is forced)",
+        v->id, a->instance);
+}
+
+static struct err *detach_step(struct aws *a, struct aws_volume *v, struct detaching *d)
+{
+    struct ec2_try t = aws_try(&d->wait);
+    bool found;
+
+    TRY(aws_look_again(a, &t, v->id, v, &found));
+    const struct aws_attachment *mine = found ? aws_mine(a, v) : NULL;
+
+    d->done = !mine;
+    if (!mine)
+        return NULL;
+    if (mine->status == AWS_ATTACHMENT_BUSY)
+        return check_busy(a, v, d);
+    return mine->status == AWS_ATTACHED && !d->ordered ? order_detachment(a, v->id, d) : NULL;
+}
+
+struct err *aws_detach(void *cookie, const struct uuid *dataset)
+{
+    struct aws *a = cookie;
+    struct detaching d = {.wait = aws_wait_for(DETACH_S)};
+    CLEANUP_FREE char *path = NULL;
+    struct aws_volume v;
+    bool found;
+
+    TRY(aws_find(a, dataset, &v, &found));
+    if (!found || !aws_mine(a, &v))
+        return NULL;
+    TRY(find_device(a, &v, &path));
+    if (path)
+        TRY(settle(path));
+    for (;;) {
+        TRY(detach_step(a, &v, &d));
+        if (d.done)
+            return NULL;
+        if (!aws_wait_more(&d.wait))
+            return err_new(ERR_TIMEOUT, "volume %s is still attached to %s after %d seconds", v.id,
+                           a->instance, DETACH_S);
+    }
+}
