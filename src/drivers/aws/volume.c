@@ -152,10 +152,9 @@ struct err *aws_find(struct aws *a, const struct uuid *dataset, struct aws_volum
     TRY(ec2_volumes_sync(a->ec2, &t, NULL, filters, &found));
     const struct aws_volume *v = choose(a, &found, dataset, hint);
 
-    *ret_found = v != NULL;
-    if (v)
-        *ret = *v;
-    return NULL;
+    /* What was deleted a moment ago may still be in the list, or come into it only now. */
+    *ret_found = false;
+    return v ? aws_look_again(a, &t, v->id, ret, ret_found) : NULL;
 }
 
 struct err *aws_inspect(void *cookie, const struct uuid *dataset, struct volume_state *v)
