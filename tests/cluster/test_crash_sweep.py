@@ -167,6 +167,9 @@ def loop_devices(cluster):
     return found
 
 
+COPY_OF_CATALOGUE = "docker-volumes.json"  # what the control service told the agent, written in its own time; known names only
+
+
 def facts(cluster, docker, programs=True):
     """Everything that an operation could leave behind, by place, as texts."""
     found = collections.Counter(loop_devices(cluster))
@@ -174,7 +177,8 @@ def facts(cluster, docker, programs=True):
     for host in EVERYWHERE:
         here = [f"mount {m}" for m in mount_points(cluster, host)
                 if not m.startswith(("/var/lib/docker", "/run/docker", cluster.path()))]
-        here += [f"{part} {f}" for part in ("etc", "var", "flocker") for f in files_below(cluster.path(host, part))]
+        here += [f"{part} {f}" for part in ("etc", "var", "flocker") for f in files_below(cluster.path(host, part))
+                 if f != COPY_OF_CATALOGUE]
         if programs:
             here += [f"program {name}" for _, name in processes(cluster, host).values()]
         if host in HOSTS:
