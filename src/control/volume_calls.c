@@ -89,6 +89,9 @@ void volume_call_answer(enum volume_call_kind kind, const struct command_result 
         fail(ret, VOLUME_FAILED, xstrdup("this node obeys another store than the control service has; flocker-agent --adopt says "
                                          "that it may change"));
         return;
+    case RESULT_MOUNTS_UNKNOWN:
+        fail(ret, VOLUME_FAILED, xstrdup(r->text));
+        return;
     case RESULT_STORE_FAILED:
         fail(ret, VOLUME_FAILED, xasprintf("the control service cannot record it: %s", r->text ? r->text : "its store failed"));
         return;

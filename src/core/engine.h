@@ -107,6 +107,7 @@ enum result_code {
     RESULT_COPY_NOT_FOUND,  /* COPY_DROP: that node keeps none */
     RESULT_COPY_NEEDED,     /* COPY_DROP: nobody owns the dataset: it may be all that there is */
     RESULT_NODE_REFUSES,    /* VOLUME_*: its session is over, or it obeys another store, or a later state of this one */
+    RESULT_MOUNTS_UNKNOWN,  /* VOLUME_USE: the store was put back, and somebody may have it mounted since; `text` */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };

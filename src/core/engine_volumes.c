@@ -237,6 +237,76 @@ static void drop_unused(struct engine *e, const struct node_entry *n, struct lea
         propose_lease(e, entry, unless_empty(l));
 }
 
+/* A node that has its data proves that no other got them since the store's copy was made, and has told what it has mounted. */
+static bool is_known_at(const struct engine *e, const struct dataset_entry *entry,
+                        const struct dataset_report *r)
+{
+    const struct node_entry *n = node_entry_find(e, &r->node);
+    const struct dataset *d = entry->committed;
+    const struct volume_state *v = &r->report.volume;
+    bool owner = d && d->born && uuid_eq(&d->owner, &r->node) && v->present &&
+                 v->mark.state == MARK_OWNED && v->mark.epoch == d->epoch;
+
+    return (owner || is_mounted_on(entry, &r->node)) && node_has_told(e, &r->node) &&
+           (n->uses_complete || !n->hello.volumes);
+}
+
+static bool uses_any(const struct node_entry *n, const struct uuid *dataset)
+{
+    for (size_t i = 0; i < n->uses.n; i++) {
+        if (uuid_eq(&n->uses.all[i].dataset, dataset))
+            return true;
+    }
+    return false;
+}
+
+static bool is_known_somewhere(const struct engine *e, const struct dataset_entry *entry)
+{
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (is_known_at(e, entry, &entry->reports[i]))
+            return true;
+    }
+    return false;
+}
+
+/* A node that has it mounted, and either has mounts without the lease, or has not told yet. */
+static bool has_first(const struct engine *e, const struct dataset_entry *entry,
+                      const struct uuid *node)
+{
+    const struct node_entry *n = node_entry_find(e, node);
+    bool tells = n && n->session && n->hello.volumes;
+
+    return tells && is_mounted_on(entry, node) && (!n->uses_complete || uses_any(n, &entry->id));
+}
+
+/* May somebody else have it mounted, of whom a store that was put back does not know? `ret_why` (may be NULL) says so. */
+static bool may_be_mounted(const struct engine *e, const struct dataset_entry *entry,
+                           const struct uuid *node, char **ret_why)
+{
+    CLEANUP_STR struct str away = {0};
+
+    if (!e->history.restored || is_mounted_on(entry, node))
+        return false;
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        const struct uuid *other = &entry->reports[i].node;
+        if (!has_first(e, entry, other))
+            continue;
+        if (ret_why)
+            *ret_why = xasprintf("node %s has the volume mounted", UUID_STR(other));
+        return true;
+    }
+    if (!is_doubted(e, entry->head) || is_known_somewhere(e, entry))
+        return false;
+    append_nodes_away(e, &away);
+    if (ret_why)
+        *ret_why = xasprintf("the store was put back from a copy of revision %llu, and a node that "
+                             "is not here may have the volume mounted since%s%s; "
+                             "when all nodes are back: flockerctl adopt",
+                             (unsigned long long)e->history.restored, away.len ? ": " : "",
+                             away.len ? away.data : "");
+    return true;
+}
+
 /* Takes the lease for a mount that the node has, if it can be had: else false. Where the data are wanted stays as it is. */
 static bool take_use(struct engine *e, struct now now, const struct node_entry *n, const struct use *u)
 {
@@ -246,8 +316,10 @@ static bool take_use(struct engine *e, struct now now, const struct node_entry *
 
     if (l && l->head && !others && lease_has_mount(l->head, u->mount))
         return true;
-    if (others || !d || !d->head || node_is_fenced(e, &n->id) || is_leaving(e, &u->dataset, &n->id) ||
-        (l && l->head && l->head->n_mounts >= LEASE_MOUNTS_MAX))
+    if (others || !d || !d->head || node_is_fenced(e, &n->id) ||
+        is_leaving(e, &u->dataset, &n->id) ||
+        (l && l->head && l->head->n_mounts >= LEASE_MOUNTS_MAX) ||
+        may_be_mounted(e, d, &n->id, NULL))
         return false;
     take_mount(e, now, &u->dataset, &n->id, u->mount);
     return true;
@@ -357,6 +429,8 @@ static enum result_code use_of(struct engine *e, struct now now, const struct uu
 
     if (is_held_for(e, &entry->id, node, r))
         return RESULT_LEASE_HELD;
+    if (may_be_mounted(e, entry, node, &r->text))
+        return RESULT_MOUNTS_UNKNOWN;
     if (is_leaving(e, &entry->id, node) && !FAULT(LEASE_IN_RELEASE))
         return RESULT_LEASE_RELEASING;
     if (!l || !l->head || !lease_has_mount(l->head, mount)) {

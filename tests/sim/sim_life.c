@@ -245,7 +245,8 @@ unsigned sim_restore(struct sim *s, bool empty)
         ds->lost =
             true; /* leftovers that the backup does not know of stay, and what the nodes know better waits */
         ds->number = 0;
-        sim_mounts_unpromised(s, d);
+        if (s->emptied)
+            sim_mounts_unpromised(s, d);
         if (!s->store.datasets[d] || !s->store.datasets[d]->born)
             ds->life++; /* if it is made again, then anew */
     }

@@ -248,7 +248,7 @@ void sim_mounts_answer(struct sim *s, unsigned host, const struct volume_answer 
         if (a->code == VOLUME_OK) {
             m->state = SIM_MOUNT_WAITS;
             m->epoch = a->epoch;
-            m->promised = a->revision == s->datasets[m->dataset].releases && !s->restored;
+            m->promised = a->revision == s->datasets[m->dataset].releases && !s->emptied;
         } else if (a->code == VOLUME_NOT_FOUND) {
             let_go(s, host, m);
         }

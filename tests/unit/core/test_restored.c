@@ -127,6 +127,101 @@ static void test_anyway(void **state)
     assert_true(f->reports[1].volume.mounted);
 }
 
+static enum result_code use(struct fake *f, unsigned char n, const char *mount)
+{
+    return run(f, (struct command){.kind = COMMAND_VOLUME_USE,
+                                   .session = f->sessions[n],
+                                   .dataset_id = D,
+                                   .mount = mount});
+}
+
+/* With its mount of D; NULL: it has none. */
+static void arrive_with_mount(struct fake *f, unsigned char n, const char *mount)
+{
+    struct volume_use u = {.dataset = D, .mount = (char *)mount};
+
+    f->hellos[n].volumes = true;
+    arrive(f, n);
+    if (mount)
+        engine_volume_use(f->e, f->now, f->sessions[n], &u);
+    engine_volume_uses_complete(f->e, f->now, f->sessions[n]);
+    settle(f);
+}
+
+static const struct lease *lease_of(struct fake *f)
+{
+    uint64_t left;
+
+    return engine_lease(f->e, f->now, &D, &left);
+}
+
+/* A node that is away may have got the dataset, and containers on it: nobody else is told that it comes, and no release is
+ * ordered from under them. */
+static void test_a_mount_that_the_copy_does_not_know(void **state)
+{
+    struct fake *f = *state;
+    struct uuid one = id(1);
+
+    put_back(f, born(1, 1), true);
+    arrive_with_mount(f, 3, NULL);
+    assert_int_equal(use(f, 3, "m3"), RESULT_MOUNTS_UNKNOWN);
+    assert_non_null(strstr(f->text, UUID_STR(&one)));
+    has(f, 2, owned_70, true);
+    arrive_with_mount(f, 2, "m2");
+    assert_int_equal(use(f, 3, "m3"), RESULT_LEASE_HELD);
+    has(f, 1, (struct volume_mark){.state = MARK_RELEASED, .epoch = 20}, false);
+    arrive_with_mount(f, 1, NULL);
+    assert_int_equal(adopt(f, false), RESULT_OK);
+    assert_int_equal(f->stored->owner.b[15], 2);
+    assert_true(f->reports[2].volume.mounted);
+    assert_int_equal(use(f, 3, "m3"), RESULT_LEASE_HELD);
+}
+
+/* Who owns it by the copy, and has it, never released it. */
+static void test_a_mount_that_the_copy_rules_out(void **state)
+{
+    struct fake *f = *state;
+
+    put_back(f, born(1, 1), true);
+    has(f, 1, owned_20, false);
+    arrive_with_mount(f, 2, NULL);
+    assert_int_equal(use(f, 2, "m2"), RESULT_MOUNTS_UNKNOWN);
+    f->hellos[1].volumes = true;
+    arrive(f, 1);
+    assert_int_equal(use(f, 2, "m2"), RESULT_MOUNTS_UNKNOWN); /* it has not told its mounts yet */
+    engine_volume_uses_complete(f->e, f->now, f->sessions[1]);
+    assert_int_equal(use(f, 2, "m2"), RESULT_OK);
+    assert_int_equal(lease_of(f)->node.b[15], 2);
+    assert_true(f->reports[2].volume.mounted);
+}
+
+/* A mount that only waits for the data does not get before one that has them, whoever comes first. */
+static void test_a_mount_that_waits_comes_last(void **state)
+{
+    struct fake *f = *state;
+
+    put_back(f, unborn(3, 0), true);
+    arrive_with_mount(f, 2, "m2");
+    assert_null(lease_of(f));
+    has(f, 1, owned_70, true);
+    arrive_with_mount(f, 1, "m1");
+    assert_int_equal(adopt(f, true), RESULT_OK);
+    assert_int_equal(lease_of(f)->node.b[15], 1);
+    assert_string_equal(lease_of(f)->mounts[0], "m1");
+    assert_true(f->reports[1].volume.mounted);
+}
+
+static void test_a_mount_after_the_operators_word(void **state)
+{
+    struct fake *f = *state;
+
+    put_back(f, born(1, 1), true);
+    arrive_with_mount(f, 2, NULL);
+    assert_int_equal(use(f, 2, "m2"), RESULT_MOUNTS_UNKNOWN);
+    assert_int_equal(adopt(f, true), RESULT_OK);
+    assert_int_equal(use(f, 2, "m2"), RESULT_OK);
+}
+
 static void test_a_store_that_failed_is_not_settled(void **state)
 {
     struct fake *f = *state;
@@ -661,6 +756,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_what_was_never_written_waits),
         TEST(test_anyway),
+        TEST(test_a_mount_that_the_copy_does_not_know),
+        TEST(test_a_mount_that_the_copy_rules_out),
+        TEST(test_a_mount_that_waits_comes_last),
+        TEST(test_a_mount_after_the_operators_word),
         TEST(test_a_store_that_failed_is_not_settled),
         TEST(test_storage_that_does_not_answer),
         TEST(test_new_ids),
