@@ -13,6 +13,7 @@ CONTAINERS_CONF = """[engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+volume_plugin_timeout = 120
 [engine.runtimes]
 runc = ["/usr/local/bin/runc"]
 [engine.volume_plugins]

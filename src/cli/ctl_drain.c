@@ -302,7 +302,10 @@ static struct err *find_copies(struct drain *d)
     json_t *item;
 
     d->copies = json_object();
-    TRY(api_get(d->c->api, path, &preview));
+    struct err *e = api_get(d->c->api, path, &preview);
+    if (err_is(e, ERR_UNSUPPORTED)) /* an older control service knows no fences */
+        return err_free(e);
+    TRY(e);
     if (!json_is_object(json_object_get(preview, "fence")))
         return NULL;
     json_array_foreach (json_object_get(preview, "datasets"), i, item) {

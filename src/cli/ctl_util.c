@@ -97,7 +97,10 @@ struct err *ctl_find_any_node(struct ctl *c, const char *text, char **ret_id)
         return NULL;
     }
     TRY(ctl_get_list(c, "/v1/state/nodes", &all));
-    TRY(ctl_get_list(c, "/v1/fences", &off)); /* nodes that are off are not among those that are alive */
+    struct err *e = ctl_get_list(c, "/v1/fences", &off); /* nodes that are off are not among those that are alive */
+    if (err_is(e, ERR_UNSUPPORTED)) /* an older control service knows none */
+        e = err_free(e);
+    TRY(e);
     CLEANUP_JSON json_t *alive = ctl_index(all, "uuid");
     json_array_foreach (off, i, node) {
         const char *uuid = ctl_text(node, "node_uuid");

@@ -232,6 +232,7 @@ def drained(ctl, control, spaces, datasets, *words, containers=()):
     for container in containers:
         control.answers["POST", f"/v1/configuration/containers/{container['name']}"] = (200, {})
     done = ctl("drain", "-o", "json", *words, "3f0c")
+    assert done.stdout, done.stderr
     answer = json.loads(done.stdout)
     return [(m["id"][0], {B: "B", C: "C"}[m["to"]]) for m in answer["moved"]], answer["refused"], done
 

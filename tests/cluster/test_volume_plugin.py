@@ -60,7 +60,9 @@ def test_podman(make_cluster):
     podman("h1", "echo pod >/data/x")
     assert podman("h2", "cat /data/x") == "pod"
     docker(cluster, "h1", "run", "-d", "--network", "none", "--name", "pod", "-v", "pod:/data", IMAGE, *SLEEP)
-    assert "has it mounted" in fails(cluster, "h2", "run", "--rm", "--network", "none", "-v", "pod:/data", IMAGE, "true")
+    docker(cluster, "h2", "create", "--network", "none", "--name", "second", "-v", "pod:/data", IMAGE, "true")
+    assert "has it mounted" in fails(cluster, "h2", "start", "second")
+    docker(cluster, "h2", "rm", "second")
     docker(cluster, "h1", "rm", "-f", "pod")
     assert podman("h2", "cat /data/x") == "pod"
     docker(cluster, "h1", "volume", "rm", "pod")
