@@ -57,15 +57,13 @@ static bool is_made(const struct report *r, const char *snapshot)
            r->volume.mark.state == MARK_RELEASED && volume_state_has_snapshot(&r->volume, snapshot);
 }
 
-/* Why the replica of the record cannot be compared now; NULL: it can. *ret_soon (may
- * be NULL): that passes by itself. */
+/* Why the replica of the record cannot be compared now; NULL: it can. *ret_soon: that passes by
+ * itself. */
 static char *why_not(const struct engine *e, const struct dataset_entry *entry, bool *ret_soon)
 {
     const struct dataset *d = entry->committed;
 
-    if (ret_soon)
-        *ret_soon = false;
-
+    *ret_soon = false;
     if (d->deleted || d->dropped)
         return xstrdup("the dataset is deleted, or not configured any more");
     if (d->transfer.id)
@@ -79,8 +77,7 @@ static char *why_not(const struct engine *e, const struct dataset_entry *entry, 
         text = why_not_with(e, "the replica's node", &d->replica->node);
     if (text)
         return text;
-    if (ret_soon)
-        *ret_soon = true;
+    *ret_soon = true;
     const struct report *owner = report_of(entry, &d->owner);
     if (!report_is_mounted_at(owner, d->epoch) || !volume_state_has_snapshot(&owner->volume, d->replica->base))
         return xasprintf("node %s has not mounted the dataset yet", UUID_STR(&d->owner));
@@ -165,12 +162,18 @@ static bool take_result(struct engine *e, struct dataset_entry *entry, struct no
 
 void look_at_comparison(struct engine *e, struct dataset_entry *entry, struct now now)
 {
+    bool soon = false;
+
     if (!runs(entry) || take_result(e, entry, now))
         return;
     char *text = is_of_record(entry->comparison, entry->committed) ||
                          entry->committed->transfer.id || entry->committed->deleted
-                     ? why_not(e, entry, NULL)
+                     ? why_not(e, entry, &soon)
                      : xstrdup("the replica was removed, or another took its place, meanwhile");
-    if (text)
+    if (text && !soon) {
         end(e, entry, now, COMPARISON_FAILED, text);
+        return;
+    }
+    /* Of a copy that differs the node tells that it is gone, maybe before the owner tells why: the owner's result is waited for. */
+    free(text);
 }

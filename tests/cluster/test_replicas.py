@@ -174,6 +174,10 @@ def test_a_replica_that_was_changed(cluster, dataset):
     move(cluster, dataset, "h2")
     content = digest(volume(cluster, "h2", dataset))
     flip(cluster, "h1", dataset)
+    # While it was being changed it was no snapshot: when the node looked at that moment, it must look again.
+    cluster.stop("h1", "agent")
+    cluster.start("h1", "agent")
+    cluster.wait_nodes(HOSTS)
 
     status, said = verify(cluster, dataset)
     assert status == 1 and "is not the same as" in said and "is removed" in said, said
