@@ -53,17 +53,25 @@ void plugin_request_done(struct plugin_request *r)
     *r = (struct plugin_request){0};
 }
 
+static bool is_blank(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!memchr(" \t\r\n", text[i], 4))
+            return false;
+    }
+    return true;
+}
+
 static struct err *parse_body(const char *body, size_t n, json_t **ret)
 {
-    if (strspn(body, " \t\r\n") >= n) {
+    if (is_blank(body, n)) {
         *ret = json_object();
         return NULL;
     }
     TRY(err_wrap(json_parse(body, n, ret), "the body of the call is not what it should be"));
     if (json_is_object(*ret))
         return NULL;
-    json_decref(*ret);
-    return err_new(ERR_INVALID, "the body of the call must be a JSON object");
+    return err_new(ERR_INVALID, "the body of the call must be a JSON object"); /* the caller frees what there is */
 }
 
 static bool is_one_line(const char *s)

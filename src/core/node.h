@@ -137,7 +137,7 @@ struct copy_limits {
 };
 
 #define COPY_LIMITS_DEFAULT                                                                        \
-    (struct copy_limits) { .rounds = 8, .small_us = 50 * USEC_PER_MSEC, .pause_us = 60 * USEC_PER_SEC }
+    (struct copy_limits) { .rounds = 8, .small_us = 300 * USEC_PER_MSEC, .pause_us = 60 * USEC_PER_SEC }
 
 struct node_config {
     struct uuid era;

@@ -76,9 +76,10 @@ void container_settle_volumes(struct container *c)
 void container_add_volume(struct container *c, const struct uuid *dataset, const char *mountpoint,
                           bool read_only)
 {
+    struct container_volume added = {*dataset, xstrdup(mountpoint), read_only}; /* maybe of another volume of it */
+
     c->volumes = xrealloc(c->volumes, c->n_volumes + 1, sizeof(*c->volumes));
-    c->volumes[c->n_volumes++] =
-        (struct container_volume){*dataset, xstrdup(mountpoint), read_only};
+    c->volumes[c->n_volumes++] = added;
 }
 
 struct container *container_new(const char *name)
