@@ -280,7 +280,6 @@ static void remember(void *cookie, const struct volume_entry *v)
     struct plugin *p = cookie;
 
     agent_volumes_remember(p->volumes, v);
-    p->known = true;
 }
 
 static void load_copy(struct plugin *p)
@@ -289,6 +288,7 @@ static void load_copy(struct plugin *p)
 
     if (e)
         log_warning("the copy of the catalogue of volumes is damaged; it will be made anew: %s", e->text);
+    p->known = !e && agent_volumes_count(p->volumes) > 0;
 }
 
 static void copy_work(void *cookie)
@@ -324,12 +324,12 @@ static bool copy_one(void *cookie, const struct volume_entry *v)
     return true;
 }
 
-/* Never a catalogue that is only half there. */
+/* Never a catalogue that is only half there: one that was whole once stays so, whatever session brings the changes. */
 static void copy_start(void *cookie)
 {
     struct plugin *p = cookie;
 
-    if (!agent_volumes_is_complete(p->volumes))
+    if (!p->known)
         return; /* completeness makes it due again */
     p->copy_due = false;
     p->copying = true;
@@ -372,9 +372,14 @@ static void catalogue_complete(void *cookie)
     copy_wanted(p);
 }
 
+/* When a session ends nobody knows when the next begins: what is due is copied now. */
 static void session(void *cookie, bool up)
 {
-    plugin_calls_session(cookie, up);
+    struct plugin *p = cookie;
+
+    if (!up && timer_is_set(&p->copy_timer))
+        timer_set(&p->copy_timer, now_os().mono_us);
+    plugin_calls_session(p, up);
 }
 
 static void dataset_changed(void *cookie, const struct uuid *dataset)

@@ -24,7 +24,6 @@ struct known {
 struct agent_volumes {
     struct agent_volumes_config config;
     struct agent_link *link; /* with a session that has calls; NULL = none */
-    bool complete;
     uint64_t next_number;
     struct calling *waiting; /* in order; first those sent */
     struct calling *by_number;
@@ -110,7 +109,6 @@ static void take_complete(struct agent_volumes *v)
         if (k->stale)
             take_gone(v, &id);
     }
-    v->complete = true;
     if (v->config.complete)
         v->config.complete(v->config.cookie);
 }
@@ -260,7 +258,6 @@ void agent_volumes_up(struct agent_volumes *v, struct agent_link *link)
     struct agent_message end = {.kind = AGENT_MESSAGE_VOLUME_USES_COMPLETE};
 
     v->link = link;
-    v->complete = false;
     for (struct known *k = v->by_id; k; k = k->hh.next)
         k->stale = true;
     if (v->config.each_use)
@@ -275,7 +272,6 @@ void agent_volumes_down(struct agent_volumes *v)
     if (!v->link)
         return;
     v->link = NULL;
-    v->complete = false;
     v->n_sent = 0;
     if (!v->away && v->waiting)
         loop_post(v->config.loop, answer_away, v);
@@ -314,11 +310,6 @@ void agent_volumes_dataset_changed(struct agent_volumes *v, const struct uuid *d
 bool agent_volumes_is_up(const struct agent_volumes *v)
 {
     return v->link != NULL;
-}
-
-bool agent_volumes_is_complete(const struct agent_volumes *v)
-{
-    return v->link && v->complete;
 }
 
 struct agent_volumes *agent_volumes_new(const struct agent_volumes_config *config)

@@ -34,8 +34,7 @@ uint64_t agent_volumes_call(struct agent_volumes *v, const struct volume_call *c
 /* `answered` will not be called. What was asked for may have been done, or be done yet. */
 void agent_volumes_forget(struct agent_volumes *v, uint64_t number);
 
-bool agent_volumes_is_up(const struct agent_volumes *v);       /* there is a session with calls */
-bool agent_volumes_is_complete(const struct agent_volumes *v); /* ... and the whole catalogue was told in it */
+bool agent_volumes_is_up(const struct agent_volumes *v); /* there is a session with calls */
 
 /* The catalogue, as last told; it is kept when the session ends. Pointers are valid until the loop runs again. */
 const struct volume_entry *agent_volumes_by_name(const struct agent_volumes *v, const char *name);

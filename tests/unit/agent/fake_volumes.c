@@ -172,7 +172,6 @@ void fake_session(bool up)
     if (up == fake.up)
         return;
     fake.up = up;
-    fake.complete = false;
     if (!up) {
         away();
         fake.config.session(fake.config.cookie, false);
@@ -187,7 +186,6 @@ void fake_session(bool up)
         if (!fake.volumes[i].deleted)
             tell(&fake.volumes[i]);
     }
-    fake.complete = true;
     fake.config.complete(fake.config.cookie);
 }
 
@@ -320,12 +318,6 @@ bool agent_volumes_is_up(const struct agent_volumes *v)
 {
     (void)v;
     return fake.up;
-}
-
-bool agent_volumes_is_complete(const struct agent_volumes *v)
-{
-    (void)v;
-    return fake.up && fake.complete;
 }
 
 const struct volume_entry *agent_volumes_by_name(const struct agent_volumes *v, const char *name)

@@ -23,7 +23,7 @@ struct fake {
     struct agent_volumes_config config;
     struct fake_volume *volumes;
     size_t n;
-    bool up, complete;
+    bool up;
     uint64_t answer_us; /* how long an answer takes */
     bool silent;        /* calls get no answer at all */
     bool mounts_late;   /* a dataset that was granted is mounted only when fake_mounted() says so */

@@ -713,6 +713,23 @@ static void test_copy_of_the_catalogue(void **state)
     expect_word(GET, "{\"Name\":\"lost\"}", "Could not find");
 }
 
+/* A control service that goes away soon after a change takes nothing of it along. */
+static void test_copy_when_a_session_ends(void **state)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/docker-volumes.json", state_dir);
+
+    (void)state;
+    on_loop(add_volume, (void *)"late");
+    expect_word(LIST, "{}", "\"Name\":\"late\"");
+    on_loop(session_down, NULL);
+    for (int i = 0; i < 500 && access(path, F_OK) != 0; i++)
+        usleep(10000);
+    on_loop(plugin_down, NULL);
+    on_loop(forget_volumes, NULL);
+    on_loop(plugin_up, NULL);
+    expect_word(GET, "{\"Name\":\"late\"}", "\"Name\":\"late\"");
+}
+
 /* What cannot be written down is not mounted; what is given back is given back. */
 static void test_disk_fails(void **state)
 {
@@ -897,6 +914,7 @@ int main(void)
         TEST(test_host_reboots),
         TEST(test_damaged_files),
         TEST(test_copy_of_the_catalogue),
+        TEST(test_copy_when_a_session_ends),
         TEST(test_disk_fails),
         TEST(test_creates_at_once),
         TEST(test_flapping_link),
