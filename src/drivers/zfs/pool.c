@@ -345,6 +345,8 @@ struct err *zfs_destroy_snapshot(const struct zfs_pool *p, const char *fs, const
 {
     CLEANUP_FREE char *full = xasprintf("%s@%s", fs, name);
 
+    /* A received one is not marked as ours. Without hold and mark nobody would know it for a leftover, if we were killed here. */
+    err_free(zfs_run(p, ZFS("set", ZFS_OURS "=1", full), NULL));
     /* Not held by us, or not there: both are as wanted. */
     err_free(zfs_run(p, ZFS("release", ZFS_TAG, full), NULL));
     struct err *e = zfs_run(p, ZFS("destroy", full), NULL);

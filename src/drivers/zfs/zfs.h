@@ -45,7 +45,7 @@ struct zfs_snapshot {
     char *name; /* without the file system */
     uint64_t guid;
     bool held;
-    bool ours; /* taken by us here */
+    bool ours; /* taken by us here, or about to be destroyed by us */
 };
 
 struct zfs_fs {

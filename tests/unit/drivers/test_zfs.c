@@ -269,6 +269,22 @@ static void test_holds(void **state)
     destroy(&id);
 }
 
+/* One whose destruction did not come to its end is a leftover, a received one too, and goes with the next cleaning. */
+static void test_half_destroyed(void **state)
+{
+    struct uuid id = new_mounted(A);
+
+    ok(storage_snapshot(A->storage, &id, "s"));
+    ok(copy(A, B, &id, NULL, "s"));
+    shell("zfs clone " TOP_B "/%s@s flocker-b/mine", UUID_STR(&id));
+    fails(storage_snapshot_delete(B->storage, &id, "s"), ERR_BUSY, "cloned");
+    check(B, &id, false, true, 0);
+    shell("zfs destroy flocker-b/mine");
+    ok(storage_prune(B->storage, &id, NULL, NULL));
+    shell("! zfs list -H " TOP_B "/%s@s 2>/dev/null", UUID_STR(&id));
+    destroy(&id);
+}
+
 /* Killed between taking a snapshot and holding it: it never counted, and what was written since belongs into it. */
 static void test_snapshot_without_hold(void **state)
 {
@@ -869,6 +885,7 @@ static int run(void)
         cmocka_unit_test(test_quota_above),
         cmocka_unit_test(test_strangers_snapshots),
         cmocka_unit_test(test_holds),
+        cmocka_unit_test(test_half_destroyed),
         cmocka_unit_test(test_snapshot_without_hold),
         cmocka_unit_test(test_nothing_is_left_of_a_comparison),
         cmocka_unit_test(test_killed_while_comparing),
