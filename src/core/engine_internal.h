@@ -370,6 +370,8 @@ bool has_unknown_data(const struct dataset_entry *entry, const struct dataset *d
 bool is_of_copy(const struct engine *e, const struct dataset *d);
 /* The same, and no operator has said since that the copy may be believed. */
 bool is_doubted(const struct engine *e, const struct dataset *d);
+/* Does the record's owner not have a doubted dataset mounted? Then it may have been fenced since, and another node be the owner. */
+bool may_have_been_fenced(const struct engine *e, const struct dataset_entry *entry);
 /* Is its data's place proven all the same, as the node has it mounted? */
 bool is_mounted_on(const struct dataset_entry *entry, const struct uuid *node);
 /* Is the other node kept out by the storage itself, which lets one node at a time attach the volume, and `node` has it? */

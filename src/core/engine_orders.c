@@ -90,6 +90,7 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
                       .maximum_size = d->maximum_size};
 
     bool doubted = is_doubted(e, d) && (d->deleted || (!d->born && uuid_eq(node, &d->owner)));
+    doubted |= uuid_eq(node, &d->owner) && may_have_been_fenced(e, entry);
     bool orphan = d->born && !d->deleted && uuid_is_nil(&d->owner) && !dataset_freed_from(d);
 
     const struct report *r = FAULT(KEEP_FENCED_MOUNT) && dataset_is_fenced(d, node) ? report_of(entry, node) : NULL;

@@ -396,11 +396,20 @@ static bool can_move(const struct engine *e, struct dataset_entry *entry, struct
     return true;
 }
 
+/* By a record that is doubted it is where it is not mounted. */
+static bool waits_unmounted(const struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    if (!may_have_been_fenced(e, entry) || !node_ready(e, &entry->committed->owner))
+        return false;
+    because_restored(e, entry, now, "a node owns it that does not have it mounted");
+    return true;
+}
+
 static void reconcile_settled(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
 
-    if (end_replica(e, entry, now))
+    if (end_replica(e, entry, now) || waits_unmounted(e, entry, now))
         return;
     if (d->recalled && report_is_owned_at(report_of(entry, &d->owner), d->epoch)) {
         struct dataset *changed = dataset_copy(d);
@@ -568,7 +577,7 @@ static void reconcile_copy(struct engine *e, struct dataset_entry *entry, struct
         propose_dataset(e, entry, changed);
         return;
     }
-    if (end_replica(e, entry, now) || !may_release(e, entry, now))
+    if (end_replica(e, entry, now) || waits_unmounted(e, entry, now) || !may_release(e, entry, now))
         return;
     const struct container *user = companion_user(e, entry);
     if (user)
@@ -627,7 +636,7 @@ static void reconcile_release(struct engine *e, struct dataset_entry *entry, str
     const struct report *source = report_of(entry, &t->source);
 
     if (is_doubted(e, d)) {
-        if (report_is_owned_at(source, t->epoch))
+        if (report_is_mounted_at(source, t->epoch))
             recall(e, entry); /* it has not released: nobody can have got it from there */
         else
             because_restored(e, entry, now, "the data are being handed over");

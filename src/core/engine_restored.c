@@ -12,6 +12,14 @@ bool is_doubted(const struct engine *e, const struct dataset *d)
     return e->history.unsettled && is_of_copy(e, d) && !FAULT(BELIEVE_RESTORED);
 }
 
+bool may_have_been_fenced(const struct engine *e, const struct dataset_entry *entry)
+{
+    const struct dataset *d = entry->committed;
+
+    return is_doubted(e, d) && d->born && !d->deleted && !uuid_is_nil(&d->owner) &&
+           !is_mounted_on(entry, &d->owner);
+}
+
 bool is_mounted_on(const struct dataset_entry *entry, const struct uuid *node)
 {
     const struct report *r = report_of(entry, node);
@@ -91,7 +99,10 @@ static void note_contradictions(struct engine *e, struct dataset_entry *entry)
     struct dataset *changed = NULL;
     bool releasing = d && d->transfer.id && d->transfer.phase == TRANSFER_RELEASE;
 
-    if (!d || !is_of_copy(e, d) || (d->deleted ? d->tombstone != 0 : d->born && !releasing))
+    bool sure =
+        d && d->born && !releasing && (uuid_is_nil(&d->owner) || is_mounted_on(entry, &d->owner));
+
+    if (!d || !is_of_copy(e, d) || (d->deleted ? d->tombstone != 0 : sure))
         return;
     for (size_t i = 0; i < entry->n_reports; i++) {
         const struct dataset_report *r = &entry->reports[i];

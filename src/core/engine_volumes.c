@@ -237,17 +237,13 @@ static void drop_unused(struct engine *e, const struct node_entry *n, struct lea
         propose_lease(e, entry, unless_empty(l));
 }
 
-/* A node that has its data proves that no other got them since the store's copy was made, and has told what it has mounted. */
+/* A node that has it mounted proves that no other got it since the store's copy was made, and has told for whom. */
 static bool is_known_at(const struct engine *e, const struct dataset_entry *entry,
-                        const struct dataset_report *r)
+                        const struct uuid *node)
 {
-    const struct node_entry *n = node_entry_find(e, &r->node);
-    const struct dataset *d = entry->committed;
-    const struct volume_state *v = &r->report.volume;
-    bool owner = d && d->born && uuid_eq(&d->owner, &r->node) && v->present &&
-                 v->mark.state == MARK_OWNED && v->mark.epoch == d->epoch;
+    const struct node_entry *n = node_entry_find(e, node);
 
-    return (owner || is_mounted_on(entry, &r->node)) && node_has_told(e, &r->node) &&
+    return is_mounted_on(entry, node) && node_has_told(e, node) &&
            (n->uses_complete || !n->hello.volumes);
 }
 
@@ -263,7 +259,7 @@ static bool uses_any(const struct node_entry *n, const struct uuid *dataset)
 static bool is_known_somewhere(const struct engine *e, const struct dataset_entry *entry)
 {
     for (size_t i = 0; i < entry->n_reports; i++) {
-        if (is_known_at(e, entry, &entry->reports[i]))
+        if (is_known_at(e, entry, &entry->reports[i].node))
             return true;
     }
     return false;

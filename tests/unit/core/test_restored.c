@@ -177,13 +177,13 @@ static void test_a_mount_that_the_copy_does_not_know(void **state)
     assert_int_equal(use(f, 3, "m3"), RESULT_LEASE_HELD);
 }
 
-/* Who owns it by the copy, and has it, never released it. */
+/* Who has it mounted never released it. */
 static void test_a_mount_that_the_copy_rules_out(void **state)
 {
     struct fake *f = *state;
 
     put_back(f, born(1, 1), true);
-    has(f, 1, owned_20, false);
+    has(f, 1, owned_20, true);
     arrive_with_mount(f, 2, NULL);
     assert_int_equal(use(f, 2, "m2"), RESULT_MOUNTS_UNKNOWN);
     f->hellos[1].volumes = true;
@@ -317,6 +317,43 @@ static void test_a_grant_that_is_mounted(void **state)
     arrive(f, 1);
     arrive(f, 2);
     assert_true(f->stored->born && f->reports[2].received);
+}
+
+/* The owner by the copy may have been fenced since, and another node, which is away, have got the dataset. */
+static void test_an_owner_that_was_fenced_since(void **state)
+{
+    struct fake *f = *state;
+
+    has(f, 1, owned_20, false); /* it was off */
+    has(f, 2, owned_70, true);
+    put_back(f, born(1, 1), true);
+    arrive(f, 1);
+    assert_int_equal(f->role[1], ROLE_NONE);
+    assert_false(f->reports[1].volume.mounted);
+    assert_waits(f, "does not have it mounted");
+    assert_int_equal(move(f, 3), RESULT_OK);
+    arrive(f, 3);
+    assert_int_equal(f->stored->transfer.id, 0);
+    arrive(f, 2);
+    assert_int_equal(adopt(f, false), RESULT_OK);
+    assert_false(f->reports[1].volume.mounted);
+    assert_true(f->reports[2].volume.mounted && uuid_is_nil(&f->stored->owner));
+    assert_int_equal(adopt_from(f, 2, false), RESULT_OK);
+    assert_true(f->reports[3].volume.mounted); /* from there */
+}
+
+/* Nobody has got it since. */
+static void test_an_owner_that_was_started_anew(void **state)
+{
+    struct fake *f = *state;
+
+    has(f, 1, owned_20, false);
+    put_back(f, born(1, 1), true);
+    arrive(f, 1);
+    assert_waits(f, "does not have it mounted");
+    assert_int_equal(adopt(f, false), RESULT_OK);
+    assert_true(f->reports[1].volume.mounted);
+    assert_int_equal(reason(f), REASON_NONE);
 }
 
 static void test_a_handover_of_the_copy(void **state)
@@ -766,6 +803,8 @@ int main(void)
         TEST(test_named_again_where_it_is_mounted),
         TEST(test_a_grant_of_the_copy),
         TEST(test_a_grant_that_is_mounted),
+        TEST(test_an_owner_that_was_fenced_since),
+        TEST(test_an_owner_that_was_started_anew),
         TEST(test_a_handover_of_the_copy),
         TEST(test_a_handover_that_did_not_begin),
         TEST(test_a_delete_of_the_copy),
