@@ -82,6 +82,12 @@ static enum role role_of_other(const struct engine *e, const struct dataset_entr
     return node_entry_find(e, node)->hello.replicas == REPLICAS_NONE ? ROLE_KEEP : ROLE_REPLICA;
 }
 
+/* Is a node to take something away by an order of that role? Not what came to it later than the record says. */
+static bool takes_away(enum role role)
+{
+    return role != ROLE_NONE && role != ROLE_OWNER && role != ROLE_SOURCE && role != ROLE_RELEASE;
+}
+
 static void order_for(const struct engine *e, const struct dataset_entry *entry,
                       const struct uuid *node, struct order *ret)
 {
@@ -101,7 +107,6 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
         o.role = ROLE_NONE; /* neither make it nor destroy it before it is settled who has it */
     } else if (d->deleted && d->tombstone) {
         o.role = ROLE_DESTROY;
-        o.number = d->tombstone;
     } else if (node_is_fenced(e, node)) {
         o.role = ROLE_KEEP; /* whatever it had: it is nobody's, or another's */
     } else if (!uuid_is_nil(&d->owner) && uuid_eq(node, &d->owner)) {
@@ -112,12 +117,13 @@ static void order_for(const struct engine *e, const struct dataset_entry *entry,
         set_peer(e, &o, &d->transfer.source);
     } else {
         o.role = role_of_other(e, entry, node);
-        o.number = d->number;
         if (o.role == ROLE_REPLICA) {
             o.keep = xstrdup(d->replica->base);
             set_comparison(e, entry, &o, &d->owner);
         }
     }
+    if (takes_away(o.role))
+        o.number = o.role == ROLE_DESTROY ? d->tombstone : d->number;
     metadata_copy(&o.metadata, &d->metadata);
     *ret = o;
 }

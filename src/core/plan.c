@@ -400,6 +400,24 @@ static struct decision plan_release(const struct dataset_view *v)
     return with_snapshot(take_away(v, STEP_RELEASE), name);
 }
 
+/* Did something come here later than the order knows of? That must not be touched by it. */
+static bool is_newer(const struct dataset_view *v)
+{
+    return v->volume->mark.epoch > v->order->number || plan_newest_transfer(v->volume) > v->order->number;
+}
+
+static struct decision plan_unmounted(const struct dataset_view *v)
+{
+    const struct volume_mark *mark = &v->volume->mark;
+
+    if (!v->volume->mounted)
+        return nothing();
+    /* A control service of before says no number to all that are to unmount. */
+    if (v->order->number && mark->state == MARK_OWNED && mark->epoch > v->order->number)
+        return because(REASON_STORE_UNKNOWN, "this node has it mounted at a later epoch than the order knows of");
+    return take_away(v, STEP_UNMOUNT);
+}
+
 static struct decision plan_remove(const struct dataset_view *v)
 {
     const struct order *o = v->order;
@@ -409,8 +427,7 @@ static struct decision plan_remove(const struct dataset_view *v)
         return nothing();
     if (!v->live)
         return because(REASON_DELETING, "waiting for the control service to confirm");
-    /* What came here later than the order must not be touched by it. */
-    if (v->volume->mark.epoch > o->number || plan_newest_transfer(v->volume) > o->number)
+    if (is_newer(v))
         return because(REASON_STORE_UNKNOWN, "this node holds newer data than the order knows of");
     return take_away(v, o->role == ROLE_DROP ? STEP_DROP : STEP_DESTROY);
 }
@@ -423,10 +440,10 @@ static struct decision plan_replica(const struct dataset_view *v)
     const struct volume_state *volume = v->volume;
 
     if (volume->mounted)
-        return take_away(v, STEP_UNMOUNT);
+        return plan_unmounted(v);
     if (!volume_state_has_snapshot(volume, o->keep))
         return because(REASON_DATA_MISSING, "the snapshot that the replica is to be is not there");
-    if (volume->mark.state != MARK_RELEASED || volume->mark.epoch > o->number || plan_newest_transfer(volume) > o->number)
+    if (volume->mark.state != MARK_RELEASED || is_newer(v))
         return because(REASON_STORE_UNKNOWN, "this node holds other data than the order knows of");
     if (!volume->present && volume->n_snapshots == 1 && !volume->partial)
         return nothing();
@@ -466,7 +483,7 @@ struct decision plan_dataset(const struct dataset_view *v)
         return plan_release(v);
     case ROLE_RECEIVE:
     case ROLE_KEEP:
-        return v->volume->mounted ? take_away(v, STEP_UNMOUNT) : nothing();
+        return plan_unmounted(v);
     case ROLE_DROP:
     case ROLE_DESTROY:
         return plan_remove(v);

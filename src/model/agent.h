@@ -38,7 +38,8 @@ struct order {
     struct uuid peer;  /* SOURCE, RELEASE: the destination. RECEIVE: the source. With `compare`: the other one */
     char *peer_host;   /* address of the peer's mover; NULL when unknown */
     uint16_t peer_port;
-    uint64_t number; /* DROP, DESTROY, REPLICA */
+    uint64_t number;   /* DROP, DESTROY, REPLICA, RECEIVE, KEEP: what came under numbers above it stays as it is. A control service of
+                        * before says 0 with RECEIVE, and sometimes with KEEP: then nothing is known of that */
     struct uuid *fenced; /* OWNER, SOURCE, RELEASE: nodes that are off; attachable storage is taken away from them. Owned */
     size_t n_fenced;
     uint64_t maximum_size;

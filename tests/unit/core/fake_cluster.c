@@ -41,6 +41,7 @@ static void obey(struct fake *f, unsigned char n, const struct order *o)
     if (!uuid_eq(&o->dataset, &D))
         return;
     f->role[n] = o->role;
+    f->number[n] = o->number;
     f->fenced[n] = o->n_fenced;
     f->compare[n] = o->compare;
     f->compare_with[n] = o->peer;

@@ -27,6 +27,7 @@ struct fake {
     bool deaf[NODES + 1];             /* it does nothing of what it is told */
     const char *image_problem[NODES + 1]; /* why it cannot have images; NULL = it has them at once */
     enum role role[NODES + 1];            /* of its last order about D */
+    uint64_t number[NODES + 1];           /* likewise: up to which it takes anything away */
     size_t fenced[NODES + 1];             /* likewise: from so many nodes it may take the volume away */
     uint64_t compare[NODES + 1];          /* likewise: the number of a comparison, and with whom */
     struct uuid compare_with[NODES + 1];
