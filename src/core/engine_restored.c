@@ -173,8 +173,8 @@ static bool stays_idle(const struct engine *e, const struct dataset_entry *entry
         return false;
     if (!uuid_eq(node, &d->owner) || (d->transfer.id && d->transfer.phase == TRANSFER_RELEASE))
         return true;
-    if (!d->born && is_doubted(e, d))
-        return true; /* it has been told nothing */
+    if (!d->born)
+        return true; /* nobody mounts it before its birth is committed */
     if (r && r->volume.mark.state == MARK_RELEASED)
         return r->volume.mark.epoch >= d->epoch;
     if (r && r->volume.mark.state != MARK_NONE)

@@ -673,6 +673,38 @@ static void test_adopt_what_is_deleted(void **state)
     assert_int_equal(reason(f), REASON_NONE);
 }
 
+/* An owner that makes a volume in which nothing was ever written is in nobody's way (simulator's seed 2428). */
+static void test_adopt_beside_an_unborn_owner(void **state)
+{
+    struct fake *f = *state;
+
+    has(f, 2, owned_70, true);
+    put_back(f, unborn(1, 1), false);
+    f->deaf[1] = f->deaf[2] = true; /* it is about to */
+    arrive(f, 1);
+    assert_int_equal(f->role[1], ROLE_OWNER);
+    arrive(f, 2);
+    assert_int_equal(reason(f), REASON_STORE_UNKNOWN);
+    assert_int_equal(adopt_from(f, 2, false), RESULT_OK);
+    assert_int_equal(f->stored->owner.b[15], 2);
+    assert_true(f->reports[2].volume.mounted);
+}
+
+/* What the record would take away from a node that got it later says up to when (simulator's seed 5299). */
+static void test_orders_say_of_when_they_are(void **state)
+{
+    struct fake *f = *state;
+
+    has(f, 2, owned_70, true);
+    put_back(f, releasing(2), true);
+    f->deaf[2] = true;
+    arrive(f, 2);
+    assert_int_equal(f->role[2], ROLE_RECEIVE);
+    assert_int_equal(f->number[2], 21);
+    arrive(f, 1);
+    assert_int_equal(f->stored->owner.b[15], 2);
+}
+
 /* Whose data count is said while a lease keeps them: they are its owner's until it ends. */
 static void test_adopt_what_is_deleted_and_held(void **state)
 {
@@ -819,6 +851,8 @@ int main(void)
         TEST(test_adopt_in_spite_of_others),
         TEST(test_adopt_what_is_attached),
         TEST(test_adopt_what_is_deleted),
+        TEST(test_adopt_beside_an_unborn_owner),
+        TEST(test_orders_say_of_when_they_are),
         TEST(test_adopt_what_is_deleted_and_held),
         TEST(test_adopt_a_mark),
         TEST(test_adopt_the_mark_of_the_owner),
