@@ -313,7 +313,7 @@ bool is_leaving(const struct engine *e, const struct uuid *dataset, const struct
     if (!entry || !entry->head)
         return false;
     const struct dataset *d = entry->head;
-    if (d->tombstone || d->dropped || (d->recalled && uuid_eq(&d->owner, node)))
+    if (d->tombstone || (d->recalled && uuid_eq(&d->owner, node)))
         return true;
     return d->transfer.id && d->transfer.phase == TRANSFER_RELEASE &&
            uuid_eq(&d->transfer.source, node);
@@ -329,7 +329,9 @@ static enum result_code lease_acquire(struct engine *e, struct now now, struct c
         return RESULT_LEASE_HELD;
     if (node_is_fenced(e, &c->node))
         return RESULT_NODE_FENCED;
-    if (is_leaving(e, &c->dataset_id, &c->node) && !FAULT(LEASE_IN_RELEASE))
+    const struct dataset_entry *d = dataset_entry_find(e, &c->dataset_id);
+    bool leaving = is_leaving(e, &c->dataset_id, &c->node) || (d && d->head && d->head->dropped);
+    if (leaving && !FAULT(LEASE_IN_RELEASE))
         return RESULT_LEASE_RELEASING;
     entry = lease_entry_get(e, &c->dataset_id);
     struct lease *l = held ? lease_dup(entry->head) : xcalloc(1, sizeof(*l));

@@ -345,6 +345,8 @@ void queue_dataset(struct engine *e, struct dataset_entry *entry);
 void queue_volumes(struct engine *e,
                    const struct container *c); /* all that it uses; NULL has none */
 void queue_all_datasets(struct engine *e);
+/* engine_session.c: all that may look different now that the node came or went, or has told something */
+void queue_datasets_of(struct engine *e, const struct uuid *node);
 void run_queue(struct engine *e, struct now now);
 /* Is the node there, fully reported, not fenced, and does it obey this store? */
 bool node_ready(const struct engine *e, const struct uuid *node);
@@ -437,8 +439,8 @@ void uses_forget(struct node_entry *n); /* its session is over */
 void uses_of_lease_forget(struct engine *e, const struct lease *l); /* it is not to be taken again in this session */
 /* What is left of the newest value when the API's part ends; NULL = nothing. */
 struct lease *without_acquisition(struct lease_entry *entry);
-/* Does the node's committed lease have mounts? */
-bool is_mounted_by_docker(const struct engine *e, const struct uuid *dataset, const struct uuid *node);
+/* Has the node mounts of it for Docker: by its committed lease, or, as it has it mounted, by what it says or has not said yet? */
+bool may_be_used_by_docker(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node);
 char *lease_text(const struct engine *e, const struct lease *l); /* who holds what, for people; the caller frees it */
 enum result_code volume_command(struct engine *e, struct now now, struct command *c, struct command_result *r);
 

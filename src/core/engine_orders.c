@@ -47,7 +47,7 @@ static void order_of_owner(const struct engine *e, const struct dataset_entry *e
 {
     const struct dataset *d = entry->committed;
 
-    if (d->dropped && d->born && !d->recalled && !d->transfer.id && !is_mounted_by_docker(e, &d->id, &d->owner)) {
+    if (d->dropped && d->born && !d->recalled && !d->transfer.id && !may_be_used_by_docker(e, entry, &d->owner)) {
         o->role = ROLE_KEEP;
         return;
     }

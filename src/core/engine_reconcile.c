@@ -144,6 +144,18 @@ static void because_lease(struct dataset_entry *entry, struct now now, const str
     because(entry, now, REASON_LEASE_HELD, text);
 }
 
+/* Mounts on a node that the lease of a store that was put back leaves out: since that copy was made they were given out, and the lease
+ * of somebody else had ended. Nobody's volume is pulled away. */
+static bool waits_for_mounts(const struct engine *e, struct dataset_entry *entry, struct now now, const struct uuid *node)
+{
+    if (!e->history.restored || !may_be_used_by_docker(e, entry, node))
+        return false;
+    becausef(entry, now, REASON_LEASE_HELD,
+             "Docker has the dataset mounted on node %s, though the lease, which the store that was put back says, is another's",
+             UUID_STR(node));
+    return true;
+}
+
 /* Holders that confirmed that nothing is left there; true when one was taken off the list. */
 static bool strike_confirmed(struct engine *e, struct dataset_entry *entry, const struct uuid *keep,
                              uint64_t number)
@@ -203,6 +215,8 @@ static void reconcile_deleted(struct engine *e, struct dataset_entry *entry, str
             because_lease(entry, now, l);
             return;
         }
+        if (waits_for_mounts(e, entry, now, &d->owner))
+            return;
         if (user) {
             CLEANUP_FREE char *text = xasprintf("container %s uses the dataset", user->name);
             because(entry, now, REASON_IN_USE_BY_CONTAINER, text);
@@ -501,7 +515,7 @@ static bool may_release(const struct engine *e, struct dataset_entry *entry, str
         because_lease(entry, now, l);
         return false;
     }
-    return image_is_ready(e, entry, now);
+    return !waits_for_mounts(e, entry, now, &d->transfer.source) && image_is_ready(e, entry, now);
 }
 
 /* The container for which this dataset must not leave alone: it has others, and may be running on them all at the source. */

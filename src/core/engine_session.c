@@ -147,8 +147,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     run_queue(e, now);
 }
 
-/* Everything that may look different now that the node came or went. */
-static void queue_datasets_of(struct engine *e, const struct uuid *node)
+void queue_datasets_of(struct engine *e, const struct uuid *node)
 {
     for (size_t k = near_count(e, node, NEAR_DATASETS); k-- > 0;) {
         struct dataset_entry *d = near_dataset(e, node, k);
@@ -343,6 +342,7 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
         return;
     n->storage_unknown = flags & REPORTS_STORAGE_UNKNOWN;
     if (n->complete) {
+        settle_all_uses(e, now, USES_UNMET_ONLY);
         queue_datasets_of(e, &n->id); /* some wait until it has told */
         run_queue(e, now);
         return;
@@ -351,6 +351,7 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
     drop_container_reports(e, &n->id, /* only_stale= */ true);
     send_all_orders(e, n);
     n->complete = true;
+    settle_all_uses(e, now, USES_UNMET_ONLY);
     queue_datasets_of(e, &n->id);
     run_queue(e, now);
 }

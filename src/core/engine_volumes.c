@@ -120,6 +120,15 @@ static void use_add(struct uses *list, const struct uuid *dataset, const char *m
     list->all[list->n++] = (struct use){*dataset, xstrdup(mount), since_us};
 }
 
+static bool uses_any(const struct node_entry *n, const struct uuid *dataset)
+{
+    for (size_t i = 0; i < n->uses.n; i++) {
+        if (uuid_eq(&n->uses.all[i].dataset, dataset))
+            return true;
+    }
+    return false;
+}
+
 static void use_remove_at(struct uses *list, size_t i)
 {
     free(list->all[i].mount);
@@ -205,11 +214,15 @@ struct lease *without_acquisition(struct lease_entry *entry)
     return unless_empty(l);
 }
 
-bool is_mounted_by_docker(const struct engine *e, const struct uuid *dataset, const struct uuid *node)
+bool may_be_used_by_docker(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node)
 {
-    const struct lease_entry *l = lease_entry_find(e, dataset);
+    const struct lease_entry *l = lease_entry_find(e, &entry->id);
+    const struct node_entry *n = node_entry_find(e, node);
 
-    return l && l->committed && l->committed->n_mounts && uuid_eq(&l->committed->node, node);
+    if (l && l->committed && l->committed->n_mounts && uuid_eq(&l->committed->node, node))
+        return true;
+    return n && n->session && is_mounted_on(entry, node) &&
+           (uses_any(n, &entry->id) || (n->hello.volumes && !n->uses_complete));
 }
 
 static void drop_mount(struct engine *e, struct lease_entry *entry, const char *mount)
@@ -245,15 +258,6 @@ static bool is_known_at(const struct engine *e, const struct dataset_entry *entr
 
     return is_mounted_on(entry, node) && node_has_told(e, node) &&
            (n->uses_complete || !n->hello.volumes);
-}
-
-static bool uses_any(const struct node_entry *n, const struct uuid *dataset)
-{
-    for (size_t i = 0; i < n->uses.n; i++) {
-        if (uuid_eq(&n->uses.all[i].dataset, dataset))
-            return true;
-    }
-    return false;
 }
 
 static bool is_known_somewhere(const struct engine *e, const struct dataset_entry *entry)
@@ -303,6 +307,12 @@ static bool may_be_mounted(const struct engine *e, const struct dataset_entry *e
     return true;
 }
 
+/* What was dropped is given to nobody; it stays with those who have it. */
+static bool is_dropped_elsewhere(const struct dataset_entry *entry, const struct uuid *node)
+{
+    return entry->head->dropped && !(uuid_eq(&entry->head->owner, node) && is_mounted_on(entry, node));
+}
+
 /* Takes the lease for a mount that the node has, if it can be had: else false. Where the data are wanted stays as it is. */
 static bool take_use(struct engine *e, struct now now, const struct node_entry *n, const struct use *u)
 {
@@ -313,7 +323,7 @@ static bool take_use(struct engine *e, struct now now, const struct node_entry *
     if (l && l->head && !others && lease_has_mount(l->head, u->mount))
         return true;
     if (others || !d || !d->head || node_is_fenced(e, &n->id) ||
-        is_leaving(e, &u->dataset, &n->id) ||
+        is_leaving(e, &u->dataset, &n->id) || is_dropped_elsewhere(d, &n->id) ||
         (l && l->head && l->head->n_mounts >= LEASE_MOUNTS_MAX) ||
         may_be_mounted(e, d, &n->id, NULL))
         return false;
@@ -378,6 +388,8 @@ void engine_volume_uses_complete(struct engine *e, struct now now, uint64_t sess
         return;
     n->uses_complete = true;
     settle_uses(e, now, n);
+    if (n->complete)
+        queue_datasets_of(e, &n->id); /* what was dropped, and nobody uses, goes now */
     run_queue(e, now);
 }
 
@@ -470,8 +482,10 @@ static enum result_code unuse(struct engine *e, struct node_entry *n, const stru
     const struct dataset_entry *d = uuid_is_nil(&c->dataset_id) ? volume_of_call(e, &c->dataset_id, c->name) : NULL;
     const struct uuid *id = d ? &d->id : &c->dataset_id;
     struct lease_entry *l = lease_entry_find(e, id);
+    struct dataset_entry *used = dataset_entry_find(e, id);
 
-    (void)use_remove(&n->uses, id, c->mount);
+    if (use_remove(&n->uses, id, c->mount) && used)
+        queue_dataset(e, used); /* one that was dropped goes with the last of them */
     (void)use_remove(&n->waits, id, c->mount);
     if (l && l->head && uuid_eq(&l->head->node, &n->id) && lease_has_mount(l->head, c->mount))
         drop_mount(e, l, c->mount);

@@ -433,6 +433,9 @@ void sim_mounts_device_gone(struct sim *s, unsigned host, unsigned d);
 void sim_mounts_agent_dies(struct sim *s, unsigned host);
 void sim_mounts_host_dies(struct sim *s, unsigned host);
 void sim_mounts_unpromised(struct sim *s, unsigned d);
+/* Where a lease by the API is there again, as the store was put back, and a container runs elsewhere that got the lease since: somebody
+ * had released it, and does so again. */
+void sim_mounts_release_again(struct sim *s, unsigned d);
 void sim_mounts_session(struct sim *s, unsigned host, uint64_t session); /* 0: it is over */
 void sim_mounts_call(struct sim *s, uint64_t session, const struct volume_call *c);
 bool sim_mounts_reply(struct sim *s, uint64_t id, const struct command_result *r); /* false: to another command */

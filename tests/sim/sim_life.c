@@ -354,8 +354,10 @@ void sim_settle(struct sim *s)
     s->engine_touched = true;
     cmd.anyway = alive < s->n_nodes;
     if (!s->store.history.unsettled) {
-        for (unsigned d = 0; d < s->n_datasets; d++)
+        for (unsigned d = 0; d < s->n_datasets; d++) {
             settle_dataset(s, d, &cmd);
+            sim_mounts_release_again(s, d);
+        }
         return;
     }
     sim_trace(s, "the operator says that all are back");

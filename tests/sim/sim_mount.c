@@ -174,16 +174,38 @@ void sim_mounts_host_dies(struct sim *s, unsigned host)
     memset(s->hosts[host].mounts, 0, sizeof(s->hosts[host].mounts));
 }
 
+static void unpromise_on(struct sim *s, unsigned host, unsigned d)
+{
+    for (unsigned k = 0; k < MAX_MOUNTS; k++) {
+        struct sim_mount *m = &s->hosts[host].mounts[k];
+        if (m->dataset == d)
+            m->promised = false;
+    }
+}
+
 void sim_mounts_unpromised(struct sim *s, unsigned d)
 {
     s->datasets[d].releases++;
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        for (unsigned k = 0; k < MAX_MOUNTS; k++) {
-            struct sim_mount *m = &s->hosts[i].mounts[k];
-            if (m->dataset == d)
-                m->promised = false;
-        }
-    }
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        unpromise_on(s, i, d);
+}
+
+void sim_mounts_release_again(struct sim *s, unsigned d)
+{
+    struct command cmd = {.kind = COMMAND_LEASE_RELEASE, .id = OPERATORS, .dataset_id = s->datasets[d].id};
+    const struct lease *l = s->store.leases[d];
+    int node = l ? sim_node_index(s, &l->node) : -1;
+    bool runs = false;
+
+    for (int i = 0; i < (int)s->n_nodes; i++)
+        runs |= i != node && sim_mount_runs(s, (unsigned)i, d, SIM_PROMISED);
+    if (node < 0 || !l->acquired || !runs)
+        return;
+    sim_trace(s, "the lease of d%u by the API is released again", d);
+    s->datasets[d].lease.promised = false;
+    s->datasets[d].releases++;
+    unpromise_on(s, (unsigned)node, d);
+    engine_command(s->engine, sim_control_now(s), &cmd);
 }
 
 /* ---- sessions ---- */
@@ -288,7 +310,8 @@ const char *sim_mounts_unsettled(const struct sim *s, unsigned d, char *buf, siz
         if (!is_on_disk(&s->hosts[node], (unsigned)node, d, l->mounts[i]))
             return buf;
     }
-    for (unsigned i = 0; i < s->n_nodes; i++) {
+    /* What the store does not know, as it was put back, has no lease before it is made again. */
+    for (unsigned i = 0; s->store.datasets[d] && i < s->n_nodes; i++) {
         (void)snprintf(buf, size, "d%u: no lease for a mount that runs on h%u", d, i);
         if (!s->hosts[i].dead && !s->cloned && sim_mount_runs(s, i, d, SIM_PROMISED) && node != (int)i)
             return buf;

@@ -158,6 +158,10 @@ void come(struct fake *f, unsigned char n, struct uuid store, struct uuid genera
     h.seen_revision = seen;
     f->sessions[n] += f->sessions[n] ? 10 : 10 + n;
     engine_session_open(f->e, f->now, f->sessions[n], &h);
+    if (f->mount[n] && *f->mount[n])
+        engine_volume_use(f->e, f->now, f->sessions[n], &(struct volume_use){.dataset = D, .mount = (char *)f->mount[n]});
+    if (f->mount[n])
+        engine_volume_uses_complete(f->e, f->now, f->sessions[n]);
     if (f->reports[n].volume.present || f->reports[n].volume.n_snapshots)
         tell(f, n);
     engine_reports_complete(f->e, f->now, f->sessions[n], 0);

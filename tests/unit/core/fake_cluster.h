@@ -24,6 +24,7 @@ struct fake {
     struct hello hellos[NODES + 1]; /* what a node says of itself when it comes; strings are static */
     struct report reports[NODES + 1]; /* about dataset D */
     char kept[NODES + 1][1][SNAPSHOT_NAME_SIZE]; /* snapshots in these, of nodes that can keep replicas */
+    const char *mount[NODES + 1];     /* of D, which it tells when it comes, first of all; "": it has none; NULL: it does not tell yet */
     bool deaf[NODES + 1];             /* it does nothing of what it is told */
     const char *image_problem[NODES + 1]; /* why it cannot have images; NULL = it has them at once */
     enum role role[NODES + 1];            /* of its last order about D */

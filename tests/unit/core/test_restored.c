@@ -138,14 +138,9 @@ static enum result_code use(struct fake *f, unsigned char n, const char *mount)
 /* With its mount of D; NULL: it has none. */
 static void arrive_with_mount(struct fake *f, unsigned char n, const char *mount)
 {
-    struct volume_use u = {.dataset = D, .mount = (char *)mount};
-
     f->hellos[n].volumes = true;
+    f->mount[n] = mount ? mount : "";
     arrive(f, n);
-    if (mount)
-        engine_volume_use(f->e, f->now, f->sessions[n], &u);
-    engine_volume_uses_complete(f->e, f->now, f->sessions[n]);
-    settle(f);
 }
 
 static const struct lease *lease_of(struct fake *f)
@@ -209,6 +204,84 @@ static void test_a_mount_that_waits_comes_last(void **state)
     assert_int_equal(lease_of(f)->node.b[15], 1);
     assert_string_equal(lease_of(f)->mounts[0], "m1");
     assert_true(f->reports[1].volume.mounted);
+}
+
+static enum result_code unuse(struct fake *f, unsigned char n, const char *mount)
+{
+    return run(f, (struct command){
+                      .kind = COMMAND_VOLUME_UNUSE, .session = f->sessions[n], .dataset_id = D, .mount = mount});
+}
+
+static void restore_lease(struct fake *f, struct lease l)
+{
+    l.dataset = D;
+    engine_restore_lease(f->e, f->now, lease_dup(&l));
+}
+
+/* Dropped by the copy, or since it was put back, with mounts that it does not know: it stays for them (simulator's seed 291). */
+static void test_a_mount_of_what_is_dropped(void **state)
+{
+    struct fake *f = *state;
+
+    for (unsigned leased = 0; leased < 2; leased++) {
+        struct dataset *d = born(1, 1);
+        d->dropped = true;
+        has(f, 1, owned_20, true);
+        put_back(f, d, true);
+        if (leased)
+            restore_lease(f, (struct lease){.node = id(1), .mounts = (char *[]){(char *)"m0"}, .n_mounts = 1});
+        arrive_with_mount(f, 1, "m1");
+        assert_int_equal(f->role[1], ROLE_OWNER);
+        assert_true(f->reports[1].volume.mounted);
+        assert_int_equal(lease_of(f)->n_mounts, 1);
+        assert_string_equal(lease_of(f)->mounts[0], "m1");
+        assert_int_equal(unuse(f, 1, "m1"), RESULT_OK);
+        assert_null(lease_of(f));
+        assert_false(f->reports[1].volume.mounted);
+        leave(f, 1);
+    }
+}
+
+/* The lease of the copy had ended when the mount was given out. It is there again, and still the volume is not pulled away (18919). */
+static void test_a_mount_that_the_lease_leaves_out(void **state)
+{
+    struct fake *f = *state;
+
+    for (unsigned removed = 0; removed < 2; removed++) {
+        has(f, 1, owned_20, true);
+        has(f, 2, (struct volume_mark){0}, false);
+        put_back(f, born(1, 1), true);
+        restore_lease(f, (struct lease){.node = id(2), .acquired = true});
+        arrive_with_mount(f, 1, "m1");
+        arrive(f, 2);
+        assert_int_equal(adopt(f, false), RESULT_OK);
+        assert_int_equal(lease_of(f)->node.b[15], 2);
+        assert_int_equal(removed ? remove_dataset(f, false) : move(f, 2), RESULT_OK);
+        assert_int_equal(reason(f), REASON_LEASE_HELD);
+        assert_true(f->reports[1].volume.mounted && !f->stored->tombstone);
+        assert_int_equal(unlease(f), RESULT_OK);
+        assert_int_equal(lease_of(f)->node.b[15], 1);
+        assert_int_equal(reason(f), REASON_LEASE_HELD);
+        assert_int_equal(unuse(f, 1, "m1"), RESULT_OK);
+        assert_false(f->reports[1].volume.mounted);
+        leave(f, 1);
+        leave(f, 2);
+    }
+}
+
+/* Nor does it go when the lease stays, and the mount ends. */
+static void test_a_mount_that_the_lease_leaves_out_ends(void **state)
+{
+    struct fake *f = *state;
+
+    has(f, 1, owned_20, true);
+    put_back(f, born(2, 1), true);
+    restore_lease(f, (struct lease){.node = id(2), .acquired = true});
+    arrive_with_mount(f, 1, "m1");
+    arrive(f, 2);
+    assert_true(f->reports[1].volume.mounted);
+    assert_int_equal(unuse(f, 1, "m1"), RESULT_OK);
+    assert_true(f->reports[2].volume.mounted && !f->reports[1].volume.mounted);
 }
 
 static void test_a_mount_after_the_operators_word(void **state)
@@ -828,6 +901,9 @@ int main(void)
         TEST(test_a_mount_that_the_copy_does_not_know),
         TEST(test_a_mount_that_the_copy_rules_out),
         TEST(test_a_mount_that_waits_comes_last),
+        TEST(test_a_mount_of_what_is_dropped),
+        TEST(test_a_mount_that_the_lease_leaves_out),
+        TEST(test_a_mount_that_the_lease_leaves_out_ends),
         TEST(test_a_mount_after_the_operators_word),
         TEST(test_a_store_that_failed_is_not_settled),
         TEST(test_storage_that_does_not_answer),
