@@ -142,6 +142,7 @@ static const enum rest_error refusals[RESULT_MAX] = {
     [RESULT_LEASE_NOT_FOUND] = REST_ERROR_LEASE_NOT_FOUND,
     [RESULT_LEASE_HELD] = REST_ERROR_LEASE_HELD,
     [RESULT_LEASE_RELEASING] = REST_ERROR_LEASE_RELEASING,
+    [RESULT_RELEASES_UNKNOWN] = REST_ERROR_RELEASES_UNKNOWN,
     [RESULT_NODES_AWAY] = REST_ERROR_NODES_AWAY,
     [RESULT_DATASET_NOT_THERE] = REST_ERROR_DATASET_NOT_THERE,
     [RESULT_DATASET_NOT_IN_DOUBT] = REST_ERROR_DATASET_NOT_IN_DOUBT,
@@ -322,7 +323,8 @@ const struct route rest_routes[] = {
      CHANGE | DATASET | REST_BIT(BAD_PARAMETER) | REST_BIT(COPY_NOT_FOUND) | REST_BIT(COPY_NEEDED)},
     {HTTP_GET, "/v1/configuration/leases", "listLeases", leases_list, LISTING},
     {HTTP_POST, "/v1/configuration/leases", "acquireLease", leases_acquire,
-     BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING) | REST_BIT(NODE_FENCED)},
+     BODY | CHANGE | REST_BIT(LEASE_HELD) | REST_BIT(LEASE_RELEASING) | REST_BIT(RELEASES_UNKNOWN) |
+         REST_BIT(NODE_FENCED)},
     {HTTP_DELETE, "/v1/configuration/leases/", "releaseLease", leases_release,
      CHANGE | REST_BIT(BAD_ID) | REST_BIT(LEASE_NOT_FOUND)},
     {HTTP_GET, "/v1/state/leases", "listLeaseStates", leases_state_list, LISTING},

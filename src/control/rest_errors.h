@@ -43,6 +43,8 @@
     X(LEASE_HELD, "LeaseHeld", 409, "Lease already held.")                                         \
     X(LEASE_RELEASING, "LeaseReleasing", 409,                                                      \
       "The dataset is just leaving that node; try again when it has arrived at its new one.")      \
+    X(RELEASES_UNKNOWN, "ReleasesUnknown", 409,                                                    \
+      "The store was put back from a copy, and the dataset may be leaving that node since.")       \
     X(NODES_AWAY, "NodesAway", 409,                                                                \
       "Nodes that may know better have not told what they have. Bring them back, or say that "     \
       "they do not matter (anyway).")                                                              \

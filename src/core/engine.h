@@ -108,6 +108,7 @@ enum result_code {
     RESULT_COPY_NEEDED,     /* COPY_DROP: nobody owns the dataset: it may be all that there is */
     RESULT_NODE_REFUSES,    /* VOLUME_*: its session is over, or it obeys another store, or a later state of this one */
     RESULT_MOUNTS_UNKNOWN,  /* VOLUME_USE: the store was put back, and somebody may have it mounted since; `text` */
+    RESULT_RELEASES_UNKNOWN, /* LEASE_ACQUIRE: the store was put back, and the node may be releasing it since; `text` */
     RESULT_STORE_FAILED,    /* not committed; nothing changed; `text` says why */
     RESULT_MAX,
 };

@@ -319,6 +319,15 @@ bool is_leaving(const struct engine *e, const struct uuid *dataset, const struct
            uuid_eq(&d->transfer.source, node);
 }
 
+/* May a node have been told to release it by what came after the copy from which the store was put back? It does that, unheard, until
+ * it obeys this store. `d` is NULL when the store does not know the dataset. */
+static bool may_release_unheard(const struct engine *e, const struct dataset *d, const struct uuid *node)
+{
+    bool doubted = d ? is_doubted(e, d) : e->history.unsettled;
+
+    return doubted && !node_has_told(e, node);
+}
+
 static enum result_code lease_acquire(struct engine *e, struct now now, struct command *c,
                                       struct command_result *r)
 {
@@ -333,6 +342,10 @@ static enum result_code lease_acquire(struct engine *e, struct now now, struct c
     bool leaving = is_leaving(e, &c->dataset_id, &c->node) || (d && d->head && d->head->dropped);
     if (leaving && !FAULT(LEASE_IN_RELEASE))
         return RESULT_LEASE_RELEASING;
+    if (may_release_unheard(e, d ? d->head : NULL, &c->node)) {
+        r->text = xasprintf("node %s is not here; when all nodes are back: flockerctl adopt", UUID_STR(&c->node));
+        return RESULT_RELEASES_UNKNOWN;
+    }
     entry = lease_entry_get(e, &c->dataset_id);
     struct lease *l = held ? lease_dup(entry->head) : xcalloc(1, sizeof(*l));
     l->dataset = c->dataset_id;

@@ -284,6 +284,23 @@ static void test_a_mount_that_the_lease_leaves_out_ends(void **state)
     assert_true(f->reports[2].volume.mounted && !f->reports[1].volume.mounted);
 }
 
+/* A node that is not here may be releasing it, by an order that the copy does not know (28847). */
+static void test_a_lease_of_a_node_that_is_away(void **state)
+{
+    struct fake *f = *state;
+    struct uuid two = id(2);
+
+    put_back(f, born(1, 1), true);
+    assert_int_equal(lease(f, 2), RESULT_RELEASES_UNKNOWN);
+    assert_non_null(strstr(f->text, UUID_STR(&two)));
+    arrive(f, 2);
+    assert_int_equal(lease(f, 2), RESULT_CREATED);
+    put_back(f, NULL, true);
+    assert_int_equal(lease(f, 1), RESULT_RELEASES_UNKNOWN);
+    assert_int_equal(adopt(f, true), RESULT_OK);
+    assert_int_equal(lease(f, 1), RESULT_CREATED);
+}
+
 static void test_a_mount_after_the_operators_word(void **state)
 {
     struct fake *f = *state;
@@ -904,6 +921,7 @@ int main(void)
         TEST(test_a_mount_of_what_is_dropped),
         TEST(test_a_mount_that_the_lease_leaves_out),
         TEST(test_a_mount_that_the_lease_leaves_out_ends),
+        TEST(test_a_lease_of_a_node_that_is_away),
         TEST(test_a_mount_after_the_operators_word),
         TEST(test_a_store_that_failed_is_not_settled),
         TEST(test_storage_that_does_not_answer),
