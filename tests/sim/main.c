@@ -24,6 +24,7 @@ static const char usage[] =
     "  --datasets N       so many datasets (1 to 4)\n"
     "  --until SECONDS    faults and commands stop at this virtual time; then the cluster has 150 "
     "s to settle\n"
+    "  --restores         the store may be lost and put back in every run, not only in one of 12\n"
     "  --skip-faults A,B  leave these faults out, by their numbers; A-B names a range\n"
     "  --skip-commands A,B\n"
     "  --jobs J           processes; default: one a processor\n"
@@ -283,6 +284,8 @@ static bool parse(struct arguments *a, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (streq(argv[i], "--trace"))
             a->options.trace = true;
+        else if (streq(argv[i], "--restores"))
+            a->options.restores = true;
         else if (streq(argv[i], "--stop"))
             a->most = 1;
         else if (i + 1 >= argc) {

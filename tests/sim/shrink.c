@@ -135,6 +135,8 @@ int sim_shrink(const struct sim_options *options)
         printf(" --datasets %u", k->options.datasets);
     if (k->options.until_us)
         printf(" --until %llu", (unsigned long long)(k->options.until_us / USEC_PER_SEC));
+    if (k->options.restores)
+        printf(" --restores");
     print_numbers(" --skip-faults ", k->faults, r->faults);
     print_numbers(" --skip-commands ", k->commands, r->commands);
     printf("\n");

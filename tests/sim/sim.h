@@ -82,6 +82,7 @@ struct sim_options {
     uint64_t until_us;        /* faults and commands end then; 0 = by the seed */
     const bool *skip_faults;  /* of MAX_INJECTED, by index; NULL = none is left out */
     const bool *skip_commands;
+    bool restores; /* the store may be lost and put back in every run, not in some */
     bool trace;    /* print what happens */
     bool remember; /* keep the last lines of it for the result */
 };

@@ -297,6 +297,8 @@ void sim_plan_faults(struct sim *s)
 {
     for (unsigned i = 0; i < N_MAX; i++)
         s->nuisances[i] = sim_chance(s, likely[i]);
+    if (s->options.restores)
+        s->nuisances[N_RESTORE] = true;
     if (is_long(s)) /* long enough for failures to add up */
         s->nuisances[N_PULL_FAILS] = s->nuisances[N_BAD_DISK] = true;
     if (s->n_nodes < 3)
