@@ -93,7 +93,8 @@ static void print_fenced(const char *id, const json_t *answer)
     printf("Node %.8s is fenced since %s, as signed by %s.\n", id, since, *by ? by : "nobody");
     print_preview(answer, "What it owned, and how it goes on elsewhere:");
     printf("Say where: 'flockerctl drain %.8s' moves all of it, 'flockerctl move' and 'move-container' single ones.\n"
-           "When the node comes back after a boot, the fence ends by itself; 'flockerctl unfence %.8s' ends it before.\n",
+           "When the node comes back after a boot, the fence ends by itself, if the control service still knows the boot before; "
+           "'flockerctl unfence %.8s' ends it in any case.\n",
            id, id);
 }
 

@@ -260,6 +260,16 @@ static const struct node_entry *node_that_told(const struct engine *e, const str
     return n && n->session && n->complete && !n->refuses && !n->storage_unknown ? n : NULL;
 }
 
+/* Nobody knows whether it was started anew before it came. The next start shows. */
+static void note_era(struct engine *e, const struct fence *f, const struct uuid *era)
+{
+    struct fence *changed = fence_copy(f);
+
+    changed->era = *era;
+    changed->revision = next_number(e);
+    change_fence(e, &f->node, changed);
+}
+
 void look_at_fences(struct engine *e, struct now now)
 {
     struct fence_entry *f, *next;
@@ -273,6 +283,8 @@ void look_at_fences(struct engine *e, struct now now)
         bool booted = !uuid_is_nil(&f->committed->era) && !uuid_eq(&f->committed->era, &n->hello.era);
         if (!is_signed_off(e, &f->node) || (booted && is_clean(e, &f->node)))
             change_fence(e, &f->node, NULL);
+        else if (uuid_is_nil(&f->committed->era))
+            note_era(e, f->committed, &n->hello.era);
     }
 }
 
@@ -418,8 +430,8 @@ static void because_fenced(const struct engine *e, struct dataset_entry *entry, 
     const struct uuid *node = &entry->committed->primary;
     const struct fence *f = fence_of(e, node);
 
-    becausef(entry, now, REASON_NODE_FENCED, "it is wanted on node %s, which is fenced%s%s; %s", UUID_STR(node),
-             f && *f->who ? ", as signed by " : "", f ? f->who : "", then);
+    becausef(entry, now, REASON_NODE_FENCED, "it is wanted on node %s, which %s%s%s; %s", UUID_STR(node),
+             node_absence(e, node), f && *f->who ? ", as signed by " : "", f ? f->who : "", then);
 }
 
 /* Where it is wanted, on storage that node shares with the one that is off. */
@@ -453,8 +465,8 @@ static void promote_elsewhere(struct engine *e, struct dataset_entry *entry, str
     struct rescue found = find_rescue(e, entry, &d->fenced->destination, d->fenced->transfer);
 
     if (!found.node && !found.away)
-        becausef(entry, now, REASON_DATA_ON_FENCED_NODE, "the data are only on node %s, which is fenced",
-                 UUID_STR(dataset_freed_from(d)));
+        becausef(entry, now, REASON_DATA_ON_FENCED_NODE, "the data are only on node %s, which %s",
+                 UUID_STR(dataset_freed_from(d)), node_absence(e, dataset_freed_from(d)));
     else if (found.away)
         because_absent(e, entry, now, REASON_NODE_DISCONNECTED, "what may be the newest copy is on a node that does not answer:",
                        found.away);

@@ -89,6 +89,11 @@ const char *node_absence(const struct engine *e, const struct uuid *node)
 {
     const struct node_entry *n = node_entry_find(e, node);
 
+    const struct fence *f = fence_of(e, node);
+
+    if (f && n && n->session && uuid_eq(&f->era, &n->hello.era))
+        return "is fenced; it is here, and nobody knows that it was started anew since: it gets nothing until it is, or until "
+               "'flockerctl unfence'";
     if (node_is_fenced(e, node))
         return n && n->session ? "is fenced; it is here, and gets nothing until that ends" : "is fenced";
     if (!n || !n->session)

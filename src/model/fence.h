@@ -11,7 +11,7 @@
 struct fence {
     struct uuid node;
     uint64_t revision;
-    struct uuid era; /* boot id of its last session; nil = not known */
+    struct uuid era; /* boot id of its last session before it was signed, or else of the first one after that; nil = not known yet */
     uint64_t at_us;  /* wall clock */
     char *who;       /* the name in the certificate of whoever signed */
     char *why;       /* in his words; "" = none */

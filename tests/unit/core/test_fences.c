@@ -44,6 +44,18 @@ static void boot(struct fake *f, unsigned char n)
     come_back(f, n);
 }
 
+/* What is said of D. */
+static void assert_says(struct fake *f, const char *words)
+{
+    struct reason r;
+
+    engine_dataset_reason(f->e, f->now, &D, &r);
+    assert_int_equal(r.code, REASON_DATA_ON_FENCED_NODE);
+    if (!strstr(r.text, words))
+        fail_msg("%s", r.text);
+    reason_done(&r);
+}
+
 static bool is_owner(const struct fake *f, unsigned char n)
 {
     return uuid_eq(&f->stored->owner, &(struct uuid){.b[15] = n});
@@ -408,7 +420,7 @@ static void test_freed_after_a_restart(void **state)
     assert_true(uuid_is_nil(&f->stored->owner));
 }
 
-/* The boot id is not known any more: the operator has to end it. */
+/* The boot id is not known any more: it ends with the next start, or the operator ends it. */
 static void test_unknown_boot(void **state)
 {
     struct fake *f = *state;
@@ -424,6 +436,23 @@ static void test_unknown_boot(void **state)
     unfence(f, 1);
     assert_true(is_owner(f, 1));
     assert_int_equal(reason(f), REASON_NONE);
+    leave(f, 1);
+    start_again(f);
+    fence(f, 1);
+    come_back(f, 1);
+    assert_non_null(f->fence);
+    assert_string_equal(f->fence->who, "alice");
+    assert_false(f->reports[1].volume.mounted);
+    assert_says(f, "flockerctl unfence");
+    leave(f, 1);
+    come_back(f, 1);
+    assert_non_null(f->fence);
+    leave(f, 1);
+    start_again(f); /* the record knows */
+    f->hellos[1].era = id(119);
+    come_back(f, 1);
+    assert_null(f->fence);
+    assert_true(is_owner(f, 1) && f->reports[1].volume.mounted);
 }
 
 /* The word of a store that was put back from a copy is an old one. */
