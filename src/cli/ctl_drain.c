@@ -57,6 +57,7 @@ struct drain {
     char *to;      /* NULL = spread */
     json_t *nodes; /* by uuid, of the targets */
     json_t *copies; /* of a node that is fenced: dataset -> the node that has the newest copy of it */
+    json_t *datasets; /* all that are configured, by id */
     struct target *targets;
     size_t n_targets;
     bool by_space;   /* all tell how much of their storage is free */
@@ -68,6 +69,7 @@ static void drain_done(struct drain *d)
 {
     json_decref(d->nodes);
     json_decref(d->copies);
+    json_decref(d->datasets);
     json_decref(d->moved);
     json_decref(d->refused);
     free(d->targets);
@@ -126,15 +128,55 @@ struct piece {
     const char *kind, *id, *prefix, *key;
     double load;
     double limit; /* so many bytes its datasets may grow to; 0 = none, or not limited */
-    const char *dataset; /* the first of them; NULL = none */
+    bool has_data;
+    const char *dataset;   /* which it is; NULL = a container, with */
+    const json_t *volumes; /* these; may be NULL */
 };
 
-/* The node that has a copy already. */
+/* What is not to be copied when the piece goes to a node: what this has a copy of already. */
+struct saving {
+    double load, limit;
+};
+
+static void add_saving(const struct drain *d, const char *dataset, const struct target *t, struct saving *s)
+{
+    const char *node = json_string_value(json_object_get(d->copies, dataset));
+    const json_t *value = json_object_get(d->datasets, dataset);
+
+    if (!node || !streq(node, t->id))
+        return;
+    s->load += load_of(value);
+    s->limit += limit_of(value);
+}
+
+static struct saving saving_at(const struct drain *d, const struct piece *p, const struct target *t)
+{
+    struct saving s = {0};
+    size_t i;
+    json_t *volume;
+
+    if (p->dataset)
+        add_saving(d, p->dataset, t, &s);
+    json_array_foreach (p->volumes, i, volume)
+        add_saving(d, ctl_text(volume, "dataset_id"), t, &s);
+    return s;
+}
+
+/* The node that has most of it already, and room for the rest; NULL: none has anything. */
 static struct target *with_copy(const struct drain *d, const struct piece *p)
 {
-    const char *node = p->dataset ? json_string_value(json_object_get(d->copies, p->dataset)) : NULL;
+    struct target *best = NULL;
+    double most = 0;
 
-    return node ? find_target(d, node) : NULL;
+    for (size_t i = 0; i < d->n_targets; i++) {
+        struct saving s = saving_at(d, p, &d->targets[i]);
+        double rest = p->limit - s.limit;
+        if (s.load <= most || (d->by_space && rest > 0 && rest > d->targets[i].left))
+            continue;
+        best = &d->targets[i];
+        most = s.load;
+    }
+    return best;
 }
 
 /* Data go where a copy is, or most room, else all goes where least is promised. */
@@ -147,7 +189,7 @@ static struct target *choose(const struct drain *d, const struct piece *p)
     if (with_copy(d, p))
         return with_copy(d, p);
     for (size_t i = 0; i < d->n_targets; i++) {
-        if (!best || is_better(d, &d->targets[i], best, p->dataset != NULL))
+        if (!best || is_better(d, &d->targets[i], best, p->has_data))
             best = &d->targets[i];
     }
     return best;
@@ -254,8 +296,9 @@ static struct err *move_one(struct drain *d, const struct piece *p)
     }
     if (e)
         return e;
+    struct saving s = saving_at(d, p, to);
     to->promised += p->load;
-    to->left -= p->dataset ? p->load : 0;
+    to->left -= p->has_data ? p->load - s.load : 0;
     json_array_append_new(d->moved,
                           json_pack("{s:s, s:s, s:s}", "kind", p->kind, "id", p->id, "to", to->id));
     if (!d->c->args->json) {
@@ -270,25 +313,23 @@ static struct err *move_one(struct drain *d, const struct piece *p)
 static struct piece piece_of_container(const json_t *container, const json_t *datasets,
                                        json_t *used)
 {
-    struct piece p = {"container",
-                      ctl_text(container, "name"),
-                      "/v1/configuration/containers/",
-                      "node_uuid",
-                      0,
-                      0,
-                      NULL};
+    struct piece p = {.kind = "container",
+                      .id = ctl_text(container, "name"),
+                      .prefix = "/v1/configuration/containers/",
+                      .key = "node_uuid",
+                      .volumes = json_object_get(container, "volumes")};
     size_t i;
     json_t *volume;
 
-    json_array_foreach (json_object_get(container, "volumes"), i, volume) {
+    json_array_foreach (p.volumes, i, volume) {
         const char *id = ctl_text(volume, "dataset_id");
         const json_t *dataset = json_object_get(datasets, id);
         (void)json_object_set_new(used, id, json_true());
-        p.dataset = p.dataset ? p.dataset : id;
+        p.has_data = true;
         p.load += load_of(dataset);
         p.limit += limit_of(dataset);
     }
-    if (!p.dataset)
+    if (!p.has_data)
         p.load = CONTAINER_LOAD;
     return p;
 }
@@ -324,20 +365,21 @@ static struct err *move_all(struct drain *d)
     TRY(ctl_get_list(d->c, "/v1/configuration/datasets", &datasets));
     TRY(ctl_get_list(d->c, "/v1/configuration/containers", &containers));
     count_loads(d, datasets, containers);
-    CLEANUP_JSON json_t *index = ctl_index(datasets, "dataset_id");
+    d->datasets = ctl_index(datasets, "dataset_id");
     json_array_foreach (containers, i, item) {
-        struct piece p = piece_of_container(item, index, used);
+        struct piece p = piece_of_container(item, d->datasets, used);
         if (is_on(item, "node_uuid", d->node))
             TRY(move_one(d, &p));
     }
     json_array_foreach (datasets, i, item) {
-        struct piece p = {"dataset",
-                          ctl_text(item, "dataset_id"),
-                          "/v1/configuration/datasets/",
-                          "primary",
-                          load_of(item),
-                          limit_of(item),
-                          ctl_text(item, "dataset_id")};
+        struct piece p = {.kind = "dataset",
+                          .id = ctl_text(item, "dataset_id"),
+                          .prefix = "/v1/configuration/datasets/",
+                          .key = "primary",
+                          .load = load_of(item),
+                          .limit = limit_of(item),
+                          .has_data = true,
+                          .dataset = ctl_text(item, "dataset_id")};
         if (is_on(item, "primary", d->node) && !json_object_get(used, p.id))
             TRY(move_one(d, &p));
     }

@@ -216,8 +216,9 @@ def test_list_nodes_with_space(ctl, control):
 C = "c0ffee00-0000-4000-8000-000000000003"
 
 
-def drained(ctl, control, spaces, datasets, *words, containers=()):
-    """Drains A; where each thing went, and the rest of the answer. spaces: (total, free) in GiB of B and C; datasets: GiB of each on A."""
+def drained(ctl, control, spaces, datasets, *words, containers=(), copies=None):
+    """Drains A; where each thing went, and the rest of the answer. spaces: (total, free) in GiB of B and C; datasets: GiB of each on A.
+    A is fenced when `copies` says which node has a copy of each."""
     nodes = [{"uuid": A, "host": "10.20.0.11"}]
     for node, space in zip((B, C), spaces):
         nodes.append({"uuid": node, "host": node, **({"space": {"total": space[0] << 30, "free": space[1] << 30}} if space else {})})
@@ -227,6 +228,8 @@ def drained(ctl, control, spaces, datasets, *words, containers=()):
     control.answers.update({("GET", "/v1/state/nodes"): (200, nodes), ("GET", "/v1/configuration/datasets"): (200, configured),
                             ("GET", "/v1/configuration/containers"): (200, list(containers)), ("GET", "/v1/state/datasets"): (200, []),
                             ("POST", f"/v1/cordons/{A}"): (200, {})})
+    items = [{"dataset_id": i, "node": node} for i, node in zip(ids, copies or [])]
+    control.answers["GET", f"/v1/fences/{A}"] = (200, {"fence": {} if copies else None, "datasets": items})
     for i in ids:
         control.answers["POST", f"/v1/configuration/datasets/{i}"] = (200, {})
     for container in containers:
@@ -255,6 +258,20 @@ def test_drain_where_nothing_has_room(ctl, control):
     assert refused[0]["text"].startswith("no node has room for it: its data may grow to 9.0G, and no node has more than 8.0G free.")
     moved, refused, done = drained(ctl, control, [(100, 10), (100, 8)], [9, 9, 1], "--to", C[:8])
     assert (moved, refused, done.returncode) == ([("1", "C"), ("2", "C"), ("3", "C")], [], 0)
+
+
+def test_drain_to_copies(ctl, control):
+    """Of a node that is fenced: a container goes to where most of its data are, not to where the first of its datasets is."""
+    containers = [{"name": "xx", "node_uuid": A, "volumes": [{"dataset_id": f"{i}0000000-0000-4000-8000-000000000000",
+                                                              "mountpoint": f"/d{i}"} for i in (1, 2, 3)]}]
+    room = [(100, 50), (100, 60)]
+    assert drained(ctl, control, room, [1, 4, 2], containers=containers, copies=[B, C, B])[0] == [("x", "C")]
+    assert drained(ctl, control, room, [3, 4, 2], containers=containers, copies=[B, C, B])[0] == [("x", "B")]
+    assert drained(ctl, control, room, [1, 0, 2], containers=containers, copies=[None, B, None])[0] == [("x", "B")]
+    assert drained(ctl, control, room, [3, 4], copies=[B, C])[0] == [("1", "B"), ("2", "C")]
+    # What it has no copy of must have room there; what it has, has it.
+    assert drained(ctl, control, [(100, 2), (100, 60)], [5, 4, 2], containers=containers, copies=[B, C, B])[0] == [("x", "C")]
+    assert drained(ctl, control, [(100, 0), (100, 60)], [5, 4, 2], containers=containers, copies=[B, B, B])[0] == [("x", "B")]
 
 
 def test_drain_where_space_is_not_told(ctl, control):
