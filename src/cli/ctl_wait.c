@@ -37,17 +37,6 @@ static struct err *growth_reached(const json_t *detail, bool *ret_reached)
     return NULL;
 }
 
-static struct err *container_reached(const json_t *detail, const char *node, bool *ret_reached)
-{
-    const char *wanted = ctl_text(detail, "node_uuid");
-
-    if (!streq(wanted, node))
-        return err_new(ERR_CONFLICT, "somebody moved the container to %s meanwhile", wanted);
-    *ret_reached =
-        streq(ctl_text(detail, "state"), "running") && streq(ctl_text(detail, "on"), node);
-    return NULL;
-}
-
 /* It ended well, and its policy does not let it run again. */
 static bool is_done(const json_t *detail, const char *node)
 {
@@ -56,6 +45,17 @@ static bool is_done(const json_t *detail, const char *node)
 
     return streq(ctl_text(detail, "state"), "exited") && streq(ctl_text(detail, "on"), node) && json_is_integer(code) &&
            !json_integer_value(code) && !streq(policy, "always");
+}
+
+static struct err *container_reached(const json_t *detail, const char *node, bool *ret_reached)
+{
+    const char *wanted = ctl_text(detail, "node_uuid");
+
+    if (!streq(wanted, node))
+        return err_new(ERR_CONFLICT, "somebody moved the container to %s meanwhile", wanted);
+    bool runs = streq(ctl_text(detail, "state"), "running") && streq(ctl_text(detail, "on"), node);
+    *ret_reached = runs || is_done(detail, node);
+    return NULL;
 }
 
 /* What has a health check is up when that says so. */

@@ -381,6 +381,7 @@ static void committed_container(struct engine *e, struct now now, struct change 
     update_container_orders(e, entry);
     update_dependents(e, entry->name);
     queue_volumes(e, entry->committed);
+    note_end(e, entry);
     container_entry_gc(e, entry);
 }
 
@@ -450,6 +451,8 @@ void engine_committed(struct engine *e, struct now now, uint64_t batch)
     }
     batch_free(b);
     settle_all_uses(e, now, works_again ? 0 : USES_UNMET_ONLY);
+    if (works_again)
+        note_ends(e);
     run_queue(e, now);
 }
 

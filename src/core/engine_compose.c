@@ -381,6 +381,7 @@ static void set_container(struct engine *e, struct container **wanted, struct pl
         return;
     }
     (*wanted)->created = same ? head->created : next_number(e);
+    (*wanted)->ended = same && head->ended;
     entry = container_entry_get(e, (*wanted)->name);
     propose_container(e, entry, steal(wanted));
 }

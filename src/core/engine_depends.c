@@ -164,6 +164,30 @@ char *held_text(const struct engine *e, const struct container *c)
     return xasprintf("container %s depends on container %s, %s", c->name, d->name, what);
 }
 
+/* ---- what has ended ---- */
+
+void note_end(struct engine *e, struct container_entry *entry)
+{
+    const struct container *c = entry->committed;
+    struct uuid run, prepare;
+
+    if (!c || c->ended || entry->pending || e->commit_retry_us)
+        return; /* whatever comes of that leads here again */
+    container_places(e, c, &run, &prepare);
+    const struct container_report *r = container_report_of(entry, &run);
+    if (!r || !r->ended || r->created != c->created)
+        return;
+    struct container *ended = container_copy(c);
+    ended->ended = true;
+    propose_container(e, entry, ended);
+}
+
+void note_ends(struct engine *e)
+{
+    for (struct container_entry *c = e->containers; c; c = c->hh.next)
+        note_end(e, c);
+}
+
 /* ---- what is refused ---- */
 
 /* Does something that `c` depends on, by however many steps, depend on `c`? Then the first that does so itself. */

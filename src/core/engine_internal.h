@@ -425,6 +425,11 @@ char *held_text(const struct engine *e, const struct container *c);
 /* Of a new container, against what there is. */
 enum result_code check_dependencies(struct engine *e, const struct container *c, struct command_result *r);
 
+/* engine_depends.c, too: where it runs a node has told that it ended for good. That is written down, so that nobody starts it
+ * again: a host that was started anew, or the one that it is moved to. */
+void note_end(struct engine *e, struct container_entry *entry);
+void note_ends(struct engine *e); /* of all: after the store failed */
+
 /* engine_routes.c */
 /* Call when the container, where it is to run, or the address of that node may have changed. */
 void update_routes(struct engine *e, struct container_entry *entry);

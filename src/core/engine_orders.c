@@ -276,6 +276,8 @@ void update_container_orders(struct engine *e, struct container_entry *entry)
         run = UUID_NIL;
     if (entry->committed && !knows_settings(e, entry->committed, &prepare))
         prepare = UUID_NIL;
+    if (entry->committed && entry->committed->ended)
+        prepare = UUID_NIL; /* it needs its image no more */
     for (size_t i = 0; i < entry->n_sent;) {
         struct container_sent *s = &entry->sent[i];
         if (uuid_eq(&s->node, &run) || uuid_eq(&s->node, &prepare)) {

@@ -482,7 +482,7 @@ static bool image_is_ready(const struct engine *e, struct dataset_entry *entry, 
     const struct dataset *d = entry->committed;
     const struct container_entry *user = container_using(e, &d->id, /* committed= */ true);
 
-    if (!user || !uuid_eq(&user->committed->node, &d->transfer.destination))
+    if (!user || user->committed->ended || !uuid_eq(&user->committed->node, &d->transfer.destination))
         return true;
     const struct container_report *r = container_report_of(user, &d->transfer.destination);
     if (r && (r->image_ready || r->run == CONTAINER_RUNNING))

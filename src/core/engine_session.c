@@ -308,6 +308,7 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
     mine->stale = false;
     effect_push_changed(e, OBJECT_CONTAINER, entry->name);
     note_start(e, entry, report);
+    note_end(e, entry);
     update_dependents(e, entry->name);
     queue_volumes(e, entry->committed); /* a move may wait for the image */
     run_queue(e, now);
@@ -423,6 +424,7 @@ void engine_tick(struct engine *e, struct now now)
     if (e->commit_retry_us) {
         e->commit_retry_us = 0;
         queue_all_datasets(e);
+        note_ends(e);
         settle_all_uses(e, now, /* flags= */ 0);
     }
     expire_leases(e, now);

@@ -24,6 +24,7 @@
     X(BELIEVE_RESTORED) /* decide from a store that was put back as if nothing had happened since */  \
     X(LONE_RELEASE) /* order the release of one dataset of a container before the others are ready */ \
     X(FIRST_VOLUME)     /* start a container when the first of its datasets is there */               \
+    X(FORGET_END)       /* start again what has ended for good */                                     \
     X(FORGET_HOLD)      /* start a container before what it depends on */                             \
     X(NO_CAP)           /* wait longer and longer after failures */                                   \
     X(STALE_REPLICA)    /* begin, on the way back, from what the replica had */                       \

@@ -450,15 +450,29 @@ static char *last_words_of(const struct node_container *c)
     return c->last_words ? xasprintf(". Its output ended with: %s", c->last_words) : xstrdup("");
 }
 
+/* It is not started again. If it ended well, and so long ago that it cannot have been with the host, that is for good. */
+static void note_end(struct now now, struct node_container *c)
+{
+    uint64_t sure_us = c->exited_us + CONTAINER_ENDED_US;
+
+    if (c->state.run != CONTAINER_EXITED || c->state.exit_code)
+        return;
+    c->ended = now.mono_us >= sure_us;
+    if (!c->ended)
+        c->wake_us = sure_us;
+}
+
 /* Neither to start nor to stop it: why. */
 static void container_waits(struct now now, struct node_container *c,
                             const struct decision *decision)
 {
     if (decision->reason == REASON_CONTAINER_EXITED) {
+        note_end(now, c);
         CLEANUP_FREE char *words = last_words_of(c);
-        CLEANUP_FREE char *text = xasprintf("container %s exited with status %d, and its restart "
-                                            "policy does not start it again%s",
-                                            c->name, c->state.exit_code, words);
+        CLEANUP_FREE char *text =
+            xasprintf("container %s exited with status %d, and its restart "
+                      "policy does not start it again%s",
+                      c->name, c->order.config->ended ? 0 : c->state.exit_code, words);
         reason_set(&c->reason, decision->reason, now.wall_us, 0, text);
     } else if (decision->reason != REASON_NONE) {
         reason_set(&c->reason, decision->reason, now.wall_us, 0, decision->text);
@@ -493,6 +507,7 @@ void node_decide_container(struct node *n, struct now now, struct node_container
     const struct container *config = node_container_config(c);
     uint64_t revision = c->has_order ? c->order.config->revision : 0;
 
+    c->ended = false; /* unless it is found again */
     if (c->step)
         return;
     c->wake_us = 0;
@@ -620,6 +635,8 @@ static void take_container(struct node *n, struct now now, struct node_container
     bool ran = c->state.run == CONTAINER_RUNNING;
     char *name = c->state.name;
 
+    if (c->state.run != CONTAINER_EXITED || c->state.created != s->created)
+        c->exited_us = now.mono_us;
     c->state = *s;
     c->state.name = name;
     c->state.last_words = NULL;

@@ -55,6 +55,8 @@ struct node_container {
     bool revive;
     unsigned restarts;
     uint64_t started_us;
+    uint64_t exited_us;     /* EXITED: seen since then */
+    bool ended;             /* as in its report */
     uint64_t not_listed_by; /* the list step that was running when a step of it ended last */
     uint64_t wake_us; /* a postponed step is due then; 0 = none */
     struct reason reason;
@@ -146,6 +148,9 @@ struct node {
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
 #define ROUTES_LOOK_US (300 * USEC_PER_MSEC) /* who changes the packet filter does so in several steps */
 #define MISSING_LOOK_US (5 * USEC_PER_SEC)
+/* A host that goes down may end its containers before the engine, and those that have a clean end exit with 0. It is down long
+ * before that. */
+#define CONTAINER_ENDED_US (10 * USEC_PER_SEC)
 #define CONTAINER_STABLE_US (10 * USEC_PER_SEC) /* ran that long: its failures are forgotten */
 
 /* node.c */

@@ -107,17 +107,24 @@ static void report_container(struct node *n, struct node_container *c)
         c->reported = false;
         return;
     }
-    struct container_report r = {.name = c->name,
-                                 .run = c->state.run,
-                                 .image_ready = c->image_ready,
-                                 .created = c->state.created,
-                                 .health = c->state.run == CONTAINER_RUNNING ? c->state.health : HEALTH_NONE,
-                                 .has_exit_code = c->state.run == CONTAINER_EXITED,
-                                 .exit_code = c->state.run == CONTAINER_EXITED ? c->state.exit_code : 0,
-                                 .reason = c->reason};
+    /* Where it is to run now, nothing may be of it. */
+    bool ended_before = c->has_order && c->order.action == CONTAINER_RUN &&
+                        c->order.config->ended && c->state.run == CONTAINER_ABSENT;
+    enum container_run run = ended_before ? CONTAINER_EXITED : c->state.run;
+    struct container_report r = {
+        .name = c->name,
+        .run = run,
+        .image_ready = c->image_ready,
+        .created = ended_before ? c->order.config->created : c->state.created,
+        .ended = ended_before || c->ended,
+        .health = c->state.run == CONTAINER_RUNNING ? c->state.health : HEALTH_NONE,
+        .has_exit_code = run == CONTAINER_EXITED,
+        .exit_code = c->state.run == CONTAINER_EXITED ? c->state.exit_code : 0,
+        .reason = c->reason};
     if (c->reported && c->last.run == r.run && c->last.image_ready == r.image_ready &&
-        c->last.created == r.created && c->last.health == r.health && c->last.has_exit_code == r.has_exit_code &&
-        c->last.exit_code == r.exit_code && reason_same(&c->last.reason, &r.reason))
+        c->last.created == r.created && c->last.health == r.health &&
+        c->last.has_exit_code == r.has_exit_code && c->last.exit_code == r.exit_code &&
+        c->last.ended == r.ended && reason_same(&c->last.reason, &r.reason))
         return;
     struct container_report *out = &node_effect_push(n, NODE_CONTAINER_REPORT)->container_report;
     *out = r;

@@ -531,6 +531,9 @@ static struct decision plan_run(const struct container_view *v)
         return container_act(v, STEP_STOP); /* made from an earlier configuration of that name */
     if (running)
         return nothing();
+    if (c->ended && !FAULT(FORGET_END))
+        return because(REASON_CONTAINER_EXITED,
+                       "it has ended well, and its restart policy does not start it again");
     if (here && v->state->run == CONTAINER_EXITED && !policy_restarts(v))
         return because(REASON_CONTAINER_EXITED,
                        "it exited and its restart policy does not start it again");

@@ -138,6 +138,8 @@ struct container_report {
     enum container_run run;
     bool image_ready;
     uint64_t created; /* of the configuration that runs */
+    bool ended; /* RUN was ordered of that configuration, and it has ended for good: with status 0, some time ago, by itself, and its
+                 * restart policy does not start it again. What the order says to have ended is EXITED where nothing is of it */
     enum container_health health;
     bool has_exit_code; /* it has run, and does not now */
     int exit_code;

@@ -101,6 +101,7 @@ struct container {
     uint64_t nano_cpus;          /* NANO_CPUS = one processor; 0 = without limit */
     struct dependency *depends_on; /* no name twice */
     size_t n_depends_on;
+    bool ended; /* no setting: it has ended with status 0, its restart policy does not start it again, and so nobody does */
 };
 
 #define CONTAINER_LABEL_RESERVED "io.flocker." /* labels that begin so are ours */

@@ -645,8 +645,10 @@ static json_t *volumes_value(struct writer *w, const struct container *c)
 
 char *record_container_encode(const struct container *c)
 {
-    bool volumes = container_has_more_volumes(c), extended = volumes || container_is_extended(c);
-    struct writer w = writer_begin(volumes    ? RECORD_FORMAT_VOLUMES
+    bool volumes = container_has_more_volumes(c) || c->ended,
+         extended = volumes || container_is_extended(c);
+    struct writer w = writer_begin(c->ended   ? RECORD_FORMAT_ENDED
+                                   : volumes  ? RECORD_FORMAT_VOLUMES
                                    : extended ? RECORD_FORMAT_EXTENDED
                                               : RECORD_FORMAT);
 
@@ -661,6 +663,8 @@ char *record_container_encode(const struct container *c)
     set(&w, "swappiness", c->swappiness == UINT32_MAX ? json_null() : number(c->swappiness));
     set(&w, "restart_policy", json_string(restart_policy_name(c->restart_policy)));
     set(&w, "maximum_retry_count", number(c->maximum_retry_count));
+    if (c->ended)
+        set(&w, "ended", json_boolean(c->ended));
     if (volumes)
         set(&w, "volumes", volumes_value(&w, c));
     else
@@ -869,6 +873,8 @@ static void get_container_rest(struct reader *r, struct container *c)
     if ((int)c->restart_policy == RESTART_POLICY_INVALID)
         wrong(r, "restart_policy", "\"never\", \"always\" or \"on-failure\"");
     c->maximum_retry_count = (uint32_t)get_number(r, "maximum_retry_count", UINT32_MAX);
+    if (r->format >= RECORD_FORMAT_ENDED)
+        c->ended = get_bool(r, "ended");
     if (r->format < RECORD_FORMAT_VOLUMES)
         get_volume(r, c);
     else
@@ -879,7 +885,7 @@ struct err *record_container_decode(const char *text, size_t n, struct container
 {
     struct reader r;
 
-    TRY(parse("container", RECORD_FORMAT_VOLUMES, text, n, &r));
+    TRY(parse("container", RECORD_FORMAT_ENDED, text, n, &r));
     CLEANUP_FREE char *name = get_text(&r, "name", false);
     struct container *c = container_new(name ? name : "");
     c->revision = get_number(&r, "revision", UINT64_MAX);

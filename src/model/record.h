@@ -2,7 +2,8 @@
  *
  * Format version 1; 2 is a dataset with a replica, so that what has none can still be read by an older
  * version, a container with settings of container_is_extended(), or a lease that Docker mounts have; 3 is a
- * container of which container_has_more_volumes() is true, or a dataset of which a fence is remembered, or the age of a replica. Every field
+ * container of which container_has_more_volumes() is true, or a dataset of which a fence is remembered, or the age of a replica;
+ * 4 is a container that has ended for good. Every field
  * is always there; a field too many, too few, twice or of another type makes
  * the record corrupt, and a record of a newer format is refused by saying so: what cannot be
  * understood wholly is not used at all. Numbers are exact over all 64 bits: up to 2^63-1 they are
@@ -21,6 +22,7 @@
 #define RECORD_FORMAT_FENCED 3   /* likewise */
 #define RECORD_FORMAT_EXTENDED 2 /* of containers only */
 #define RECORD_FORMAT_VOLUMES 3  /* likewise; has "volumes" in the place of "volume" */
+#define RECORD_FORMAT_ENDED 4    /* likewise; has "ended" besides, and "volumes" like 3 */
 #define RECORD_FORMAT_MOUNTS 2   /* of leases only */
 
 /* Encoders return text that the caller frees, or NULL when the object cannot be written without

@@ -298,6 +298,7 @@ static struct err *take_container_report(const Wire__ContainerReport *w, struct 
     c->health = (enum container_health)health;
     c->has_exit_code = w->has_exit_code;
     c->exit_code = w->exit_code;
+    c->ended = w->ended;
     return NULL;
 }
 
@@ -666,6 +667,7 @@ static struct err *take_container(const Wire__Container *w, struct container *c)
     }
     c->revision = w->revision;
     c->created = w->created;
+    c->ended = w->ended;
     c->cpu_shares = w->cpu_shares;
     c->memory_limit = w->memory_limit;
     c->restart_policy = (enum restart_policy)policy;

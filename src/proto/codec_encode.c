@@ -162,6 +162,7 @@ static void encode_container_report(const struct container_report *c, Wire__Agen
     w.health = (Wire__ContainerHealth)enum_out(&map_health, c->health);
     w.has_exit_code = c->has_exit_code;
     w.exit_code = c->exit_code;
+    w.ended = c->ended;
     w.reason = &reason;
     m->container_report = &w;
     pack(&m->base, out);
@@ -456,6 +457,7 @@ static void container_fill(Wire__Container *w, const struct container *c,
     w->name = text_out(c->name);
     w->revision = c->revision;
     w->created = c->created;
+    w->ended = c->ended;
     w->node = uuid_out(&c->node);
     w->image = text_out(c->image);
     w->ports = l->port_pointers;

@@ -259,6 +259,44 @@ def test_restart_policies(cluster, make):
     cluster.api.delete_dataset(dataset)
 
 
+@pytest.mark.deadline(240)
+def test_a_job_is_done_once(cluster, make):
+    """Not again after a reboot of its host, nor where it is moved; a service that was stopped by that goes on."""
+    dataset = cluster.api.create_dataset(cluster.node("h1"))
+    cluster.wait_mounted(dataset, "h1")
+    make("h1", "job", command_line=["sh", "-c", "printf x >>/data/runs; sync"],
+         volumes=[{"dataset_id": dataset, "mountpoint": "/data"}], restart_policy={"name": "never"})
+    make("h1", "failed", command_line=["false"])
+    make("h1", "service", restart_policy={"name": "never"})
+    make("h1", "after", depends_on=[{"name": "job", "condition": "completed"}])
+    cluster.wait_container("after", "h1")
+    wait_reason(cluster, "job", "container-exited", "status 0")
+    time.sleep(11)  # as long as an exit may be that of the host
+    cluster.kill("h1")
+    cluster.start("h1")
+    cluster.wait_nodes(["h1", "h2"])
+    before = inspect(cluster, "h1", "flocker--failed")["State"]["FinishedAt"]
+    for name in ("service", "after"):  # it depends on what is not there any more, and is not kept waiting
+        cluster.wait_container(name, "h1", 90)
+    wait_until(lambda: inspect(cluster, "h1", "flocker--failed")["State"]["FinishedAt"] > before, "what failed is tried again", 30)
+    wait_reason(cluster, "job", "container-exited", "status 0")
+    assert cluster.run("h1", "cat", f"/flocker/{dataset}/runs") == "x"
+    cluster.ctl("move-container", "job", "-t", cluster.address("h2"), "--wait")
+    cluster.wait_mounted(dataset, "h2")
+    wait_reason(cluster, "job", "container-exited", "status 0")
+    now = detail(cluster, "job")
+    assert (now["state"], now["on"], now["exit_code"]) == ("exited", cluster.node("h2"), 0)
+    assert cluster.run("h2", "docker", "ps", "-aq", "--filter", "name=flocker--job") == ""
+    holds(lambda: cluster.run("h2", "cat", f"/flocker/{dataset}/runs") == "x", "not run again", 2)
+    cluster.api.delete_container("job")
+    made = make("h2", "job", command_line=["sh", "-c", "printf y >>/data/runs"],
+                volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
+    assert "ended" not in made
+    wait_until(lambda: cluster.run("h2", "cat", f"/flocker/{dataset}/runs") == "xy", "a new one runs")
+    cluster.api.delete_container("job")
+    cluster.api.delete_dataset(dataset)
+
+
 WRITER = """
 printf x >>/c/starts; n=$(cat /a/n 2>/dev/null || echo 0); trap 'exit 0' TERM
 while :; do

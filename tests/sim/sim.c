@@ -101,6 +101,7 @@ const char *violation_name(enum violation v)
         [V_NUMBERS] = "numbers",
         [V_TOO_EARLY] = "too-early",
         [V_ALONE] = "alone",
+        [V_AGAIN] = "again",
         [V_SESSION] = "session",
         [V_BACKOFF] = "back-off",
         [V_TAG] = "tag",

@@ -37,6 +37,7 @@ enum violation {
     V_NUMBERS,
     V_TOO_EARLY,
     V_ALONE,
+    V_AGAIN,
     V_SESSION,
     V_BACKOFF,
     V_TAG,
@@ -137,6 +138,8 @@ struct sim_container {
     bool uses[MAX_DATASETS];
     uint64_t crash_us; /* when it dies; 0 = not */
     uint64_t started_us;
+    bool is_job;   /* it is not started again when it ends well */
+    int exit_code; /* of the last run */
 };
 
 /* A mount that the agent has given out, or is about to, by what is on its disk. */

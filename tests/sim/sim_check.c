@@ -211,6 +211,12 @@ static const struct container *user_of(const struct sim *s, unsigned d)
     return k && container_uses(k, &s->datasets[d].id) ? k : NULL;
 }
 
+/* A job that ended well is done: that has been written down by now, and it was not started again. */
+static bool has_run(const struct container *c, const struct sim_container *k)
+{
+    return c->ended ? !k->running : k->running;
+}
+
 static const char *host_unsettled(const struct sim *s, const struct dataset *st, unsigned d,
                                   unsigned i)
 {
@@ -239,9 +245,11 @@ static const char *host_unsettled(const struct sim *s, const struct dataset *st,
         return "snapshots are left";
     if (v->size && v->size < st->maximum_size)
         return "the volume has not grown";
-    return (c != NULL) == (here && k->running) ? NULL
-           : c                                 ? "the container does not run"
-                                               : "a container is left";
+    if (c)
+        return has_run(c, k) ? NULL
+               : c->ended    ? "the container runs again"
+                             : "the container does not run";
+    return here && k->running ? "a container is left" : NULL;
 }
 
 static bool stays(const struct sim *s, const struct dataset *st, unsigned d)
@@ -310,7 +318,8 @@ static const char *container_unsettled(const struct sim *s, unsigned c, char *bu
         if (wanted && waits_for_ever(s, k))
             continue;
         (void)snprintf(buf, size, "c%u on h%u", c, i);
-        if (!s->hosts[i].dead && wanted != s->hosts[i].containers[c].running)
+        if (!s->hosts[i].dead &&
+            (wanted ? !has_run(k, &s->hosts[i].containers[c]) : s->hosts[i].containers[c].running))
             return buf;
         if (!s->hosts[i].dead && !wanted && s->hosts[i].containers[c].here)
             return buf;

@@ -15,7 +15,7 @@ void sim_list_containers(struct sim *s, unsigned host, struct sim_list *list)
             (struct container_state){.name = xasprintf("c%u", c),
                                      .run = k->running ? CONTAINER_RUNNING : CONTAINER_EXITED,
                                      .created = k->created,
-                                     .exit_code = k->running ? 0 : 1,
+                                     .exit_code = k->running ? 0 : k->exit_code,
                                      .era = k->era};
         memcpy(list->containers[list->n_containers - 1].spec, k->spec, sizeof(k->spec));
     }
@@ -47,8 +47,11 @@ void sim_set_routes(struct sim *s, unsigned host, const struct step *step)
 void sim_containers_down(struct sim *s, unsigned host)
 {
     for (unsigned c = 0; c < s->n_containers; c++) {
-        s->hosts[host].containers[c].running = false;
-        s->hosts[host].containers[c].crash_us = 0;
+        struct sim_container *k = &s->hosts[host].containers[c];
+        if (k->running)
+            k->exit_code = 137;
+        k->running = false;
+        k->crash_us = 0;
     }
 }
 
@@ -60,7 +63,8 @@ void sim_container_dies(struct sim *s, unsigned host, unsigned c)
         return;
     k->running = false;
     k->crash_us = 0;
-    sim_trace(s, "h%u container c%u dies", host, c);
+    k->exit_code = !k->is_job || s->now_us / USEC_PER_MSEC % 2; /* some jobs end well */
+    sim_trace(s, "h%u container c%u ends with %d", host, c, k->exit_code);
     sim_schedule_for_agent(s, sim_random(s, 20000), EV_CONTAINERS_CHANGED, host);
 }
 
@@ -102,7 +106,8 @@ static struct err *start(struct sim *s, unsigned host, const struct step *st)
                                     .here = true,
                                     .created = st->container->created,
                                     .era = h->era,
-                                    .started_us = s->now_us},
+                                    .started_us = s->now_us,
+                                    .is_job = st->container->restart_policy != RESTART_ALWAYS},
                          *k = &h->containers[c];
 
     if (sim_until(s, h->docker_down_us))
@@ -112,6 +117,9 @@ static struct err *start(struct sim *s, unsigned host, const struct step *st)
     if (!bind_volumes(s, host, st->container, &started))
         return err_new(ERR_INVALID, "bind source does not exist");
     check_dependencies(s, host, st->container);
+    if (st->container->ended)
+        sim_violation(s, V_AGAIN,
+                      "c%u is started on h%u, which has been told that it ended for good", c, host);
     if (st->container->created > s->container_started[c])
         s->container_started[c] = st->container->created;
     *k = started;

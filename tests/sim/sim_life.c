@@ -631,6 +631,8 @@ void sim_commit(struct sim *s, const struct batch *b)
             between = between || is_between(c->dataset);
         } else if (c->kind == OBJECT_CONTAINER) {
             unsigned k = sim_container_index(c->key);
+            if (c->container && c->container->ended)
+                sim_trace(s, "commit %llu %s has ended for good", (unsigned long long)c->revision, c->key);
             container_free(s->store.containers[k]);
             s->store.containers[k] = c->container ? container_copy(c->container) : NULL;
         } else if (c->kind == OBJECT_STORE) {

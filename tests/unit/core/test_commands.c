@@ -327,6 +327,35 @@ static void test_a_container_is_started_after_another(void **state)
     assert_int_equal(f->started, 4); /* it was started before, elsewhere */
 }
 
+/* Also when the store fails, and when it is moved; not what is made anew under the name. */
+static void test_a_container_ends_for_good(void **state)
+{
+    struct fake *f = *state;
+    struct container_report r = {.run = CONTAINER_EXITED, .has_exit_code = true, .ended = true};
+
+    assert_int_equal(create_container(f, with_port("job", 8080)), RESULT_CREATED);
+    say(f, 1, "job", (struct container_report){.run = CONTAINER_EXITED, .has_exit_code = true});
+    say(f, 2, "job", r); /* it is not there that it is to run */
+    assert_false(engine_container(f->e, "job")->ended);
+    f->fails = "disk full";
+    say(f, 1, "job", r);
+    assert_false(engine_container(f->e, "job")->ended);
+    f->fails = NULL;
+    f->now.mono_us = engine_deadline(f->e);
+    engine_tick(f->e, f->now);
+    settle(f);
+    assert_true(engine_container(f->e, "job")->ended);
+    uint64_t revision = f->revision;
+    say(f, 1, "job", r); /* no news */
+    assert_int_equal(f->revision, revision);
+    assert_int_equal(move_container(f, "job", 2), RESULT_OK);
+    assert_true(engine_container(f->e, "job")->ended);
+    assert_int_equal(run(f, (struct command){.kind = COMMAND_CONTAINER_DELETE, .name = "job"}),
+                     RESULT_OK);
+    assert_int_equal(create_container(f, with_port("job", 8080)), RESULT_CREATED);
+    assert_false(engine_container(f->e, "job")->ended);
+}
+
 /* ---- whole configurations ---- */
 
 struct wanted_all {
@@ -574,6 +603,7 @@ int main(void)
         TEST(test_a_container_takes_its_dataset_along),
         TEST(test_a_container_leaves_a_deleted_dataset),
         TEST(test_dependencies_that_cannot_be),
+        TEST(test_a_container_ends_for_good),
         TEST(test_a_container_is_started_after_another),
         TEST(test_compositions_that_cannot_be),
         TEST(test_a_composition_replaces_everything),

@@ -160,6 +160,7 @@ struct seen {
     uint64_t announced, compare_announced;
     char reason[512];
     enum reason_code container_reason;
+    struct container_report container; /* the newest; only its numbers */
 };
 
 static struct seen look_as(struct node *n, enum step_kind kind, bool persists)
@@ -184,6 +185,7 @@ static struct seen look_as(struct node *n, enum step_kind kind, bool persists)
         } else if (f->kind == NODE_CONTAINER_REPORT) {
             s.container_reports++;
             s.container_reason = f->container_report.reason.code;
+            s.container = f->container_report;
         }
         else if (f->kind == NODE_ANNOUNCE)
             *(f->only_compare ? &s.compare_announced : &s.announced) = f->transfer;
@@ -792,6 +794,42 @@ static void test_a_container_that_has_ended(void **state)
     node_free(n);
 }
 
+/* What ended well, and stays so, is told to have ended for good; where nothing is of it that is told as well. */
+static void test_a_container_that_has_ended_for_good(void **state)
+{
+    struct container_state c = {
+        .name = (char *)"web", .run = CONTAINER_EXITED, .created = 1, .era = id(50)};
+    struct now began = now;
+    struct node *n = make_with(NULL, &c);
+
+    (void)state;
+    now.mono_us += 9 * USEC_PER_SEC;
+    node_tick(n, now);
+    struct seen s = look(n, STEP_START);
+    assert_false(s.step.id || s.container.ended);
+    assert_true(node_deadline(n) <= began.mono_us + 10 * USEC_PER_SEC);
+    now.mono_us = began.mono_us + 10 * USEC_PER_SEC;
+    node_tick(n, now);
+    s = look(n, STEP_START);
+    assert_true(!s.step.id && s.container.ended && s.container.created == 1);
+    struct container_order o = {.action = CONTAINER_RUN, .config = container_new("web")};
+    o.config->image = xstrdup("img:1");
+    o.config->created = o.config->revision = 2;
+    o.config->ended = true;
+    node_container_order(n, now, &o); /* another configuration, which ended elsewhere */
+    container_order_done(&o);
+    s = look(n, STEP_STOP);
+    assert_true(s.step.id && s.container_reports == 1 && !s.container.ended);
+    node_outcome(n, now, &(struct outcome){.step = s.step.id});
+    s = look(n, STEP_START);
+    assert_true(!s.step.id && s.container.ended && s.container.run == CONTAINER_EXITED &&
+                s.container.created == 2);
+    assert_true(s.container.has_exit_code && s.container.exit_code == 0 &&
+                s.container_reason == REASON_CONTAINER_EXITED);
+    node_free(n);
+    now = began;
+}
+
 /* Somebody else made it anew from another configuration between two looks. */
 static void test_a_container_that_is_another(void **state)
 {
@@ -993,6 +1031,7 @@ int main(void)
         cmocka_unit_test(test_storage_is_missing),
         cmocka_unit_test(test_why_a_container_does_not_start),
         cmocka_unit_test(test_a_container_that_has_ended),
+        cmocka_unit_test(test_a_container_that_has_ended_for_good),
         cmocka_unit_test(test_a_container_that_is_another),
         cmocka_unit_test(test_orders_that_are_not_obeyed),
         cmocka_unit_test(test_a_memory_that_is_written_late),

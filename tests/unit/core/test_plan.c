@@ -307,7 +307,7 @@ struct container_case {
     enum container_run run;
     uint64_t created; /* of what is here; the order's is 5 */
     int exit_code;
-    bool unknown, not_synced, must_stop, no_volume, image_ready, pull, revive;
+    bool ended, unknown, not_synced, must_stop, no_volume, image_ready, pull, revive;
     unsigned restarts;
     enum step_kind step;
     enum reason_code reason;
@@ -350,6 +350,10 @@ static const struct container_case container_cases[] = {
     {"held, but it ran", .hold = true, .policy = RESTART_ALWAYS, .run = CONTAINER_EXITED, .created = 5,
      .step = STEP_START},
     {"held, and another runs", .hold = true, .run = CONTAINER_RUNNING, .created = 4, .step = STEP_STOP},
+ {"ended for good", .ended = true, .image_ready = true, .step = WAIT, .reason = REASON_CONTAINER_EXITED},
+    {"ended for good, and the host was started anew", .ended = true, .run = CONTAINER_EXITED, .created = 5, .revive = true, .step = WAIT,
+     .reason = REASON_CONTAINER_EXITED},
+    {"ended for good as it was", .ended = true, .run = CONTAINER_EXITED, .created = 4, .step = STEP_STOP},
     {"of other settings", .other_spec = true, .run = CONTAINER_RUNNING, .created = 5, .step = STEP_STOP},
     /* getting ready */
     {"prepare", .prepare = true, .step = STEP_IMAGE},
@@ -361,6 +365,7 @@ static void check_container(const struct container_case *c)
 {
     struct container config = {.name = (char *)"c",
                                .created = 5,
+                               .ended = c->ended,
                                .restart_policy = c->policy,
                                .maximum_retry_count = c->retries,
                                .volumes = &(struct container_volume){.mountpoint = (char *)"/data"},

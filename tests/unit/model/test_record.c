@@ -19,7 +19,7 @@
  * up to date. */
 #if defined(__x86_64__) || defined(__aarch64__)
 _Static_assert(sizeof(struct dataset) == 216, "struct dataset has changed: see record.c");
-_Static_assert(sizeof(struct container) == 264, "struct container has changed: see record.c");
+_Static_assert(sizeof(struct container) == 272, "struct container has changed: see record.c");
 _Static_assert(sizeof(struct lease) == 80, "struct lease has changed: see record.c");
 #endif
 
@@ -616,7 +616,7 @@ static void test_extended_format(void **state)
     assert_non_null(strstr(old, "\"format\":1"));
     assert_null(strstr(old, "extended"));
     refuse_container(good, "\"format\":2", "\"format\":1", "\"extended\" is unknown");
-    refuse_container(good, "\"format\":2", "\"format\":4", "format 4");
+    refuse_container(good, "\"format\":2", "\"format\":5", "format 5");
     refuse_container(old, "\"format\":1", "\"format\":2", "\"extended\" is missing");
     refuse_container(good, "\"user\":\"70:70\"", "\"user\":70", "\"user\" must be a text or null");
     refuse_container(good, "\"user\":", "\"x\":", "\"user\" is missing");
@@ -651,7 +651,19 @@ static void test_volumes_format(void **state)
     assert_true(container_same_settings(back, c));
     assert_true(back->volumes[0].read_only && !back->volumes[1].read_only);
     refuse_container(good, "\"format\":3", "\"format\":2", "\"volume\" is missing");
-    refuse_container(good, "\"format\":3", "\"format\":4", "format 4");
+    refuse_container(good, "\"format\":3", "\"format\":5", "format 5");
+    c->ended = true;
+    CLEANUP_FREE char *ended = record_container_encode(c);
+    container_free(back);
+    assert_null(record_container_decode(ended, strlen(ended), &back));
+    assert_true(back->ended);
+    container_free(back);
+    plain->ended = true; /* also without more volumes */
+    CLEANUP_FREE char *job = record_container_encode(plain);
+    assert_null(record_container_decode(job, strlen(job), &back));
+    assert_true(back->ended && back->n_volumes == 1);
+    refuse_container(job, "\"ended\":true", "\"ended\":0", "\"ended\" must be");
+    refuse_container(job, "\"format\":4", "\"format\":3", "\"ended\" is unknown");
     refuse_container(good, "\"read_only\":true", "\"read_only\":1", "\"read_only\" must be");
     refuse_container(good, ",\"read_only\":true", "", "\"read_only\" is missing");
     refuse_container(good, "\"volumes\":[", "\"volumes\":[7,", "\"volumes\" must be an object");

@@ -92,6 +92,7 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
                                                 .created = 99,
                                                 .health = HEALTH_UNHEALTHY,
                                                 .has_exit_code = true,
+                                                .ended = true,
                                                 .exit_code = -7,
                                                 .reason = sample_reason()};
         break;
@@ -189,6 +190,7 @@ static struct container *sample_container(void)
     c->swappiness = 0; /* differs from absent */
     c->restart_policy = RESTART_ON_FAILURE;
     c->maximum_retry_count = 5;
+    c->ended = true;
     container_add_volume(c, &(struct uuid){{0}}, "/var/lib/data dir", true);
     c->volumes[0].dataset = uuid_of(41);
     container_add_volume(c, &(struct uuid){{0}}, "/var/lib/data dir/wal", false);

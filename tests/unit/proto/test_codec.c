@@ -172,7 +172,7 @@ static void test_container_report(void **state)
     assert_true(back.container.image_ready);
     assert_true(back.container.created == m.container.created);
     assert_int_equal(back.container.health, m.container.health);
-    assert_true(back.container.has_exit_code);
+    assert_true(back.container.has_exit_code && back.container.ended);
     assert_int_equal(back.container.exit_code, m.container.exit_code);
     same_reason(&back.container.reason, &m.container.reason);
 }
