@@ -187,9 +187,9 @@ static const struct lease *lease_against_deletion(const struct engine *e, const 
 {
     const struct lease_entry *l = lease_entry_find(e, &d->id);
 
-    if (l && l->head && l->head->n_mounts)
+    if (l && l->head && l->head->n_mounts && !FAULT(DELETE_MOUNTED))
         return l->head;
-    if (l && l->committed && l->committed->n_mounts)
+    if (l && l->committed && l->committed->n_mounts && !FAULT(DELETE_MOUNTED))
         return l->committed;
     return lease_on(e, &d->id, &d->owner);
 }

@@ -32,6 +32,7 @@
     X(STALE_COMPARISON) /* take the result of an earlier comparison for this one's */                 \
     X(BLIND_COMPARISON) /* say that two snapshots are the same when they could not be compared */     \
     X(SHARE_LEASE)      /* give a node the lease that another node's mounts have */                   \
+    X(DELETE_MOUNTED)   /* delete a dataset that another node than its owner has mounts of */          \
     X(LEAK_MOUNTS)      /* keep mounts that a node does not tell any more */                          \
     X(FENCE_SAME_EPOCH)  /* free a dataset of a fenced node without a new epoch */                          \
     X(FENCE_SILENT) /* take silence for a fence */ \
