@@ -108,6 +108,7 @@ static struct err *parse_default_size(const json_t *docker, struct agent_config 
                        "docker: 'default-size' must be a size like 10G, at least %uM and a multiple of %u bytes; or 0 for no limit",
                        DATASET_MIN_SIZE >> 20, DATASET_SIZE_STEP);
     c->default_size = n;
+    c->has_default_size = true;
     return NULL;
 }
 
@@ -145,7 +146,7 @@ static struct err *parse_docker(const json_t *root, struct agent_config *c)
     c->plugin_socket = xstrdup("/run/docker/plugins/flocker/flocker.sock");
     c->docker_wait_s = 90;
     c->release_unused_s = 600;
-    c->default_size = UINT64_C(75) << 30;
+    c->default_size = DRIVER_DEFAULT_SIZE;
     if (!docker)
         return NULL;
     if (!json_is_object(docker))

@@ -16,7 +16,8 @@ struct agent_config {
     char *plugin_socket;     /* where Docker asks for volumes; NULL = nowhere */
     uint32_t docker_wait_s;  /* how long a Mount may wait; 90 */
     uint32_t release_unused_s; /* a mount of Docker's that nobody uses for so long is over; 600; 0 = never */
-    uint64_t default_size;   /* of volumes that Docker makes without one: 75 GiB; 0 = not limited */
+    uint64_t default_size;   /* of volumes that Docker makes without one; 0 = not limited */
+    bool has_default_size;   /* false: 75 GiB where the storage can limit sizes */
     bool docker_keep;        /* Docker's Remove deletes nothing */
     struct copy_limits copy; /* `move` */
     uint16_t mover_port;     /* `move`: where other nodes send to; 4525 */

@@ -24,6 +24,15 @@ const struct agent_config *plugin_settings(const struct plugin *p)
     return p->config.context->config;
 }
 
+/* A size that nobody asked for must not make a volume impossible. */
+static uint64_t default_size(const struct plugin *p)
+{
+    const struct storage *storage = p->config.context->storage;
+    const struct agent_config *c = plugin_settings(p);
+
+    return !c->has_default_size && storage && !storage_has_limits(storage) ? 0 : c->default_size;
+}
+
 const char *plugin_mountpoint(struct plugin *p, const struct uuid *dataset)
 {
     free(p->path);
@@ -190,7 +199,7 @@ static void on_request(struct http_request *http, void *cookie)
         return;
     }
     const char *body = http_request_body(http, &n);
-    CLEANUP_ERR struct err *e = plugin_request_parse(call, body, n, plugin_settings(p)->default_size, &r);
+    CLEANUP_ERR struct err *e = plugin_request_parse(call, body, n, default_size(p), &r);
     if (e)
         plugin_reply_error(http, call, e->text);
     else

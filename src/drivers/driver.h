@@ -125,6 +125,8 @@ struct driver {
     bool own_device;
     /* (optional) Sets the limit of the dataset; 0 = none. NULL: a size is refused at creation. */
     struct err *(*limit)(void *cookie, const struct uuid *dataset, uint64_t size)MUST_USE;
+    /* (optional) false: this pool cannot, though the backend has limit(). Soon, and the same as long as it is open. */
+    bool (*has_limits)(void *cookie);
     /* Takes the read-only snapshot `name` of the volume, which may be mounted and in use. */
     struct err *(*snapshot)(void *cookie, const struct uuid *dataset, const char *name)MUST_USE;
     struct err *(*snapshot_delete)(void *cookie, const struct uuid *dataset,

@@ -94,6 +94,13 @@ static bool is_local(const struct storage *s)
     return s->driver->kind == STORAGE_LOCAL;
 }
 
+bool storage_has_limits(const struct storage *s)
+{
+    const struct driver *d = s->driver;
+
+    return !is_local(s) || (d->limit && (!d->has_limits || d->has_limits(s->cookie)));
+}
+
 static struct err *read_mark(struct storage *s, const struct uuid *dataset,
                              struct volume_mark *ret_mark)
 {

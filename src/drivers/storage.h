@@ -36,6 +36,9 @@ const char *storage_backend(const struct storage *s);
 /* Nodes that answer the same id see the same volumes; nil for local storage. */
 struct uuid storage_shared_id(const struct storage *s);
 
+/* May a dataset have a maximum_size here? Does not block. */
+bool storage_has_limits(const struct storage *s);
+
 /* Everything of every dataset on this node (attachable: of this cluster). The caller frees each element with
  * volume_state_done() and the array with free(). */
 struct err *storage_list(struct storage *s, struct volume_state **ret_states, size_t *ret_n) MUST_USE;

@@ -16,7 +16,7 @@ LONG = True
 def test_many_mounts_from_three_hosts(make_cluster):
     """200 mounts and unmounts of 50 volumes at once from three hosts: never is one usable on two."""
     cluster = make_cluster(nodes=3, backend="fake")
-    configure(cluster, HOSTS, wait=110, default_size=0)  # this backend cannot limit sizes
+    configure(cluster, HOSTS, wait=110)
     plugins = {host: plugin(cluster, host) for host in HOSTS}
     volumes = [f"v{i:02}" for i in range(50)]
     chance = random.Random(7)

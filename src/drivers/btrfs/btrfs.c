@@ -152,6 +152,13 @@ static struct err *open_in(int dataset, const char *sub, const char *name, int *
     return NULL;
 }
 
+static bool btrfs_has_limits(void *cookie)
+{
+    const struct pool *p = cookie;
+
+    return p->quotas;
+}
+
 static struct err *btrfs_limit(void *cookie, const struct uuid *dataset, uint64_t size)
 {
     return quota_limit(cookie, quota_group(cookie, dataset), size);
@@ -398,6 +405,7 @@ const struct driver driver_btrfs = {
     .root = btrfs_root,
     .own_device = true,
     .limit = btrfs_limit,
+    .has_limits = btrfs_has_limits,
     .snapshot = btrfs_snapshot,
     .snapshot_delete = btrfs_snapshot_delete,
     .tidy = btrfs_tidy,

@@ -298,7 +298,7 @@ static void test_docker_volumes(void **state)
     assert_string_equal(c.plugin_socket, "/run/docker/plugins/flocker/flocker.sock");
     assert_int_equal(c.docker_wait_s, 90);
     assert_int_equal(c.release_unused_s, 600);
-    assert_true(c.default_size == UINT64_C(75) << 30 && !c.docker_keep);
+    assert_true(c.default_size == UINT64_C(75) << 30 && !c.has_default_size && !c.docker_keep);
     agent_config_done(&c);
     assert_null(agent_config_parse(chosen, strlen(chosen), &c));
     assert_string_equal(c.plugin_socket, "/run/x.sock");
@@ -308,7 +308,7 @@ static void test_docker_volumes(void **state)
     agent_config_done(&c);
     assert_null(agent_config_parse(none, strlen(none), &c));
     assert_null(c.plugin_socket);
-    assert_true(c.default_size == 0 && !c.docker_keep);
+    assert_true(c.default_size == 0 && c.has_default_size && !c.docker_keep);
     agent_config_done(&c);
 }
 
