@@ -6,7 +6,7 @@ again (and, with some points, dies once more at one of its first calls), and the
 nothing had been: what was acknowledged is kept, the content is whole, the dataset is on one node, and
 nothing is left over anywhere: no mount, loop device, subvolume, snapshot, quota group, file, program or container.
 
-Points run in lives: a dataset (and in some lives a container on it) is created, moved and deleted, each with a point.
+Points run in lives: a dataset (and in some lives a container on it, or mounts of Docker's) is created, moved and deleted, each with a point.
 A life without kills comes first and counts the calls. The seed that picks the points is printed. To repeat one:
 
     FLOCKER_SWEEP_POINT="move destination 17 before alone 0" python3 -m pytest -s -k 'sweep and btrfs' test_crash_sweep.py
@@ -27,6 +27,7 @@ import pytest
 
 from conftest import FULL
 from lab import CHECKOUT, ApiError, WaitTimeout, wait_until
+from plugin_client import Plugin
 from volumes import (POOL, Guard, container_state, digest, fill, host_pid, inside, is_mounted, mount_points, pool, state,
                      volume)
 
@@ -167,7 +168,8 @@ def loop_devices(cluster):
     return found
 
 
-COPY_OF_CATALOGUE = "docker-volumes.json"  # what the control service told the agent, written in its own time; known names only
+# Of Docker's volumes an agent keeps what the control service told it, written in its own time; and the mounts, which are looked at by themselves.
+COPY_OF_CATALOGUE, MOUNTS = "docker-volumes.json", "docker-mounts.json"
 
 
 def facts(cluster, docker, programs=True):
@@ -178,7 +180,7 @@ def facts(cluster, docker, programs=True):
         here = [f"mount {m}" for m in mount_points(cluster, host)
                 if not m.startswith(("/var/lib/docker", "/run/docker", cluster.path()))]
         here += [f"{part} {f}" for part in ("etc", "var", "flocker") for f in files_below(cluster.path(host, part))
-                 if f != COPY_OF_CATALOGUE]
+                 if f not in (COPY_OF_CATALOGUE, MOUNTS)]
         if programs:
             here += [f"program {name}" for _, name in processes(cluster, host).values()]
         if host in HOSTS:
@@ -191,6 +193,15 @@ def facts(cluster, docker, programs=True):
                 here += [f"container {c['Names'][0]}" for c in docker_get(cluster, host, "/containers/json?all=1")]
         found.update(f"{host}: {text}" for text in here)
     return found
+
+
+def mounts_kept(cluster, host):
+    """(volume, mount id) of each mount that the host's agent has on disk."""
+    try:
+        with open(cluster.path(host, "var", MOUNTS), encoding="utf-8") as f:
+            return sorted((m["name"], m["mount"]) for m in json.load(f)["mounts"])
+    except FileNotFoundError:
+        return []
 
 
 class World:
@@ -244,6 +255,9 @@ class World:
                 host, colon, rest = text.partition(": ")
                 if colon and rest.startswith(kind):
                     have[f"{host}: {kind}<one>"] += have.pop(text)
+        for host in HOSTS:
+            have.update(f"{host}: mount of Docker's {m}" for m in mounts_kept(self.cluster, host))
+        want.update([f"{life.place}: mount of Docker's {(life.name, life.mount)}"] if life.mount else [])
         return sorted([f"+ {k} ({n})" for k, n in (have - want).items()] +
                       [f"- {k} ({n})" for k, n in (want - have).items()])
 
@@ -268,6 +282,8 @@ class Life:
         self.replica = None     # the host that keeps one
         self.place = None       # the host where the dataset is, or has to come
         self.container = False  # has to run
+        self.mount = None       # the id under which Docker has it mounted
+        self.patience = 30
         self.content = None
 
     # The operations: ask for it; is it in the configuration; is it done, as far as can be seen without the API?
@@ -275,7 +291,7 @@ class Life:
     def create(self):
         self.place = self.hosts["source"]
         return (lambda: self.cluster.api.create_dataset(self.cluster.node(self.place), maximum_size=self.size,
-                                                        dataset_id=self.dataset),
+                                                        metadata={"name": self.name}, dataset_id=self.dataset),
                 lambda: any(d["dataset_id"] == self.dataset for d in self.cluster.api.datasets()),
                 lambda: is_mounted(self.cluster, self.place, self.dataset))
 
@@ -338,15 +354,60 @@ class Life:
                 lambda: not any(c["Names"][0].endswith(self.name) for c in
                                 docker_get(self.cluster, self.place, "/containers/json?all=1")))
 
+    # What Docker asks the plugin for. It is told, or asks again: what it was not told need not have been kept.
+
+    def plugin_call(self, host, *calls):
+        heard = []
+
+        def ask():
+            plugin = Plugin(self.cluster.path(host, "run"), timeout=self.patience)
+            for name, body in calls:
+                error = plugin.call(name, Name=self.name, **body).get("Err")
+                if error:
+                    raise ConnectionError(f"{name}: {error}")
+            heard.append(True)
+        return ask, lambda: bool(heard)
+
+    def take_at(self, host):
+        self.place, self.mount = host, f"mount-at-{host}"
+        return (*self.plugin_call(host, ("Mount", {"ID": self.mount})), lambda: is_mounted(self.cluster, host, self.dataset))
+
+    def take(self):
+        return self.take_at(self.hosts["source"])
+
+    def give_back(self):
+        mount, self.mount = self.mount, None
+        return (*self.plugin_call(self.place, ("Unmount", {"ID": mount})), lambda: not mounts_kept(self.cluster, self.place))
+
+    def take_there(self):
+        return self.take_at(self.hosts["destination"])
+
+    def discard(self):
+        old, mount = self.place, self.mount
+        self.place = self.mount = None
+        return (*self.plugin_call(old, ("Unmount", {"ID": mount}), ("Remove", {})),
+                lambda: not os.path.lexists(volume(self.cluster, old, self.dataset)))
+
     # What holds afterwards.
+
+    def has_holders(self):
+        try:
+            return bool(state(self.cluster, self.dataset)["holders"])
+        except ApiError as e:
+            if e.status != 404:
+                raise
+            return False  # forgotten already: Docker's volumes are
 
     def is_told(self):
         """The API shows the end state: nothing pending, nobody else involved."""
         api = self.cluster.api
         entries = [d for d in api.dataset_states() if d["dataset_id"] == self.dataset]
+        leases = [lease["node_uuid"] for lease in api.leases() if lease["dataset_id"] == self.dataset]
+        if leases != ([self.cluster.node(self.place)] if self.mount else []):
+            return False
         if self.place is None:
             # The lists of states are empty, too, as long as the nodes have not come back to a new control service.
-            return not entries and not state(self.cluster, self.dataset)["holders"]
+            return not entries and not self.has_holders()
         now, node = state(self.cluster, self.dataset), self.cluster.node(self.place)
         holders = {node} | ({self.cluster.node(self.replica)} if self.replica else set())
         if (now["owner"] != node or set(now["holders"]) != holders or bool(now["replica"]) != bool(self.replica) or now["transfer"] or now["reason"] or
@@ -433,6 +494,7 @@ class Life:
     def kill(self, point):
         """Runs the operation with a kill; the call at which it was, None when it was not reached."""
         tracer = self.trace(point.victim, point.n, point.when, point.whom)
+        self.patience = 30 if point.victim == CALLED.get(point.operation) else 5  # who is called may wait for who is killed
         try:
             answered, ask, is_kept = self.run(point.operation, [tracer])
         finally:
@@ -442,7 +504,10 @@ class Life:
             killed_at += self.start_again(point)
         kept = wait_until(lambda: (is_kept(),), "the API", 20, 0.02)[0]
         assert kept or not answered, "what was acknowledged is gone"
-        if not kept:
+        self.patience = 30
+        if not kept and point.operation in CALLED:
+            wait_until(lambda: (ask(),), "the plugin", 40)
+        elif not kept:
             ask()
         self.check()
         return killed_at
@@ -457,13 +522,19 @@ VICTIMS = {
     "start": ("source", "control"),
     "move_container": ("source", "destination", "control"),
     "stop": ("destination", "control"),
+    "take": ("source", "control"),
+    "give_back": ("source", "control"),
+    "take_there": ("source", "destination", "control"),
+    "discard": ("destination", "control"),
 }
+CALLED = {"take": "source", "give_back": "source", "take_there": "destination", "discard": "destination"}
 DATASET = ("create", "move", "delete")
 CONTAINER = ("start", "move_container", "stop")
 REPLICA = ("leave", "move_back")
+DOCKER = ("take", "give_back", "take_there", "discard")
 # The stages of a life; those that are not operations of the kind are done in peace.
 STAGES = {DATASET: DATASET, CONTAINER: ("create", "start", "move_container", "stop", "delete"),
-          REPLICA: ("create", "leave", "move_back", "delete")}
+          REPLICA: ("create", "leave", "move_back", "delete"), DOCKER: ("create", *DOCKER)}
 
 
 def spread(generator, counts, operation, wanted):
@@ -570,6 +641,7 @@ KINDS = {
     "loopback": ("loopback", False, DATASET, 21, 300),
     "containers": ("btrfs", True, CONTAINER, 15, 120),
     "replicas": ("btrfs", False, REPLICA, 10, 120),
+    "mounts": ("btrfs", False, DOCKER, 12, 160),
 }
 
 
