@@ -4,6 +4,7 @@ The tests are one story, in their order. Both machines get the very same package
 """
 
 import concurrent.futures
+import hashlib
 import os
 import re
 import secrets
@@ -65,9 +66,9 @@ class World:
         self.dataset = self.writer = None
 
     @staticmethod
-    def build():
-        done = subprocess.run([os.path.join(lab.CHECKOUT, "scripts", "make-deb")], capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL, timeout=1200)
+    def build(*options, **env):
+        done = subprocess.run([os.path.join(lab.CHECKOUT, "scripts", "make-deb"), *options], capture_output=True, text=True, check=False,
+                              stdin=subprocess.DEVNULL, timeout=1200, env={**os.environ, **env})
         assert done.returncode == 0, done.stdout + done.stderr
         found = [name for name in os.listdir(f"{lab.CHECKOUT}/build/deb") if re.fullmatch(r"flocker_.*\.deb", name)]
         assert len(found) == 1, found
@@ -178,6 +179,17 @@ def goes_on(world):
     before = lines_written(m, world.dataset)
     wait_until(lambda: lines_written(m, world.dataset) > before, "the writer goes on")
     return m.shell("cat /root/writer.pid").strip() == world.writer and mount_of(m, world.dataset) == world.mount
+
+
+@pytest.mark.deadline(1200)
+def test_the_same_files_give_the_same_package(world):
+    """Built once more, in another time zone."""
+    def digest():
+        with open(world.deb, "rb") as f:
+            return hashlib.sha256(f.read()).hexdigest()
+    before = digest()
+    assert world.build("--force", "--no-lint", TZ="Asia/Tokyo", LC_ALL="C.UTF-8") == world.deb
+    assert digest() == before
 
 
 def test_install(world):
