@@ -66,6 +66,8 @@ struct http_client *http_client_free(struct http_client *c)
 void http_answer_done(struct http_answer *a)
 {
     str_done(&a->body);
+    free(a->header);
+    a->header = NULL;
 }
 
 /* ---- callbacks ---- */
@@ -85,19 +87,36 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *cookie)
 static void take_retry_after(struct transfer *t, const char *value, size_t n)
 {
     unsigned seconds = 0;
-    size_t i = 0;
 
-    while (i < n && value[i] == ' ')
-        i++;
-    for (; i < n && value[i] >= '0' && value[i] <= '9'; i++)
+    for (size_t i = 0; i < n && value[i] >= '0' && value[i] <= '9'; i++)
         seconds = seconds < RETRY_AFTER_MAX ? seconds * 10 + (unsigned)(value[i] - '0') : seconds;
     t->answer.retry_after_s = seconds < RETRY_AFTER_MAX ? seconds : RETRY_AFTER_MAX;
 }
 
+/* The value begins there; 0: it is another header. */
+static size_t is_header(const char *bytes, size_t n, const char *name)
+{
+    size_t end = strlen(name);
+
+    if (n <= end || strncasecmp(bytes, name, end) || bytes[end] != ':')
+        return 0;
+    for (end++; end < n && (bytes[end] == ' ' || bytes[end] == '\t');)
+        end++;
+    return end;
+}
+
+static void take_kept(struct transfer *t, const char *value, size_t n)
+{
+    while (n && (value[n - 1] == '\r' || value[n - 1] == '\n' || value[n - 1] == ' '))
+        n--;
+    free(t->answer.header);
+    t->answer.header = xstrndup(value, n);
+}
+
 static size_t on_header(char *bytes, size_t size, size_t n, void *cookie)
 {
-    static const char name[] = "Retry-After:";
     struct transfer *t = cookie;
+    size_t at;
 
     if (n > HTTP_CLIENT_HEADERS_MAX - t->headers_size) {
         t->err = err_new(ERR_CORRUPT, "the headers of the answer are longer than %u bytes",
@@ -105,8 +124,10 @@ static size_t on_header(char *bytes, size_t size, size_t n, void *cookie)
         return CURL_WRITEFUNC_ERROR;
     }
     t->headers_size += n;
-    if (n >= sizeof(name) && !strncasecmp(bytes, name, sizeof(name) - 1))
-        take_retry_after(t, bytes + sizeof(name) - 1, n - (sizeof(name) - 1));
+    if ((at = is_header(bytes, n, "Retry-After")))
+        take_retry_after(t, bytes + at, n - at);
+    if (t->call->keep_header && (at = is_header(bytes, n, t->call->keep_header)))
+        take_kept(t, bytes + at, n - at);
     return n;
 }
 

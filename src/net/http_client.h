@@ -34,12 +34,13 @@ struct http_sign {
 };
 
 struct http_call {
-    const char *method;         /* "GET", "PUT", "POST" */
+    const char *method;         /* "GET", "PUT", "POST", "PATCH", "DELETE" */
     const char *url;            /* http:// or https://, without user and password */
     const char *const *headers; /* "Name: value", ends with NULL; may be NULL */
     const void *body;           /* NULL: none */
     size_t body_size;
     const struct http_sign *sign; /* NULL: not signed */
+    const char *keep_header;      /* NULL, or the name of a header of the answer that is wanted */
     size_t answer_max;            /* 0: HTTP_CLIENT_ANSWER_MAX */
     uint64_t timeout_us;          /* for all of it, at least a millisecond */
     const atomic_bool *cancel;    /* NULL: cannot be cancelled */
@@ -49,6 +50,7 @@ struct http_answer {
     int status; /* any, also 5xx: what it means is for the caller to say */
     struct str body;
     unsigned retry_after_s; /* of the header Retry-After in seconds; 0: there was none */
+    char *header;           /* the value of keep_header (the last, of several); NULL: there was none */
 };
 
 /* Fails only when the options are wrong (ERR_INVALID: the CA file cannot be read). */

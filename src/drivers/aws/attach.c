@@ -3,13 +3,9 @@
 #include "base/str.h"
 #include "drivers/aws/aws.h"
 #include "drivers/aws/disk.h"
+#include "drivers/blockdev.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #define ATTACH_S 90 /* "attaching" for longer is stuck, as AWS's own driver takes it */
 #define DEVICE_S 60
@@ -87,7 +83,7 @@ static struct err *elsewhere(const struct aws_volume *v, const struct aws_attach
 }
 
 /* One look, and what it asks for. *ret_done: it is attached here. */
-static struct err *attach_step(struct aws *a, struct aws_wait *w, struct aws_volume *v,
+static struct err *attach_step(struct aws *a, struct wait *w, struct aws_volume *v,
                                bool *ret_done)
 {
     struct ec2_try t = aws_try(w);
@@ -114,7 +110,7 @@ static struct err *attach_step(struct aws *a, struct aws_wait *w, struct aws_vol
         e = err_free(e);
     }
     if (!e)
-        w->pause_us = w->pause_us / 2; /* it changed something: look soon */
+        wait_soon(w);
     return e;
 }
 
@@ -122,7 +118,7 @@ static struct err *attach_step(struct aws *a, struct aws_wait *w, struct aws_vol
 static struct err *stuck(struct aws *a, const struct aws_volume *v)
 {
     const struct aws_attachment *mine = aws_mine(a, v);
-    struct aws_wait w = aws_wait_for(BUSY_S);
+    struct wait w = wait_for(BUSY_S);
     struct ec2_try t = aws_try(&w);
 
     if (mine && mine->status == AWS_ATTACHING)
@@ -154,7 +150,7 @@ static struct err *no_device(const struct aws *a, const struct aws_volume *v)
 
 static struct err *wait_device(struct aws *a, const struct aws_volume *v)
 {
-    struct aws_wait w = aws_wait_for(DEVICE_S);
+    struct wait w = wait_for(DEVICE_S);
 
     do {
         CLEANUP_FREE char *path = NULL;
@@ -162,26 +158,26 @@ static struct err *wait_device(struct aws *a, const struct aws_volume *v)
         TRY(find_device(a, v, &path));
         if (path)
             return NULL;
-    } while (aws_wait_more(&w));
+    } while (wait_more(&w));
     return no_device(a, v);
 }
 
 struct err *aws_attach(void *cookie, const struct uuid *dataset)
 {
     struct aws *a = cookie;
-    struct aws_wait w = aws_wait_for(ATTACH_S);
+    struct wait w = wait_for(ATTACH_S);
     struct aws_volume v;
     bool found, done = false;
 
     TRY(aws_find(a, dataset, &v, &found));
     if (!found)
         return err_new(ERR_NOT_FOUND, "there is no volume of it in %s", a->region);
-    TRY(aws_note_write(a, dataset, v.id));
+    TRY(notes_write(&a->notes, dataset, v.id));
     for (;;) {
         TRY(attach_step(a, &w, &v, &done));
         if (done)
             return wait_device(a, &v);
-        if (!aws_wait_more(&w))
+        if (!wait_more(&w))
             return stuck(a, &v);
     }
 }
@@ -203,20 +199,8 @@ struct err *aws_device(void *cookie, const struct uuid *dataset, char **ret_path
 
 /* ---- detaching ---- */
 
-/* Nobody has it, and what was written is on the volume. */
-static struct err *settle(const char *path)
-{
-    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
-
-    if (fd < 0 && errno == EBUSY)
-        return err_new(ERR_BUSY, "%s is in use and not detached", path);
-    if (fd < 0 || fsync(fd) < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
-        return err_errno(errno, "cannot flush %s", path);
-    return NULL;
-}
-
 struct detaching {
-    struct aws_wait wait;
+    struct wait wait;
     uint64_t busy_until; /* 0: EC2 has not said "busy" */
     bool ordered, done;
 };
@@ -266,7 +250,7 @@ static struct err *detach_step(struct aws *a, struct aws_volume *v, struct detac
 struct err *aws_detach(void *cookie, const struct uuid *dataset)
 {
     struct aws *a = cookie;
-    struct detaching d = {.wait = aws_wait_for(DETACH_S)};
+    struct detaching d = {.wait = wait_for(DETACH_S)};
     CLEANUP_FREE char *path = NULL;
     struct aws_volume v;
     bool found;
@@ -276,12 +260,12 @@ struct err *aws_detach(void *cookie, const struct uuid *dataset)
         return NULL;
     TRY(find_device(a, &v, &path));
     if (path)
-        TRY(settle(path));
+        TRY(blockdev_settle(path));
     for (;;) {
         TRY(detach_step(a, &v, &d));
         if (d.done)
             return NULL;
-        if (!aws_wait_more(&d.wait))
+        if (!wait_more(&d.wait))
             return err_new(ERR_TIMEOUT, "volume %s is still attached to %s after %d seconds", v.id,
                            a->instance, DETACH_S);
     }

@@ -3,9 +3,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/backends.h"
-#include "drivers/durable.h"
 
-#include <fcntl.h>
 #include <openssl/sha.h>
 
 #define GIB (1ull << 30)
@@ -33,8 +31,7 @@ static void aws_close(void *cookie)
     aws_metadata_free(a->metadata);
     http_client_free(a->http);
     http_client_free(a->near);
-    mem_closep(&a->marks);
-    mem_closep(&a->notes);
+    notes_close(&a->notes);
     (void)pthread_mutex_destroy(&a->lock);
     free(a->shape.type);
     free(a->shape.kms_key_id);
@@ -113,16 +110,6 @@ static struct err *make_client(struct aws *a, const json_t *o)
 
 /* ---- opening ---- */
 
-static struct err *open_folders(struct aws *a, const char *state_dir)
-{
-    CLEANUP_FREE char *path = xasprintf("%s/aws", state_dir);
-    CLEANUP_CLOSE int dir = -1;
-
-    TRY(dir_open(AT_FDCWD, path, /* create= */ true, 0700, &dir));
-    TRY(dir_open(dir, "marks", /* create= */ true, 0700, &a->marks));
-    return dir_open(dir, "volumes", /* create= */ true, 0700, &a->notes);
-}
-
 static struct err *find_instance(struct aws *a, const json_t *o)
 {
     const char *told = driver_option_string(o, "compute_instance_id", NULL);
@@ -144,7 +131,7 @@ static struct err *find_instance(struct aws *a, const json_t *o)
 /* One call tells whether keys, region and zone are right. */
 static struct err *validate(struct aws *a)
 {
-    struct aws_wait w = aws_wait_for(OPEN_S);
+    struct wait w = wait_for(OPEN_S);
     struct ec2_try t = aws_try(&w);
     CLEANUP_FREE char *zones = NULL;
     CLEANUP_FREE char *wanted = xasprintf("%s ", a->zone);
@@ -182,7 +169,7 @@ static struct err *set_up(struct aws *a, const struct driver_config *config)
     a->cluster = config->cluster;
     a->shared = id_of_storage(a, driver_option_string(config->options, "endpoint", ""));
     a->next_device = (unsigned)random_below(&r, AWS_DEVICE_NAMES);
-    TRY(open_folders(a, config->state_dir));
+    TRY(notes_open(&a->notes, config->state_dir, "aws"));
     TRY(make_client(a, config->options));
     TRY(find_instance(a, config->options));
     return driver_option_bool(config->options, "validate_region", true) ? validate(a) : NULL;
@@ -192,7 +179,7 @@ static struct err *aws_open(const struct driver_config *config, void **ret_cooki
 {
     struct aws *a = xcalloc(1, sizeof(*a));
 
-    a->marks = a->notes = -1;
+    a->notes = NOTES_CLOSED;
     (void)pthread_mutex_init(&a->lock, NULL);
     struct err *e = set_up(a, config);
 
@@ -208,19 +195,12 @@ static struct err *aws_open(const struct driver_config *config, void **ret_cooki
 
 static struct err *aws_mark_dir(void *cookie, const struct uuid *dataset, bool create, int *ret_fd)
 {
-    return dir_open(((struct aws *)cookie)->marks, UUID_STR(dataset), create, 0700, ret_fd);
+    return notes_mark_dir(&((struct aws *)cookie)->notes, dataset, create, ret_fd);
 }
 
 static struct err *aws_forget(void *cookie, const struct uuid *dataset)
 {
-    struct aws *a = cookie;
-    CLEANUP_CLOSE int dir = -1;
-
-    TRY(dir_open(a->marks, UUID_STR(dataset), /* create= */ false, 0700, &dir));
-    if (dir >= 0)
-        TRY(file_remove(dir, "mkfs"));
-    TRY(file_remove(a->notes, UUID_STR(dataset)));
-    return dir_remove_empty(a->marks, UUID_STR(dataset));
+    return notes_forget(&((struct aws *)cookie)->notes, dataset);
 }
 
 static struct uuid aws_shared_id(void *cookie)

@@ -1,15 +1,16 @@
 /* The aws backend's own shape. What is where:
  *
  *   EC2                                        volumes, told by the tags of Flocker 1
- *   <state_dir>/aws/marks/DATASET/mark         ownership marks, written by storage.c
- *   <state_dir>/aws/volumes/DATASET            id of the volume that this node made or found for the dataset
+ *   <state_dir>/aws/                           marks, and ids of volumes as hints (drivers/notes.h)
  *
- * The ids are hints, not truth: a list of EC2's may lag behind, and who asks by id is told the truth sooner. A
- * volume counts only when its tags say cluster and dataset. Nothing else is remembered. */
+ * A list of EC2's may lag behind, and who asks by id is told the truth sooner. A volume counts only when its tags
+ * say cluster and dataset. Nothing else is remembered. */
 #pragma once
 
 #include "drivers/aws/ec2.h"
 #include "drivers/driver.h"
+#include "drivers/notes.h"
+#include "drivers/wait.h"
 
 #include <pthread.h>
 
@@ -25,19 +26,13 @@ struct aws {
     struct aws_metadata *metadata;
     struct aws_credentials *credentials;
     struct ec2 *ec2;
-    int marks, notes; /* folders */
+    struct notes notes;
     pthread_mutex_t lock;
     unsigned next_device; /* the name to try next: one that was freed just now is not taken again */
 };
 
-/* A thing that is waited for; the first look is at once. */
-struct aws_wait {
-    uint64_t deadline_us, pause_us;
-};
-struct aws_wait aws_wait_for(unsigned seconds);
-/* Sleeps a little, longer each time; false at the deadline. */
-bool aws_wait_more(struct aws_wait *w);
-struct ec2_try aws_try(const struct aws_wait *w);
+/* A call for what `w` waits for. */
+struct ec2_try aws_try(const struct wait *w);
 
 /* ---- looking (volume.c) ---- */
 
@@ -53,7 +48,6 @@ const struct aws_attachment *aws_mine(const struct aws *a, const struct aws_volu
 /* One to another machine, or NULL. */
 const struct aws_attachment *aws_others(const struct aws *a, const struct aws_volume *v);
 void aws_fill(const struct aws *a, const struct aws_volume *from, struct volume_state *v);
-struct err *aws_note_write(struct aws *a, const struct uuid *dataset, const char *id) MUST_USE;
 struct err *aws_inspect(void *cookie, const struct uuid *dataset, struct volume_state *v) MUST_USE;
 struct err *aws_list(void *cookie, struct volume_state **ret_states, size_t *ret_n) MUST_USE;
 

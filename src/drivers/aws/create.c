@@ -2,7 +2,6 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/aws/aws.h"
-#include "drivers/durable.h"
 
 #include <inttypes.h>
 #include <openssl/sha.h>
@@ -59,7 +58,7 @@ static void client_token(const struct aws *a, const struct uuid *dataset,
 }
 
 /* Until EC2 says that it can be used. A new volume may be unknown for some seconds. */
-static struct err *wait_usable(struct aws *a, const char *id, struct aws_wait *w)
+static struct err *wait_usable(struct aws *a, const char *id, struct wait *w)
 {
     struct aws_volume v;
     bool found;
@@ -76,7 +75,7 @@ static struct err *wait_usable(struct aws *a, const char *id, struct aws_wait *w
                 id);
         if (found && (v.status == AWS_VOLUME_AVAILABLE || v.status == AWS_VOLUME_IN_USE))
             return NULL;
-    } while (aws_wait_more(w));
+    } while (wait_more(w));
     return err_new(ERR_TIMEOUT, "volume %s is still %s after %d seconds", id,
                    found ? aws_volume_status_name(v.status) : "not visible", CREATE_S);
 }
@@ -118,7 +117,7 @@ static struct err *create(struct aws *a, const struct uuid *dataset, uint64_t si
                                  .encrypted = a->shape.encrypted,
                                  .kms_key_id = a->shape.kms_key_id,
                                  .tags = tags};
-    struct aws_wait w = aws_wait_for(CREATE_S);
+    struct wait w = wait_for(CREATE_S);
     struct ec2_try t = aws_try(&w);
     struct aws_volume v;
     bool found;
@@ -137,7 +136,7 @@ static struct err *create(struct aws *a, const struct uuid *dataset, uint64_t si
         if (e)
             return e;
     }
-    TRY(aws_note_write(a, dataset, v.id));
+    TRY(notes_write(&a->notes, dataset, v.id));
     return wait_usable(a, v.id, &w);
 }
 
@@ -158,7 +157,7 @@ struct err *aws_create_profiled(void *cookie, const struct uuid *dataset, uint64
 
 /* ---- destroying ---- */
 
-static struct err *wait_gone(struct aws *a, const char *id, struct aws_wait *w)
+static struct err *wait_gone(struct aws *a, const char *id, struct wait *w)
 {
     struct aws_volume v;
     bool found;
@@ -169,13 +168,13 @@ static struct err *wait_gone(struct aws *a, const char *id, struct aws_wait *w)
         TRY(aws_look_again(a, &t, id, &v, &found)); /* one that is being deleted counts as gone */
         if (!found)
             return NULL;
-    } while (aws_wait_more(w));
+    } while (wait_more(w));
     return err_new(ERR_TIMEOUT, "volume %s is still %s after it was deleted", id,
                    aws_volume_status_name(v.status));
 }
 
 /* A list may be behind: what is asked for by id counts. */
-static struct err *destroy_one(struct aws *a, const char *id, struct aws_wait *w)
+static struct err *destroy_one(struct aws *a, const char *id, struct wait *w)
 {
     struct ec2_try t = aws_try(w);
     struct aws_volume v;
@@ -198,15 +197,15 @@ static struct err *destroy_one(struct aws *a, const char *id, struct aws_wait *w
 struct err *aws_destroy(void *cookie, const struct uuid *dataset)
 {
     struct aws *a = cookie;
-    struct aws_wait w = aws_wait_for(DESTROY_S);
+    struct wait w = wait_for(DESTROY_S);
     struct aws_volume v;
     bool found;
 
     do {
         TRY(aws_find(a, dataset, &v, &found));
         if (!found)
-            return file_remove(a->notes, UUID_STR(dataset));
+            return notes_remove(&a->notes, dataset);
         TRY(destroy_one(a, v.id, &w));
-    } while (aws_wait_more(&w));
+    } while (wait_more(&w));
     return err_new(ERR_TIMEOUT, "volumes of the dataset are still there after they were deleted");
 }

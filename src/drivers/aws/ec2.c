@@ -1,21 +1,17 @@
 #include "drivers/aws/ec2.h"
 
-#include "base/backoff.h"
 #include "base/log.h"
 #include "base/now.h"
+#include "drivers/wait.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define VERSION "2016-11-15"
 #define GIB (1ull << 30)
 #define PAGE "500"       /* volumes; what EC2 gives at most at once, for filters, is more */
 #define PAGES_MAX 10000u /* a token that never ends must not keep us for ever */
-#define TRY_MIN_US                                                                                 \
-    (USEC_PER_SEC /                                                                                \
-     2) /* with less time left, no new try: its answer would only hide the last one */
 #define TRY_US (30 * (uint64_t)USEC_PER_SEC)
 
 struct ec2 {
@@ -135,6 +131,7 @@ static struct err *send_once(struct ec2 *e, const struct aws_keys *keys, const s
 struct attempt {
     const struct str *form;
     const char *what;
+    struct retry retry;
     unsigned refused; /* keys that were not accepted */
     unsigned pause_s; /* what EC2 asks for */
     bool again;       /* may be tried again */
@@ -145,14 +142,12 @@ static struct err *attempt_once(struct ec2 *e, struct ec2_try *t, struct attempt
 {
     CLEANUP_HTTP_ANSWER struct http_answer answer = {0};
     CLEANUP_AWS_KEYS struct aws_keys keys = {0};
-    uint64_t now = now_os().mono_us,
-             left = t->deadline_us > now ? t->deadline_us - now : USEC_PER_MSEC;
 
     t->kind = AWS_CREDENTIALS;
     a->again = false;
     a->pause_s = 0;
     TRY(err_wrap(aws_credentials_get_sync(e->credentials, &keys), "%s", a->what));
-    struct err *err = send_once(e, &keys, a->form, left < TRY_US ? left : TRY_US, &answer);
+    struct err *err = send_once(e, &keys, a->form, retry_time_us(&a->retry, TRY_US), &answer);
 
     if (err) {
         t->kind = AWS_TROUBLE;
@@ -180,26 +175,16 @@ static struct err *attempt_once(struct ec2 *e, struct ec2_try *t, struct attempt
 static struct err *call(struct ec2 *e, struct ec2_try *t, const struct str *form, const char *what,
                         struct http_answer *ret)
 {
-    struct attempt a = {.form = form, .what = what};
-    struct backoff b = {0};
-    struct random r = random_os();
+    struct attempt a = {
+        .form = form, .what = what, .retry = {.deadline_us = t->deadline_us}};
 
     for (;;) {
         struct err *err = attempt_once(e, t, &a, ret);
-        uint64_t now = now_os().mono_us;
 
-        if (!err || !a.again)
+        if (!err || !a.again || !retry_pause(&a.retry, a.pause_s))
             return err;
-        backoff_fail(&b, now, &r);
-        uint64_t pause = b.next_us - now, asked = a.pause_s * (uint64_t)USEC_PER_SEC;
-
-        if (asked > pause)
-            pause = asked;
-        if (now + pause + TRY_MIN_US >= t->deadline_us)
-            return err;
-        log_debug("%s: again in %" PRIu64 " ms", err->text, pause / USEC_PER_MSEC);
+        log_debug("again: %s", err->text);
         err_free(err);
-        (void)usleep((useconds_t)pause);
     }
 }
 

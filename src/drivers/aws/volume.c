@@ -2,50 +2,16 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/aws/aws.h"
-#include "drivers/durable.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #define LOOK_S 30
-#define PAUSE_FIRST_US 200000u
-#define PAUSE_MAX_US 3000000u
 
-struct aws_wait aws_wait_for(unsigned seconds)
-{
-    return (struct aws_wait){.deadline_us = now_os().mono_us + seconds * (uint64_t)USEC_PER_SEC,
-                             .pause_us = PAUSE_FIRST_US};
-}
-
-bool aws_wait_more(struct aws_wait *w)
-{
-    if (now_os().mono_us + w->pause_us >= w->deadline_us)
-        return false;
-    (void)usleep((useconds_t)w->pause_us);
-    w->pause_us = w->pause_us * 3 / 2 < PAUSE_MAX_US ? w->pause_us * 3 / 2 : PAUSE_MAX_US;
-    return true;
-}
-
-struct ec2_try aws_try(const struct aws_wait *w)
+struct ec2_try aws_try(const struct wait *w)
 {
     return (struct ec2_try){.deadline_us = w->deadline_us};
-}
-
-/* ---- hints ---- */
-
-struct err *aws_note_write(struct aws *a, const struct uuid *dataset, const char *id)
-{
-    return file_replace(a->notes, UUID_STR(dataset), id, strlen(id));
-}
-
-/* *ret_id NULL: there is none. */
-static struct err *note_read(const struct aws *a, const struct uuid *dataset, char **ret_id)
-{
-    TRY(file_read(a->notes, UUID_STR(dataset), AWS_ID_SIZE, ret_id));
-    if (*ret_id && !str_has_prefix(*ret_id, "vol-")) /* a hint only: without it all works as well */
-        mem_freep(ret_id);
-    return NULL;
 }
 
 /* ---- one dataset ---- */
@@ -139,12 +105,12 @@ struct err *aws_find(struct aws *a, const struct uuid *dataset, struct aws_volum
         {"tag:" AWS_TAG_CLUSTER, uuid_format(&a->cluster, cluster)},
         {"tag:" AWS_TAG_DATASET, uuid_format(dataset, id)},
         {NULL, NULL}};
-    struct aws_wait w = aws_wait_for(LOOK_S);
+    struct wait w = wait_for(LOOK_S);
     struct ec2_try t = aws_try(&w);
 
     /* Who knows its id asks for it: that is never behind, and costs no more. */
-    TRY(note_read(a, dataset, &hint));
-    if (hint) {
+    TRY(notes_read(&a->notes, dataset, AWS_ID_SIZE - 1, &hint));
+    if (hint && str_has_prefix(hint, "vol-")) {
         TRY(aws_look_again(a, &t, hint, ret, ret_found));
         if (*ret_found && is_of(a, ret, dataset))
             return NULL;
@@ -206,30 +172,6 @@ static struct err *add_volumes(struct aws *a, struct aws_volumes *all, struct vo
     return NULL;
 }
 
-/* Those that are not in the list yet, and marks without a volume. */
-static struct err *add_known(struct aws *a, struct volume_list *l)
-{
-    const int folders[] = {a->notes, a->marks};
-    const char *name;
-    struct uuid id;
-
-    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
-        CLEANUP_DIR DIR *d = dir_stream(folders[i]);
-
-        if (!d)
-            return err_new(ERR_IO, "cannot list what is known of volumes");
-        while ((name = dir_next(d))) {
-            if (!uuid_parse(name, &id))
-                continue;
-            struct volume_state *v = volume_list_get(l, &id);
-
-            if (!v->present && folders[i] == a->notes)
-                TRY(aws_inspect(a, &id, v));
-        }
-    }
-    return NULL;
-}
-
 struct err *aws_list(void *cookie, struct volume_state **ret_states, size_t *ret_n)
 {
     struct aws *a = cookie;
@@ -237,14 +179,14 @@ struct err *aws_list(void *cookie, struct volume_state **ret_states, size_t *ret
     struct volume_list l = {0};
     const struct ec2_filter filters[] = {{"tag:" AWS_TAG_CLUSTER, UUID_STR(&a->cluster)},
                                          {NULL, NULL}};
-    struct aws_wait w = aws_wait_for(LOOK_S);
+    struct wait w = wait_for(LOOK_S);
     struct ec2_try t = aws_try(&w);
 
     TRY(ec2_volumes_sync(a->ec2, &t, NULL, filters, &all));
     struct err *e = add_volumes(a, &all, &l);
 
     if (!e)
-        e = add_known(a, &l);
+        e = notes_list(&a->notes, &l, a, aws_inspect);
     if (e) {
         volume_list_done(&l);
         return e;
