@@ -103,6 +103,7 @@ static void hello(void *cookie, struct hello *ret)
                           .compares = true,
                           .extended = true,
                           .more_volumes = true,
+                          .grows = a->driver->grow != NULL,
                           .store = a->memory.store,
                           .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};

@@ -12,7 +12,8 @@ static const char *const names[ERR_CODE_MAX] = {
     [ERR_UNAVAILABLE] = "unavailable", [ERR_DENIED] = "denied",
     [ERR_UNSUPPORTED] = "unsupported", [ERR_CORRUPT] = "corrupt",
     [ERR_DIFFERS] = "differs",         [ERR_LIMIT] = "limit",
-    [ERR_CANCELLED] = "cancelled",     [ERR_INTERNAL] = "internal",
+    [ERR_TOO_MANY] = "too-many",       [ERR_CANCELLED] = "cancelled",
+    [ERR_INTERNAL] = "internal",
 };
 
 __attribute__((format(printf, 1, 0))) static char *format(const char *fmt, va_list ap)

@@ -22,6 +22,7 @@ enum err_code {
     ERR_CORRUPT,     /* stored or received bytes are not what they must be */
     ERR_DIFFERS,     /* two things that were compared are not the same */
     ERR_LIMIT,       /* the dataset's own size limit is reached; the storage is not full */
+    ERR_TOO_MANY,    /* as many as are allowed (volumes of a machine or an account, changes in a time) are there */
     ERR_CANCELLED,   /* somebody asked to stop */
     ERR_INTERNAL,    /* a defect of this program */
     ERR_CODE_MAX,

@@ -81,7 +81,9 @@ enum result_code check_size(const struct engine *e, const struct dataset *d, uin
         return RESULT_OK;
     if (!d->maximum_size || size < d->maximum_size)
         return RESULT_DATASET_SHRINKS;
-    return owner && owner->hello.storage == STORAGE_ATTACHABLE ? RESULT_DATASET_FIXED : RESULT_OK;
+    bool fixed = owner && owner->hello.storage == STORAGE_ATTACHABLE && !owner->hello.grows;
+
+    return fixed ? RESULT_DATASET_FIXED : RESULT_OK;
 }
 
 static bool is_news(const struct dataset *d, const struct command *c)

@@ -25,7 +25,7 @@ enum step_kind {
     STEP_RELEASE,
     STEP_PRUNE,
     STEP_DEMOTE, /* remove the volume; `snapshot` stays */
-    STEP_GROW,   /* set the limit to maximum_size */
+    STEP_GROW,   /* make it as large as maximum_size says */
     STEP_DROP,
     STEP_DESTROY,
     STEP_FORBID, /* the mover must not take the transfer any more, and a running stream has ended */

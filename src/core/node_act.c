@@ -247,6 +247,8 @@ static enum reason_code reason_of_error(enum step_kind kind, enum err_code code)
 {
     if (code == ERR_NO_SPACE || code == ERR_LIMIT)
         return REASON_NO_SPACE;
+    if (code == ERR_TOO_MANY)
+        return REASON_STORAGE_LIMIT;
     if (code == ERR_BUSY && (kind == STEP_UNMOUNT || kind == STEP_RELEASE || kind == STEP_DEMOTE || kind == STEP_DROP ||
                              kind == STEP_DESTROY || kind == STEP_PROMOTE))
         return REASON_VOLUME_BUSY;

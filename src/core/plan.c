@@ -335,9 +335,7 @@ static struct decision plan_owned(const struct dataset_view *v)
         return prune(v, o->keep, NULL);
     if (!v->volume->size || v->volume->size >= o->maximum_size)
         return plan_asked(v);
-    if (v->storage == STORAGE_LOCAL)
-        return act(v, STEP_GROW);
-    return because(REASON_STORAGE_ERROR, "this storage cannot make a volume larger");
+    return act(v, STEP_GROW);
 }
 
 static struct decision plan_owner(const struct dataset_view *v)

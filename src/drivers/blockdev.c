@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 struct err *blockdev_settle(const char *path)
@@ -15,4 +17,30 @@ struct err *blockdev_settle(const char *path)
     if (fd < 0 || fsync(fd) < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
         return err_errno(errno, "cannot flush %s", path);
     return NULL;
+}
+
+struct err *blockdev_size(const char *path, uint64_t *ret_size)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || ioctl(fd, BLKGETSIZE64, ret_size) < 0)
+        return err_errno(errno, "cannot find out how large %s is", path);
+    return NULL;
+}
+
+void blockdev_rescan(const char *path)
+{
+    static const char *const names[] = {"rescan", "rescan_controller"}; /* SCSI, NVMe */
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        CLEANUP_FREE char *file = xasprintf("/sys/dev/block/%u:%u/device/%s", major(st.st_rdev),
+                                            minor(st.st_rdev), names[i]);
+        CLEANUP_CLOSE int fd = open(file, O_WRONLY | O_CLOEXEC);
+
+        if (fd >= 0)
+            (void)!write(fd, "1", 1);
+    }
 }

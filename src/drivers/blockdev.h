@@ -3,5 +3,11 @@
 
 #include "base/err.h"
 
+#include <stdint.h>
+
 /* Before it is detached: nobody has it open, and what was written is on the volume. ERR_BUSY: somebody uses it. */
 struct err *blockdev_settle(const char *path) MUST_USE;
+/* Bytes, as the kernel knows them now. */
+struct err *blockdev_size(const char *path, uint64_t *ret_size) MUST_USE;
+/* Asks the kernel to look at the device's size again, where its driver does not do so by itself (SCSI, NVMe). Best effort. */
+void blockdev_rescan(const char *path);

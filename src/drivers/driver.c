@@ -24,13 +24,34 @@ struct err *driver_find(const char *backend, const struct driver **ret_driver)
                    backend);
 }
 
-static const struct driver_key *find_key(const struct driver *d, const char *name)
+/* Of all attachable backends: storage.c makes the file systems and mounts them. */
+static const struct driver_key attachable_keys[] = {
+    {"filesystem", DRIVER_KEY_STRING, false},
+    {"mount_options", DRIVER_KEY_STRING, false},
+    {"discard", DRIVER_KEY_BOOL, false},
+    {NULL},
+};
+static const struct driver_key no_keys[] = {{NULL}};
+
+static const struct driver_key *common_keys(const struct driver *d)
 {
-    for (const struct driver_key *k = d->keys; k->name; k++) {
+    return d->kind == STORAGE_ATTACHABLE ? attachable_keys : no_keys;
+}
+
+static const struct driver_key *find_in(const struct driver_key *keys, const char *name)
+{
+    for (const struct driver_key *k = keys; k->name; k++) {
         if (streq(k->name, name))
             return k;
     }
     return NULL;
+}
+
+static const struct driver_key *find_key(const struct driver *d, const char *name)
+{
+    const struct driver_key *k = find_in(d->keys, name);
+
+    return k ? k : find_in(common_keys(d), name);
 }
 
 static struct err *check_value(const struct driver *d, const struct driver_key *k, const json_t *v)
@@ -74,6 +95,8 @@ static char *known_keys(const struct driver *d)
 
     str_append(&s, "backend");
     for (const struct driver_key *k = d->keys; k->name; k++)
+        str_appendf(&s, ", %s", k->name);
+    for (const struct driver_key *k = common_keys(d); k->name; k++)
         str_appendf(&s, ", %s", k->name);
     return str_steal(&s);
 }

@@ -31,7 +31,7 @@
  * - On success the result is on stable storage.
  * - It never waits without end, and never forces anything.
  * - Errors: ERR_NOT_FOUND no such volume or snapshot, ERR_BUSY somebody uses it, ERR_NO_SPACE the storage is full,
- *   ERR_LIMIT only the volume is, by its size limit.
+ *   ERR_LIMIT only the volume is, by its size limit, ERR_TOO_MANY a limit of a number is reached (docs/reasons.md, storage-limit).
  *   The text names the thing and says what to do.
  * - A verb is called only in states in which it makes sense (mounted or not, ...): said at each.
  *
@@ -175,7 +175,8 @@ struct driver {
     const char *(*instance_id)(void *cookie);
     /* Smallest step of sizes, in bytes; storage.c rounds up to it. */
     uint64_t (*allocation_unit)(void *cookie);
-    /* Attaches the volume to this machine. ERR_BUSY: it is attached elsewhere, the text says where.
+    /* Attaches the volume to this machine. ERR_BUSY: it is attached elsewhere, the text says where. ERR_TOO_MANY: the machine has
+     * as many as it can.
      */
     struct err *(*attach)(void *cookie, const struct uuid *dataset)MUST_USE;
     /* Detaches it from this machine, when nobody has the device open; flushed first. */
@@ -184,6 +185,10 @@ struct driver {
      * the machine by the node's id, also when nothing runs there. No effect when it is attached to another machine, or to none.
      * ERR_BUSY: the backend itself sees that it is used there. */
     struct err *(*detach_from)(void *cookie, const struct uuid *dataset, const struct uuid *node)MUST_USE;
+    /* (optional) Makes the volume at least `size` bytes (a multiple of allocation_unit()) large, also while it is attached here and in
+     * use; never smaller. Done when the backend says so; storage.c waits for the device to show it, and grows the file system.
+     * ERR_TOO_MANY: not now, it was changed too often. */
+    struct err *(*grow)(void *cookie, const struct uuid *dataset, uint64_t size)MUST_USE;
     /* The block device of an attached volume, checked now to be the volume's (never from memory);
      * made again if it is missing, as after a reboot. The caller frees the path. ERR_NOT_FOUND: not
      * attached. */
@@ -192,8 +197,8 @@ struct driver {
 
 /* The backend of that name, or an error whose text is the one users know. */
 struct err *driver_find(const char *backend, const struct driver **ret_driver) MUST_USE;
-/* Checks the `dataset` section against the driver's keys: unknown, missing and mistyped keys are
- * named. */
+/* Checks the `dataset` section against the driver's keys, and those that storage.c itself has for all attachable backends
+ * (filesystem, mount_options, discard): unknown, missing and mistyped keys are named. */
 struct err *driver_check_options(const struct driver *d, const json_t *options) MUST_USE;
 /* The value of a string key, or `fallback`. Lives as long as the section. */
 const char *driver_option_string(const json_t *options, const char *key, const char *fallback);

@@ -113,6 +113,17 @@ struct err *loopdev_bind(int file, const char *name, bool autoclear, char **ret_
     return err_new(ERR_BUSY, "could not get a loop device for %s: others took each free one", name);
 }
 
+struct err *loopdev_resize(const char *path, dev_t dev, ino_t ino)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return err_errno(errno, "cannot open %s", path);
+    if (!is_bound_to(fd, dev, ino))
+        return err_new(ERR_BUSY, "%s is not the device of the volume any more", path);
+    return ioctl(fd, LOOP_SET_CAPACITY) < 0 ? err_errno(errno, "cannot make %s larger", path) : NULL;
+}
+
 static struct err *who_holds(const char *path)
 {
     struct stat st;

@@ -15,6 +15,8 @@ struct err *loopdev_find(dev_t dev, ino_t ino, char **ret_path) MUST_USE;
  * and closes the descriptor. */
 struct err *loopdev_bind(int file, const char *name, bool autoclear, char **ret_path,
                          int *ret_fd) MUST_USE;
+/* The file has become larger: so does the device. */
+struct err *loopdev_resize(const char *path, dev_t dev, ino_t ino) MUST_USE;
 /* Unbinds the device if it is bound to this file, and waits until it is. ERR_BUSY: somebody has it
  * open. */
 struct err *loopdev_unbind(const char *path, dev_t dev, ino_t ino) MUST_USE;

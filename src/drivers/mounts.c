@@ -318,7 +318,65 @@ static int fs_config(int fs, unsigned cmd, const char *key, const char *value)
     return (int)syscall(SYS_fsconfig, fs, cmd, key, value, 0);
 }
 
-static int fs_options(int fs, const char *options)
+/* Options of the mount, not of the file system. */
+static const struct {
+    const char *name;
+    unsigned set, clear;
+} mount_flags[] = {
+    {"nosuid", MOUNT_ATTR_NOSUID, 0},
+    {"nodev", MOUNT_ATTR_NODEV, 0},
+    {"noexec", MOUNT_ATTR_NOEXEC, 0},
+    {"noatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME},
+    {"relatime", MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME},
+    {"strictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME},
+    {"nodiratime", MOUNT_ATTR_NODIRATIME, 0},
+    {"rw", 0, 0},
+    {"suid", 0, MOUNT_ATTR_NOSUID},
+    {"dev", 0, MOUNT_ATTR_NODEV},
+    {"exec", 0, MOUNT_ATTR_NOEXEC},
+    {"defaults", 0, 0},
+};
+
+static bool take_flag(const char *option, unsigned *attributes)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(mount_flags); i++) {
+        if (!streq(mount_flags[i].name, option))
+            continue;
+        *attributes = (*attributes & ~mount_flags[i].clear) | mount_flags[i].set;
+        return true;
+    }
+    return false;
+}
+
+static bool is_option(const char *s)
+{
+    for (const char *c = s; *c; c++) {
+        if (*c <= ' ' || *c > '~' || *c == '\\')
+            return false;
+    }
+    return *s && *s != '=';
+}
+
+struct err *mount_options_check(const char *options)
+{
+    static const char *const refused[] = {"ro",    "bind",   "rbind", "move",       "remount", "norecovery",
+                                          "noload", "nouuid", "source", "subtype", "loop"};
+    CLEANUP_FREE char *copy = xstrdup(options);
+    char *save = copy, *one;
+
+    while ((one = strsep(&save, ","))) {
+        if (!is_option(one))
+            return err_new(ERR_INVALID, "'%.100s' is not a list of mount options: noatime,discard", options);
+        one[strcspn(one, "=")] = '\0';
+        for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+            if (streq(one, refused[i]))
+                return err_new(ERR_INVALID, "volumes cannot be mounted with the option %s", one);
+        }
+    }
+    return NULL;
+}
+
+static int fs_options(int fs, const char *options, unsigned *attributes)
 {
     CLEANUP_FREE char *copy = xstrdup(options ? options : "");
     char *save = copy, *one;
@@ -326,7 +384,7 @@ static int fs_options(int fs, const char *options)
     while ((one = strsep(&save, ","))) {
         char *value = strchr(one, '=');
 
-        if (!*one)
+        if (!*one || take_flag(one, attributes))
             continue;
         if (value)
             *value++ = '\0';
@@ -339,13 +397,14 @@ static int fs_options(int fs, const char *options)
 struct err *mount_detached(const char *fstype, const char *device, const char *options, int *ret_fd)
 {
     CLEANUP_CLOSE int fs = (int)syscall(SYS_fsopen, fstype, FSOPEN_CLOEXEC);
+    unsigned attributes = 0;
 
     if (fs < 0)
         return err_errno(errno, "this kernel cannot mount %s", fstype);
-    if (fs_config(fs, FSCONFIG_SET_STRING, "source", device) < 0 || fs_options(fs, options) < 0 ||
+    if (fs_config(fs, FSCONFIG_SET_STRING, "source", device) < 0 || fs_options(fs, options, &attributes) < 0 ||
         fs_config(fs, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
         return fs_error(fs, errno, fstype, device);
-    int mnt = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
+    int mnt = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
 
     if (mnt < 0)
         return fs_error(fs, errno, fstype, device);

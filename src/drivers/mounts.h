@@ -60,9 +60,12 @@ bool mount_entry_is_exactly(const struct mount_entry *m, const struct mount_spot
 /* Mounts a bind of the open folder at `target` (an existing folder). */
 struct err *mount_bind(int fd, const char *target) MUST_USE;
 /* Makes a mount of the file system on the device that nobody can see yet; the descriptor is its
- * root. Closing it unmounts it. */
+ * root. Closing it unmounts it. `options` (NULL: none) is as for mount(8), "noatime,commit=10". */
 struct err *mount_detached(const char *fstype, const char *device, const char *options,
                            int *ret_fd) MUST_USE;
+/* ERR_INVALID: with these options nobody could write to a volume, or they mean no mount of their own, or they are no options. What
+ * a file system knows is for it to say. */
+struct err *mount_options_check(const char *options) MUST_USE;
 /* Puts such a mount at `target`. */
 struct err *mount_attach(int fd, const char *target) MUST_USE;
 /* Plain umount: no force, not lazy. Returns 0 or -errno. */

@@ -92,11 +92,6 @@ struct err *notes_mark_dir(const struct notes *n, const struct uuid *dataset, bo
 
 struct err *notes_forget(const struct notes *n, const struct uuid *dataset)
 {
-    CLEANUP_CLOSE int dir = -1;
-
-    TRY(dir_open(n->marks, UUID_STR(dataset), /* create= */ false, 0700, &dir));
-    if (dir >= 0)
-        TRY(file_remove(dir, "mkfs"));
     TRY(notes_remove(n, dataset));
     return dir_remove_empty(n->marks, UUID_STR(dataset));
 }

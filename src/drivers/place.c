@@ -3,12 +3,15 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "drivers/blockdev.h"
 #include "drivers/durable.h"
 #include "drivers/filesystem.h"
 #include "drivers/usage.h"
+#include "drivers/wait.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -16,11 +19,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define FSTYPE "ext4"
 #define MAX_STACKED 64    /* mounts on top of each other at one place */
 #define SETTLE_US 300000u /* the kernel finishes an unmount a moment after the call */
 #define SETTLE_STEP_US 5000u
 #define INTENT "mkfs"
+#define DEVICE_GROWS_S 60
 
 char *place_path(const struct storage *s, const struct uuid *dataset)
 {
@@ -126,11 +129,13 @@ bool place_is_mounted(struct storage *s, const struct volume_state *v, const str
 
 /* ---- making the file system ---- */
 
+/* *ret_type is what is there then; the caller frees it. */
 static struct err *make_filesystem(struct storage *s, const struct uuid *dataset,
-                                   const char *device)
+                                   const char *device, char **ret_type)
 {
     CLEANUP_CLOSE int dir = -1;
     CLEANUP_FREE char *type = NULL;
+    struct filesystem_head head = {0};
 
     TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ true, &dir));
     bool begun = faccessat(dir, INTENT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
@@ -141,22 +146,26 @@ static struct err *make_filesystem(struct storage *s, const struct uuid *dataset
     if (flock(intent, LOCK_EX | LOCK_NB) < 0)
         return err_new(ERR_BUSY, "%s is still being formatted", device);
     TRY(filesystem_probe(device, &type));
+    TRY(filesystem_head_read(device, &head));
     /* Zeros, or what our own mkfs left when it was killed: it was blank when the note was made. */
-    if (!type || (begun && streq(type, "unknown data"))) {
+    if (!type || (begun && (streq(type, "unknown data") || head.unfinished))) {
         TRY(dir_sync(dir));
-        TRY(filesystem_make(device, intent));
-    } else if (!streq(type, FSTYPE)) {
+        TRY(filesystem_make(s->filesystem, device, intent));
+        free(type);
+        type = xstrdup(s->filesystem);
+    } else if (!filesystem_is_known(type)) {
         if (!begun)
             (void)unlinkat(dir, INTENT, 0);
-        return err_new(ERR_EXISTS,
-                       "%s holds %s, not an " FSTYPE " file system: it is not formatted", device,
-                       type);
+        return err_new(ERR_EXISTS, "%s holds %s, not a file system of ext4 or xfs: it is not formatted",
+                       device, type);
     }
-    return file_remove(dir, INTENT);
+    TRY(file_remove(dir, INTENT));
+    *ret_type = steal(&type);
+    return NULL;
 }
 
 static struct err *ready_filesystem(struct storage *s, const struct uuid *dataset,
-                                    const char *device)
+                                    const char *device, char **ret_type)
 {
     CLEANUP_FREE char *type = NULL;
     CLEANUP_CLOSE int dir = -1;
@@ -167,7 +176,81 @@ static struct err *ready_filesystem(struct storage *s, const struct uuid *datase
      * for a volume that was never finished. */
     bool begun = dir >= 0 && faccessat(dir, INTENT, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 
-    return type && streq(type, FSTYPE) && !begun ? NULL : make_filesystem(s, dataset, device);
+    if (!type || !filesystem_is_known(type) || begun)
+        return make_filesystem(s, dataset, device, ret_type);
+    *ret_type = steal(&type);
+    return NULL;
+}
+
+/* ---- growing ---- */
+
+/* The device may be larger than the file system on it: it was grown where the volume was before, and the node died. What
+ * fails is noted, and tried again as a growth: the data can be used all the same. */
+static struct err *fill_device(struct storage *s, const struct uuid *dataset, const char *type,
+                               const char *device, const struct filesystem_head *head,
+                               const char *place)
+{
+    CLEANUP_CLOSE int dir = -1;
+    uint64_t size = 0, begun = 0;
+
+    TRY(blockdev_size(device, &size));
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ true, &dir));
+    TRY(growth_read(dir, &begun));
+    if (!begun && head->bytes + head->block > size)
+        return NULL;
+    CLEANUP_ERR struct err *e = filesystem_grow(type, device, place);
+
+    if (!e)
+        return begun ? growth_forget(dir) : NULL;
+    log_warning("dataset %s: the file system could not be made as large as its volume, ignoring: %s",
+                UUID_STR(dataset), e->text);
+    return growth_note(dir, head->bytes);
+}
+
+static struct err *wait_device_size(struct storage *s, const struct uuid *dataset, uint64_t size,
+                                    char **ret_device)
+{
+    struct wait w = wait_for(DEVICE_GROWS_S);
+    uint64_t is = 0;
+
+    do {
+        CLEANUP_FREE char *device = NULL;
+
+        TRY(s->driver->device(s->cookie, dataset, &device));
+        TRY(blockdev_size(device, &is));
+        if (is >= size) {
+            *ret_device = steal(&device);
+            return NULL;
+        }
+        blockdev_rescan(device);
+    } while (wait_more(&w));
+    return err_new(ERR_TIMEOUT,
+                   "the volume has grown to %" PRIu64 " bytes, but its device still has %" PRIu64
+                   " after %d seconds",
+                   size, is, DEVICE_GROWS_S);
+}
+
+struct err *place_grow(struct storage *s, const struct uuid *dataset, uint64_t size)
+{
+    CLEANUP_FREE char *place = place_path(s, dataset);
+    CLEANUP_FREE char *device = NULL;
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    CLEANUP_WHAT struct what w = {0};
+
+    TRY(wait_device_size(s, dataset, size, &device));
+    TRY(mount_table_read(&t));
+    TRY(what_is(s, dataset, &t, &w));
+    const struct mount_entry *m = mount_table_at(&t, place);
+
+    if (!m || !mount_entry_is_exactly(m, &w.spot)) /* with the next mount */
+        return err_new(ERR_CONFLICT, "the volume is not mounted at %s", place);
+    return filesystem_grow(m->fstype, device, place);
+}
+
+struct err *place_forget(int dir)
+{
+    TRY(file_remove(dir, INTENT));
+    return growth_forget(dir);
 }
 
 /* ---- mounting ---- */
@@ -183,11 +266,15 @@ static struct err *mount_device(struct storage *s, const struct uuid *dataset, c
                                 const char *place)
 {
     CLEANUP_CLOSE int mnt = -1;
+    CLEANUP_FREE char *type = NULL;
+    struct filesystem_head head;
 
-    TRY(ready_filesystem(s, dataset, w->device));
-    TRY(mount_detached(FSTYPE, w->device, NULL, &mnt));
+    TRY(ready_filesystem(s, dataset, w->device, &type));
+    TRY(filesystem_head_read(w->device, &head));
+    TRY(mount_detached(type, w->device, s->mount_options, &mnt));
     TRY(filesystem_freshen(mnt));
-    return mount_attach(mnt, place);
+    TRY(mount_attach(mnt, place));
+    return fill_device(s, dataset, type, w->device, &head, place);
 }
 
 static struct err *mount_folder(struct storage *s, const struct uuid *dataset, const char *place)

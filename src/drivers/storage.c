@@ -28,6 +28,29 @@ static struct err *make_mount_root(const char *wanted, char **ret_path)
     return NULL;
 }
 
+/* How file systems of attachable volumes are made and mounted. */
+static struct err *take_mounting(struct storage *s, const json_t *o)
+{
+    static const char *const known[] = {"ext4", "xfs"};
+    const char *wanted = driver_option_string(o, "filesystem", known[0]);
+    const char *options = driver_option_string(o, "mount_options", NULL);
+    bool discard = driver_option_bool(o, "discard", false);
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        if (streq(wanted, known[i]))
+            s->filesystem = known[i];
+    }
+    if (!s->filesystem)
+        return err_new(ERR_INVALID, "Configuration error: filesystem must be ext4 or xfs, not %.40s.",
+                       wanted);
+    if (options)
+        TRY(err_wrap(mount_options_check(options), "Configuration error: mount_options"));
+    if (options || discard)
+        s->mount_options = xasprintf("%s%s%s", options ? options : "", options && discard ? "," : "",
+                                     discard ? "discard" : "");
+    return NULL;
+}
+
 struct err *storage_open(const struct storage_config *config, struct storage **ret_storage)
 {
     const char *backend = json_string_value(json_object_get(config->dataset, "backend"));
@@ -49,6 +72,8 @@ struct err *storage_open(const struct storage_config *config, struct storage **r
     s->driver = d;
     s->no_space = config->no_space;
     s->no_space_cookie = config->cookie;
+    if (!e && d->kind == STORAGE_ATTACHABLE)
+        e = take_mounting(s, config->dataset);
     if (!e)
         e = err_wrap(d->open(&dc, &s->cookie), "backend %s", backend);
     if (!e)
@@ -68,6 +93,7 @@ struct storage *storage_close(struct storage *s)
     if (s->cookie)
         s->driver->close(s->cookie);
     free(s->mount_root);
+    free(s->mount_options);
     free(s);
     return NULL;
 }
@@ -124,6 +150,17 @@ static struct err *write_owned(struct storage *s, const struct uuid *dataset, ui
     return write_mark(s, dataset, &(struct volume_mark){.state = MARK_OWNED, .epoch = epoch});
 }
 
+/* A volume whose file system has not grown yet is as large as it was. */
+static struct err *take_growth(int dir, struct volume_state *v)
+{
+    uint64_t until_then;
+
+    TRY(growth_read(dir, &until_then));
+    if (until_then && until_then < v->size)
+        v->size = until_then;
+    return NULL;
+}
+
 /* Adds to the driver's answer what it does not know. */
 static struct err *complete_state(struct storage *s, struct volume_state *v,
                                   const struct mount_table *t)
@@ -138,7 +175,7 @@ static struct err *complete_state(struct storage *s, struct volume_state *v,
     if (v->mark.state == MARK_PROMOTING ||
         (dir >= 0 && v->mark.state == MARK_NONE && !v->attached && !v->n_snapshots))
         v->partial = true;
-    return NULL;
+    return dir >= 0 && !is_local(s) ? take_growth(dir, v) : NULL;
 }
 
 struct err *storage_list(struct storage *s, struct volume_state **ret_states, size_t *ret_n)
@@ -351,18 +388,38 @@ struct err *storage_promote(struct storage *s, const struct uuid *dataset, const
     return err_wrap(e, "dataset %s", UUID_STR(dataset));
 }
 
+/* The volume, its device and the file system, one after the other; each looks at what is. */
+static struct err *grow_attached(struct storage *s, const struct uuid *dataset, uint64_t size)
+{
+    struct volume_state v = {0};
+    CLEANUP_CLOSE int dir = -1;
+
+    TRY(storage_observe(s, dataset, &v));
+    bool ready = v.mounted;
+    uint64_t is = v.size;
+
+    volume_state_done(&v);
+    if (!ready)
+        return err_new(ERR_CONFLICT, "the volume is not mounted here: it grows once it is");
+    TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ true, &dir));
+    TRY(growth_note(dir, is));
+    TRY(s->driver->grow(s->cookie, dataset, size));
+    TRY(place_grow(s, dataset, size));
+    return growth_forget(dir);
+}
+
 static struct err *grow(struct storage *s, const struct uuid *dataset, uint64_t size, uint64_t epoch)
 {
     struct volume_mark m;
 
-    if (!s->driver->limit)
+    if (is_local(s) ? !s->driver->limit : !s->driver->grow)
         return err_new(ERR_UNSUPPORTED, "backend %s cannot make a volume larger", s->driver->name);
     TRY(read_mark(s, dataset, &m));
     if (m.state != MARK_OWNED || m.epoch != epoch)
         return err_new(ERR_CONFLICT, "this node does not own it at that epoch");
     TRY(inspect_present(s, dataset));
     TRY(round_size(s, &size));
-    return s->driver->limit(s->cookie, dataset, size);
+    return is_local(s) ? s->driver->limit(s->cookie, dataset, size) : grow_attached(s, dataset, size);
 }
 
 struct err *storage_grow(struct storage *s, const struct uuid *dataset, uint64_t maximum_size,
@@ -678,6 +735,8 @@ static struct err *remove_mark(struct storage *s, const struct uuid *dataset)
     CLEANUP_CLOSE int dir = -1;
 
     TRY(s->driver->mark_dir(s->cookie, dataset, /* create= */ false, &dir));
+    if (dir >= 0 && !is_local(s))
+        TRY(place_forget(dir));
     if (dir >= 0)
         TRY(mark_remove(dir));
     return s->driver->forget(s->cookie, dataset);

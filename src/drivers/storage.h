@@ -55,8 +55,8 @@ struct err *storage_claim(struct storage *s, const struct uuid *dataset, uint64_
  * there was none; the volume, with its size limit; mark OWNED); no effect when the mark says owned at `epoch` already. ERR_NOT_FOUND: no such snapshot. */
 struct err *storage_promote(struct storage *s, const struct uuid *dataset, const char *snapshot,
                             uint64_t maximum_size, uint64_t epoch) MUST_USE;
-/* Sets the limit of the volume, whose mark must say owned at `epoch`, to this size. ERR_UNSUPPORTED: the backend
- * cannot. */
+/* Makes the volume, whose mark must say owned at `epoch`, at least so large: local, its limit; attachable, while it is mounted here, the
+ * volume, its device and its file system. ERR_UNSUPPORTED: the backend cannot. */
 struct err *storage_grow(struct storage *s, const struct uuid *dataset, uint64_t maximum_size,
                          uint64_t epoch) MUST_USE;
 /* Mounts the volume at <mount_root>/<dataset>; attachable: attach, make a filesystem on a blank device, mount.

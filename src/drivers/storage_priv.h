@@ -12,6 +12,9 @@ struct storage {
     void (*no_space)(void *cookie); /* NULL: nobody wants to know */
     void *no_space_cookie;
     char *mount_root; /* without symbolic links: as it stands in the mount table */
+    /* Attachable: */
+    const char *filesystem; /* of new volumes; static */
+    char *mount_options;    /* NULL: none */
 };
 
 /* Where the dataset is mounted; the caller frees it. */
@@ -25,6 +28,20 @@ struct err *place_mount(struct storage *s, const struct uuid *dataset) MUST_USE;
 struct err *place_find_user(struct storage *s, const struct uuid *dataset, char **ret_user) MUST_USE; /* storage_find_user() */
 /* Unmounts and proves (storage_unmount). `v` says what there is. */
 struct err *place_unmount(struct storage *s, const struct volume_state *v) MUST_USE;
+/* Attachable: waits until the device of the volume is at least so large, and when it is mounted at its place, makes the file
+ * system as large. */
+struct err *place_grow(struct storage *s, const struct uuid *dataset, uint64_t size) MUST_USE;
+/* Removes what is noted beside the mark of a volume that is gone from here. `dir` is mark_dir(). */
+struct err *place_forget(int dir) MUST_USE;
+
+/* ---- a growth that has begun (growth.c) ---- */
+
+/* Noted durably beside the mark (`dir` is mark_dir()) before anything grows, with the size until then; removed when the
+ * file system has grown. As long as it is there, that is the volume's size, and the plan has it grown again. An older note stays. */
+struct err *growth_note(int dir, uint64_t size) MUST_USE;
+/* *ret_size 0: none has begun. */
+struct err *growth_read(int dir, uint64_t *ret_size) MUST_USE;
+struct err *growth_forget(int dir) MUST_USE;
 /* Writes out what its users have written; what fails is found by what follows. */
 void place_flush(const struct storage *s, const struct uuid *dataset);
 /* Removes mount points that a crash or a reboot left behind, if they are empty. */

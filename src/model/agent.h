@@ -173,6 +173,7 @@ struct hello {
     bool
         extended; /* knows the settings of container_is_extended(); an older agent would start without them */
     bool more_volumes; /* the same of container_has_more_volumes() */
+    bool grows;        /* attachable: its storage can make a volume larger */
     struct uuid
         shared_by;     /* attachable: nodes with the same value see the same storage; nil = local */
     struct uuid store; /* store this node obeys; nil = none yet */

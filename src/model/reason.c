@@ -123,6 +123,9 @@ static const struct {
     [REASON_COPY_KEPT] =
         {"copy-kept", "Save what you miss from that copy, then remove it: flockerctl drop-copy DATASET NODE. The dataset itself "
                       "can be used meanwhile, elsewhere."},
+    [REASON_STORAGE_LIMIT] =
+        {"storage-limit", "The text says which limit is reached. Move datasets away from that node, or use a larger kind of machine, or have the "
+                          "account's limit raised; of a limit in time, wait. It is tried again by itself."},
     [REASON_STOPPING] = {"stopping", "Wait; the container is being stopped."},
     [REASON_CHANGES_TOO_FAST] =
         {"changes-too-fast", "Slow down or stop what writes to the volume, or allow a longer pause (move: max-pause-ms in "

@@ -149,13 +149,14 @@ static const int reasons[REASON_CODE_MAX] = {
     CODE(NODE_FENCED),
     CODE(DATA_ON_FENCED_NODE),
     CODE(COPY_KEPT),
+    CODE(STORAGE_LIMIT),
 };
 #undef CODE
 const struct enum_map map_reason = {reasons, ARRAY_SIZE(reasons)};
 
 /* A code that is added to the model needs a number on the wire; the unit test finds a hole in a
  * table. */
-_Static_assert(REASON_CODE_MAX == 44, "give the new reason a number in agent.proto and codec.c");
+_Static_assert(REASON_CODE_MAX == 45, "give the new reason a number in agent.proto and codec.c");
 
 void agent_message_done(struct agent_message *m)
 {

@@ -210,6 +210,7 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     h->seen_revision = w->seen_revision;
     h->extended = w->extended;
     h->more_volumes = w->more_volumes;
+    h->grows = w->grows;
     return NULL;
 }
 

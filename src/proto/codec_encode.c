@@ -93,6 +93,7 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.seen_revision = h->seen_revision;
     w.extended = h->extended;
     w.more_volumes = h->more_volumes;
+    w.grows = h->grows;
     m->hello = &w;
     pack(&m->base, out);
 }

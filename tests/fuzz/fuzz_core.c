@@ -220,6 +220,7 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
                       .extended = !(how & 8),
                       .more_volumes = !(how & 16),
+                      .grows = how & 32,
                       .seen_revision = how & 4 ? how : 0};
 
     if (c->sessions[node])

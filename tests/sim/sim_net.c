@@ -136,6 +136,7 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .compares = s->options.seed % 11 || host % 2,
                           .extended = true,
                           .more_volumes = true,
+                          .grows = s->options.seed % 13 || host % 2,
                           .store = h->memory.store,
                           .generation = h->memory.generation,
                           .seen_revision = h->memory.seen_revision};

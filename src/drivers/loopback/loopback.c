@@ -340,16 +340,11 @@ static struct err *loopback_mark_dir(void *cookie, const struct uuid *dataset, b
 static struct err *loopback_forget(void *cookie, const struct uuid *dataset)
 {
     struct loopback *l = cookie;
-    CLEANUP_CLOSE int dir = -1;
     CLEANUP_CLOSE int held = -1;
     CLEANUP_FREE char *unfinished = unfinished_name(dataset);
 
     TRY(lock(l, LOCK_EX, &held));
     TRY(file_remove(l->unattached, unfinished));
-
-    TRY(dir_open(l->marks, UUID_STR(dataset), /* create= */ false, 0700, &dir));
-    if (dir >= 0)
-        TRY(file_remove(dir, "mkfs"));
     return dir_remove_empty(l->marks, UUID_STR(dataset));
 }
 
@@ -512,6 +507,43 @@ static struct err *loopback_detach_from(void *cookie, const struct uuid *dataset
     return f.found && streq(f.instance, instance) ? take_from(l, &f) : NULL;
 }
 
+/* The file is larger before its name says so: a crash in between leaves what the name says. */
+static struct err *grow_file(struct loopback *l, const struct volume *f, int folder, uint64_t size)
+{
+    CLEANUP_FREE char *name = loopback_name(&f->id, size);
+    CLEANUP_CLOSE int file = openat(folder, f->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+    if (file < 0 || ftruncate(file, (off_t)size) < 0 || fsync(file) < 0 ||
+        renameat(folder, f->name, folder, name) < 0)
+        return err_errno(errno, "cannot make the volume %s in %s larger", f->name, l->root_path);
+    return dir_sync(folder);
+}
+
+static struct err *loopback_grow(void *cookie, const struct uuid *dataset, uint64_t size)
+{
+    struct loopback *l = cookie;
+    CLEANUP_CLOSE int held = -1, file = -1;
+    CLEANUP_FREE char *device = NULL;
+    struct volume f;
+    struct stat st;
+
+    TRY(lock(l, LOCK_EX, &held));
+    TRY(find(l, dataset, &f));
+    if (!f.found)
+        return err_new(ERR_NOT_FOUND, "there is no volume of it in %s", l->root_path);
+    if (*f.instance && !streq(f.instance, l->instance))
+        return attached_to(&f);
+    if (f.size < size)
+        TRY(grow_file(l, &f, *f.instance ? l->mine : l->unattached, size));
+    mem_closep(&held);
+    held = -1;
+    TRY(open_mine(l, dataset, &f, &file, &st));
+    if (file < 0)
+        return NULL;
+    TRY(loopdev_find(st.st_dev, st.st_ino, &device));
+    return device ? loopdev_resize(device, st.st_dev, st.st_ino) : NULL;
+}
+
 static struct err *loopback_device(void *cookie, const struct uuid *dataset, char **ret_path)
 {
     struct loopback *l = cookie;
@@ -566,5 +598,6 @@ const struct driver driver_loopback = {
     .attach = loopback_attach,
     .detach = loopback_detach,
     .detach_from = loopback_detach_from,
+    .grow = loopback_grow,
     .device = loopback_device,
 };

@@ -30,6 +30,10 @@ static void test_sizes_only_grow(void **state)
     f->hellos[1].storage = STORAGE_ATTACHABLE;
     come_back(f, 1);
     assert_int_equal(resize(f, 400), RESULT_DATASET_FIXED);
+    leave(f, 1);
+    f->hellos[1].grows = true;
+    come_back(f, 1);
+    assert_int_equal(resize(f, 400), RESULT_OK);
 }
 
 static enum result_code compose_size(struct fake *f, uint64_t size)

@@ -591,6 +591,7 @@ static void test_why_a_send_failed(void **state)
                  {ERR_IO, REASON_TRANSFER_FAILED, true},
                  {ERR_CANCELLED, REASON_TRANSFER_FAILED, true},
                  {ERR_LIMIT, REASON_NO_SPACE, true},
+                 {ERR_TOO_MANY, REASON_STORAGE_LIMIT, true},
                  {ERR_NO_SPACE, REASON_NO_SPACE, false}};
     char snapshot[1][SNAPSHOT_NAME_SIZE];
     struct volume_state v = owned(5);

@@ -67,9 +67,10 @@ static const struct dataset_case cases[] = {
      .mounted = true, .size = 192, .wanted_size = 128, .step = WAIT},
     {"no limit here", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true, .wanted_size = 128,
      .step = WAIT},
-    {"attachable: as large as it was made", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true,
-     .attached = true, .size = 64, .wanted_size = 128, .storage = STORAGE_ATTACHABLE, .step = WAIT,
-     .reason = REASON_STORAGE_ERROR},
+    {"attachable: grown, too", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5), .mounted = true,
+     .attached = true, .size = 64, .wanted_size = 128, .storage = STORAGE_ATTACHABLE, .step = STEP_GROW},
+    {"attachable: mounted first", .role = ROLE_OWNER, .epoch = 5, .born = true, OWNED(5),
+     .attached = true, .size = 64, .wanted_size = 128, .storage = STORAGE_ATTACHABLE, .step = STEP_MOUNT},
     {"grown while it is copied: by the destination", .role = ROLE_SOURCE, .epoch = 5, .born = true, .transfer = 9, OWNED(5),
      .mounted = true, .size = 64, .wanted_size = 128, .step = STEP_SNAPSHOT, .snapshot = "t9-1"},
     /* Lost data are never replaced. */

@@ -4,6 +4,7 @@
 
 #include "base/now.h"
 #include "base/str.h"
+#include "drivers/storage_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +18,11 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1096,6 +1100,216 @@ static void test_never_formats(void **state)
     }
 }
 
+/* ---- growing ---- */
+
+static struct err *reopen(struct node *n, const char *filesystem, const char *options)
+{
+    json_t *o = json_deep_copy(n->config.dataset);
+
+    (void)json_object_set_new(o, "filesystem", json_string(filesystem));
+    (void)json_object_del(o, "mount_options");
+    if (options)
+        (void)json_object_set_new(o, "mount_options", json_string(options));
+    json_decref((json_t *)n->config.dataset);
+    n->config.dataset = o;
+    n->storage = storage_close(n->storage);
+    return storage_open(&n->config, &n->storage);
+}
+
+static bool has_xfs(void)
+{
+    return !system("command -v mkfs.xfs xfs_growfs >/dev/null && grep -qw xfs /proc/filesystems");
+}
+
+static bool may_grow_ext4(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {0};
+
+    return syscall(SYS_capget, &header, data) == 0 && data[0].effective & 1u << CAP_SYS_RESOURCE;
+}
+
+/* A mounted volume that can grow, on ext4 where the kernel lets us make one larger that is mounted; false: there is none. */
+static bool growable(struct uuid *ret_id)
+{
+    if (local() || !A->storage->driver->grow)
+        return false;
+    if (!may_grow_ext4()) {
+        print_message("ext4 is not grown: that needs CAP_SYS_RESOURCE\n");
+        if (!has_xfs())
+            return false;
+        for (int i = 0; i < NODES; i++)
+            ok(reopen(&nodes[i], "xfs", NULL));
+    }
+    *ret_id = node_new_dataset();
+    ok(storage_create(A->storage, ret_id, 512ull * MIB, NULL, 1)); /* an xfs is no smaller */
+    ok(storage_mount(A->storage, ret_id, 1));
+    return true;
+}
+
+static void end_growable(const struct uuid *id)
+{
+    destroy_everywhere(id);
+    for (int i = 0; i < NODES; i++)
+        ok(reopen(&nodes[i], "ext4", NULL));
+}
+
+static uint64_t bytes_at(struct node *n, const struct uuid *id)
+{
+    CLEANUP_FREE char *place = node_place(n, id);
+    struct statvfs st;
+
+    assert_int_equal(statvfs(place, &st), 0);
+    return (uint64_t)st.f_blocks * st.f_frsize;
+}
+
+static void is_as_large(struct node *n, const struct uuid *id, uint64_t size)
+{
+    struct volume_state v = look(n, id);
+
+    assert_int_equal(v.size, size);
+    volume_state_done(&v);
+    assert_in_range(bytes_at(n, id), size / 10 * 8, size); /* the file system needs some itself */
+}
+
+static void test_grow(void **state)
+{
+    struct uuid id;
+
+    if (!growable(&id))
+        return;
+    CLEANUP_FREE char *marks = node_mark_folder(A, &id);
+    CLEANUP_FREE char *note = xasprintf("%s/grow", marks);
+    struct volume_state v = look(A, &id);
+    uint64_t size = v.size;
+    char text[24];
+
+    volume_state_done(&v);
+    put(A, &id, "f", "kept");
+    is_as_large(A, &id, size);
+    fails(storage_grow(A->storage, &id, 2 * size, 2), ERR_CONFLICT, "does not own");
+    fails(storage_grow(B->storage, &id, 2 * size, 1), ERR_CONFLICT, "does not own");
+    ok(storage_grow(A->storage, &id, 2 * size, 1));
+    is_as_large(A, &id, 2 * size);
+    ok(storage_grow(A->storage, &id, 2 * size, 1));
+    ok(storage_grow(A->storage, &id, size, 1)); /* never smaller */
+    is_as_large(A, &id, 2 * size);
+    assert_int_equal(access(note, F_OK), -1);
+    /* Killed before the file system had grown: the state says so, and the next try goes through. */
+    write_file(marks, "grow", text, (size_t)snprintf(text, sizeof(text), "%llu", (unsigned long long)size));
+    v = look(A, &id);
+    assert_int_equal(v.size, size);
+    volume_state_done(&v);
+    ok(storage_grow(A->storage, &id, 2 * size, 1));
+    is_as_large(A, &id, 2 * size);
+    assert_int_equal(access(note, F_OK), -1);
+    assert_content(A, &id, "f", "kept");
+    end_growable(&id);
+}
+
+/* The volume has grown and its node died before the file system had: whoever mounts it next finishes that. */
+static void test_grown_elsewhere(void **state)
+{
+    struct uuid id;
+
+    if (!growable(&id))
+        return;
+    CLEANUP_FREE char *marks = node_mark_folder(A, &id);
+    struct volume_state v = look(A, &id);
+    uint64_t size = v.size;
+
+    volume_state_done(&v);
+    put(A, &id, "f", "kept");
+    write_file(marks, "grow", "1", 1);
+    ok(storage_release(A->storage, &id, 1, 9, ""));
+    ok(A->storage->driver->grow(A->storage->cookie, &id, 2 * size));
+    ok(storage_claim(B->storage, &id, 2));
+    ok(storage_mount(B->storage, &id, 2));
+    is_as_large(B, &id, 2 * size);
+    assert_content(B, &id, "f", "kept");
+    /* Back, where the note of old still lies. */
+    ok(storage_release(B->storage, &id, 2, 10, ""));
+    ok(storage_claim(A->storage, &id, 3));
+    ok(storage_mount(A->storage, &id, 3));
+    is_as_large(A, &id, 2 * size);
+    end_growable(&id);
+}
+
+/* ---- other file systems, and how they are mounted ---- */
+
+static void is_mounted_as(const struct uuid *id, const char *what)
+{
+    CLEANUP_FREE char *place = node_place(A, id);
+    CLEANUP_FREE char *got = shell_out("findmnt -n -o FSTYPE,OPTIONS %s | tr -s ' '", place);
+    CLEANUP_FREE char *copy = xstrdup(what);
+
+    for (char *save = copy, *one; (one = strsep(&save, " "));) {
+        if (!strstr(got, one))
+            fail_msg("mounted as %s, without %s", got, one);
+    }
+}
+
+static void test_xfs(void **state)
+{
+    if (local() || streq(node_backend, "aws"))
+        return;
+    if (!has_xfs()) {
+        print_message("without xfs: it needs xfsprogs and a kernel that knows it\n");
+        return;
+    }
+    struct uuid id = node_new_dataset();
+    uint64_t size = 512ull * MIB;
+
+    ok(reopen(A, "xfs", "noatime,largeio"));
+    ok(storage_create(A->storage, &id, size, NULL, 1));
+    ok(storage_mount(A->storage, &id, 1));
+    is_mounted_as(&id, "xfs noatime largeio");
+    put(A, &id, "f", "kept");
+    ok(storage_grow(A->storage, &id, 2 * size, 1));
+    is_as_large(A, &id, 2 * size);
+    /* What is there counts, not what new volumes get. */
+    ok(storage_unmount(A->storage, &id));
+    ok(reopen(A, "ext4", NULL));
+    ok(storage_mount(A->storage, &id, 1));
+    is_mounted_as(&id, "xfs relatime");
+    assert_content(A, &id, "f", "kept");
+    ok(storage_release(A->storage, &id, 1, 9, ""));
+    /* mkfs.xfs was killed: its superblock says so, but only with our note it is ours to make again. */
+    CLEANUP_FREE char *file = node_volume_file(&id);
+
+    shell("printf '\\001' | dd of=%s bs=1 seek=126 conv=notrunc status=none", file);
+    ok(storage_claim(A->storage, &id, 2));
+    fails(storage_mount(A->storage, &id, 2), ERR_IO, "cannot mount the xfs file system");
+    CLEANUP_FREE char *marks = node_mark_folder(A, &id);
+    write_file(marks, "mkfs", "", 0);
+    ok(storage_mount(A->storage, &id, 2));
+    is_mounted_as(&id, "ext4");
+    destroy_everywhere(&id);
+}
+
+static void test_mount_options(void **state)
+{
+    static const char *const bad[] = {"noatime,ro", "remount", "no atime", ",", "bind", "noload"};
+
+    if (local())
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        fails(reopen(A, "ext4", bad[i]), ERR_INVALID, "mount_options");
+    fails(reopen(A, "btrfs", NULL), ERR_INVALID, "filesystem must be ext4 or xfs, not btrfs");
+    struct uuid id = node_new_dataset();
+
+    ok(reopen(A, "ext4", "nosuch=1"));
+    ok(storage_create(A->storage, &id, size_wanted(), NULL, 1));
+    fails(storage_mount(A->storage, &id, 1), ERR_INVALID, "nosuch");
+    (void)json_object_set_new((json_t *)A->config.dataset, "discard", json_true());
+    ok(reopen(A, "ext4", "nodev,noexec,nodiratime,commit=7"));
+    ok(storage_mount(A->storage, &id, 1));
+    is_mounted_as(&id, "ext4 nodev noexec nodiratime commit=7 discard");
+    destroy_everywhere(&id);
+    (void)json_object_del((json_t *)A->config.dataset, "discard");
+    ok(reopen(A, "ext4", NULL));
+}
+
 /* ---- crashes ---- */
 
 static void one_life(const struct uuid *id)
@@ -1181,6 +1395,43 @@ static void test_kill_anywhere(void **state)
     CLEANUP_FREE char *left =
         shell_out("find %s -xdev -name '*%s*' | grep -v /proc || true", node_dir, UUID_STR(&id));
     assert_string_equal(left, "");
+}
+
+/* The same of a volume that grows and grows, while it is mounted. */
+static void test_kill_while_growing(void **state)
+{
+    struct uuid id;
+    uint64_t seed = 43, step = 16 * MIB;
+    struct random r = random_seeded(&seed);
+
+    if (streq(node_backend, "aws") || !growable(&id)) /* EC2 lets a volume grow four times a day */
+        return;
+    put(A, &id, "f", "kept");
+    for (int i = 0; i < 12; i++) {
+        struct volume_state v;
+        int status;
+        pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (!pid) {
+            alarm(60);
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            v = look(A, &id);
+            for (uint64_t size = v.size;; size += step)
+                ok(storage_grow(A->storage, &id, size, 1));
+        }
+        usleep((useconds_t)random_below(&r, 250000));
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        v = look(A, &id);
+        assert_true(v.mounted);
+        ok(storage_grow(A->storage, &id, v.size + step, 1));
+        is_as_large(A, &id, v.size + step);
+        volume_state_done(&v);
+    }
+    assert_content(A, &id, "f", "kept");
+    end_growable(&id);
 }
 
 static void *live(void *cookie)
@@ -1306,6 +1557,11 @@ static int run(void)
         cmocka_unit_test(test_final_snapshot_is_retaken),
         cmocka_unit_test(test_attachable_move),
         cmocka_unit_test(test_take_away),
+        cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_grown_elsewhere),
+        cmocka_unit_test(test_xfs),
+        cmocka_unit_test(test_mount_options),
+        cmocka_unit_test(test_kill_while_growing),
         cmocka_unit_test(test_note_of_mkfs_goes),
         cmocka_unit_test(test_never_formats),
         cmocka_unit_test(test_parallel),
