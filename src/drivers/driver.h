@@ -70,6 +70,7 @@ struct driver_config {
     const char *state_dir; /* the agent's own folder, absolute; exists */
     struct uuid node;
     struct uuid cluster;
+    struct budget *budget; /* of calls of the account's API (drivers/budget.h); outlives the cookie; may be NULL: no limit */
 };
 
 /* Reads what is in the folder `root`, and leaves it open. */

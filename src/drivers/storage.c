@@ -65,7 +65,8 @@ struct err *storage_open(const struct storage_config *config, struct storage **r
     struct driver_config dc = {.options = config->dataset,
                                .state_dir = config->state_dir,
                                .node = config->node,
-                               .cluster = config->cluster};
+                               .cluster = config->cluster,
+                               .budget = config->budget};
     struct storage *s = xcalloc(1, sizeof(*s));
     struct err *e = make_mount_root(config->mount_root, &s->mount_root);
 

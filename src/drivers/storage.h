@@ -24,6 +24,7 @@ struct storage_config {
     struct uuid cluster;
     void (*no_space)(void *cookie); /* NULL, or: a receive found the storage full, not only the dataset at its limit. Called on its thread; must return soon */
     void *cookie;
+    struct budget *budget; /* of calls of a storage's API, or NULL: as many as there are. Outlives the storage */
 };
 
 /* Opens the backend named in the configuration. ERR_INVALID: wrong or missing keys (the text names the key);

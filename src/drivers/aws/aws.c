@@ -80,7 +80,7 @@ static void take_options(struct aws *a, const json_t *o)
     a->shape.encrypted = driver_option_bool(o, "encrypted", false);
 }
 
-static struct err *make_client(struct aws *a, const json_t *o)
+static struct err *make_client(struct aws *a, const json_t *o, struct budget *budget)
 {
     struct aws_credentials_config cc = {.profile = driver_option_string(o, "profile", NULL)};
 
@@ -104,7 +104,8 @@ static struct err *make_client(struct aws *a, const json_t *o)
     return ec2_new(&(struct ec2_config){.endpoint = driver_option_string(o, "endpoint", NULL),
                                         .region = a->region,
                                         .http = a->http,
-                                        .credentials = a->credentials},
+                                        .credentials = a->credentials,
+                                        .budget = budget},
                    &a->ec2);
 }
 
@@ -170,7 +171,7 @@ static struct err *set_up(struct aws *a, const struct driver_config *config)
     a->shared = id_of_storage(a, driver_option_string(config->options, "endpoint", ""));
     a->next_device = (unsigned)random_below(&r, AWS_DEVICE_NAMES);
     TRY(notes_open(&a->notes, config->state_dir, "aws"));
-    TRY(make_client(a, config->options));
+    TRY(make_client(a, config->options, config->budget));
     TRY(find_instance(a, config->options));
     return driver_option_bool(config->options, "validate_region", true) ? validate(a) : NULL;
 }

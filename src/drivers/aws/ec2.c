@@ -18,6 +18,7 @@ struct ec2 {
     char *endpoint, *region;
     struct http_client *http;
     struct aws_credentials *credentials;
+    struct budget *budget;
     atomic_uint_fast64_t calls;
 };
 
@@ -43,6 +44,7 @@ struct err *ec2_new(const struct ec2_config *config, struct ec2 **ret_ec2)
                                                str_has_prefix(config->region, "cn-") ? ".cn" : "");
     e->http = config->http;
     e->credentials = config->credentials;
+    e->budget = config->budget;
     *ret_ec2 = e;
     return NULL;
 }
@@ -147,10 +149,11 @@ static struct err *attempt_once(struct ec2 *e, struct ec2_try *t, struct attempt
     a->again = false;
     a->pause_s = 0;
     TRY(err_wrap(aws_credentials_get_sync(e->credentials, &keys), "%s", a->what));
+    t->kind = AWS_TROUBLE;
+    TRY(err_wrap(budget_take_sync(e->budget, a->retry.deadline_us, /* cancel= */ NULL), "%s", a->what));
     struct err *err = send_once(e, &keys, a->form, retry_time_us(&a->retry, TRY_US), &answer);
 
     if (err) {
-        t->kind = AWS_TROUBLE;
         a->again = err->code == ERR_TIMEOUT || err->code == ERR_UNAVAILABLE;
         return err_wrap(err, "%s", a->what);
     }
@@ -164,6 +167,8 @@ static struct err *attempt_once(struct ec2 *e, struct ec2_try *t, struct attempt
     t->kind = f.kind;
     a->pause_s = answer.retry_after_s;
     a->again = f.kind == AWS_THROTTLED || f.kind == AWS_TROUBLE;
+    if (f.kind == AWS_THROTTLED)
+        budget_throttled(e->budget, a->pause_s * (uint64_t)USEC_PER_SEC);
     if (f.kind == AWS_CREDENTIALS) {
         /* They may have ended early: once with new ones. */
         aws_credentials_refused(e->credentials, &keys);

@@ -5,6 +5,7 @@
 
 #include "drivers/aws/credentials.h"
 #include "drivers/aws/reply.h"
+#include "drivers/budget.h"
 
 struct ec2;
 
@@ -13,6 +14,7 @@ struct ec2_config {
     const char *region;
     struct http_client *http; /* these two outlive the ec2 */
     struct aws_credentials *credentials;
+    struct budget *budget; /* of calls; NULL: no limit. Outlives the ec2, too */
 };
 
 /* ERR_INVALID: the region cannot be the name of one, or the endpoint is no address. */
