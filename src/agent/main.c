@@ -1,5 +1,6 @@
 /* flocker-agent: the loop that runs the node's brain between the control service, storage and containers. */
 #include "agent/agent.h"
+#include "agent/calls.h"
 #include "agent/link.h"
 #include "agent/memory.h"
 #include "agent/plugin.h"
@@ -62,6 +63,7 @@ struct agent {
     struct agent_link *link;
     struct plugin *plugin;         /* Docker's volumes; NULL = the agent serves none */
     struct agent_volumes *volumes; /* likewise */
+    struct agent_calls *calls; /* NULL: nobody calls an API here */
     struct node *node;
     struct node_memory memory;
     const struct driver *driver;
@@ -86,6 +88,11 @@ static enum replica_support replicas_of(const struct driver *d)
     return d->snapshots_in_limit ? REPLICAS_NO_LIMIT : REPLICAS_ALL;
 }
 
+static bool shares_lists(const struct driver *d)
+{
+    return d->kind == STORAGE_ATTACHABLE && d->tells_hosts && d->instance_id;
+}
+
 static void hello(void *cookie, struct hello *ret)
 {
     struct agent *a = cookie;
@@ -104,6 +111,8 @@ static void hello(void *cookie, struct hello *ret)
                           .extended = true,
                           .more_volumes = true,
                           .grows = a->driver->grow != NULL,
+                          .lists = shares_lists(a->driver),
+                          .calls = a->calls != NULL,
                           .store = a->memory.store,
                           .generation = a->memory.generation,
                           .seen_revision = a->memory.seen_revision};
@@ -153,7 +162,20 @@ static void on_welcome(struct agent *a, const struct welcome *w)
         agent_volumes_up(a->volumes, a->link);
     else if (a->volumes)
         log_warning("the control service is older than this agent and knows nothing of Docker volumes");
+    if (a->calls && w->calls)
+        agent_calls_up(a->calls, a->link);
     watch_containers(a);
+}
+
+static void seen(struct agent *a, const struct sighting *s)
+{
+    struct seen seen = {.dataset = s->dataset, .present = s->present, .size = s->size};
+
+    if (!a->context.storage)
+        return;
+    if (s->present)
+        seen.attached = storage_where(a->context.storage, s);
+    node_seen(a->node, now_os(), &seen);
 }
 
 static void volume_changed(struct agent *a, const struct uuid *dataset)
@@ -190,6 +212,16 @@ static void on_message(void *cookie, struct control_message *m)
     case CONTROL_MESSAGE_ROUTE_NONE:
         node_route_none(a->node, now, m->port);
         break;
+    case CONTROL_MESSAGE_LIST_ORDER:
+        node_list_order(a->node, now, &m->list_order);
+        break;
+    case CONTROL_MESSAGE_SIGHTING:
+        seen(a, &m->sighting);
+        break;
+    case CONTROL_MESSAGE_CALLS_SHARE:
+        if (a->calls)
+            agent_calls_share(a->calls, &m->share);
+        break;
     case CONTROL_MESSAGE_ORDERS_COMPLETE:
         node_orders_complete(a->node, now);
         break;
@@ -206,6 +238,8 @@ static void on_down(void *cookie)
 
     if (a->volumes)
         agent_volumes_down(a->volumes);
+    if (a->calls)
+        agent_calls_down(a->calls);
     node_session_down(a->node, now_os());
 }
 
@@ -308,6 +342,8 @@ static void start_link(struct agent *a)
 
     if (a->volumes)
         agent_volumes_down(a->volumes);
+    if (a->calls)
+        agent_calls_down(a->calls);
     a->link = agent_link_free(a->link);
     a->link = agent_link_new(&link);
 }
@@ -506,6 +542,14 @@ static void send_report(struct agent *a, struct node_effect *f)
         m.kind = AGENT_MESSAGE_SPACE_REPORT;
         m.space = f->space;
         key = xstrdup("space");
+        break;
+    case NODE_SIGHTING:
+        m.kind = AGENT_MESSAGE_SIGHTING;
+        m.sighting = f->sighting;
+        key = xasprintf("sighting %s", UUID_STR(&f->sighting.dataset));
+        break;
+    case NODE_SIGHTINGS_COMPLETE:
+        m.kind = AGENT_MESSAGE_SIGHTINGS_COMPLETE;
         break;
     case NODE_CONTAINER_GONE:
         m.kind = AGENT_MESSAGE_CONTAINER_GONE;
@@ -711,12 +755,17 @@ static struct err *start(struct agent *a)
     a->context.store = a->memory.store;
     a->context.no_space = no_space;
     a->context.cookie = a;
+    if (a->driver->kind == STORAGE_ATTACHABLE) {
+        a->context.budget = budget_new(BUDGET_ALONE);
+        a->calls = agent_calls_new(a->loop, a->context.budget);
+    }
     a->context.engine = container_engine_new(a->config.docker_socket);
     struct node_config config = {.era = a->context.era,
                                  .storage = a->driver->kind,
                                  .random = random_os(),
                                  .copy = a->config.copy,
-                                 .memory = a->memory};
+                                 .memory = a->memory,
+                                 .shares_lists = shares_lists(a->driver)};
     a->node = node_new(&config);
     loop_on_idle(a->loop, pump, a);
     TRY(loop_on_signal(a->loop, SIGTERM, on_stop, a));

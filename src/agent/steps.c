@@ -44,6 +44,7 @@ static struct err *open_storage(struct step_job *j, struct storage **ret)
                                     .state_dir = c->state_dir,
                                     .node = c->node,
                                     .cluster = c->cluster,
+                                    .budget = c->budget,
                                     .no_space = c->no_space,
                                     .cookie = c->cookie};
 
@@ -61,7 +62,11 @@ static struct err *list_volumes(struct step_job *j)
     struct storage *s;
 
     TRY(open_storage(j, &s));
-    TRY(storage_list(s, &j->volumes, &j->n_volumes));
+    if (!j->step.again)
+        TRY(storage_list(s, &j->volumes, &j->n_volumes));
+    else
+        TRY(storage_list_again(s, j->step.known, j->step.n_known, j->step.here_only ? LIST_HERE_ONLY : 0, &j->volumes,
+                               &j->n_volumes));
     CLEANUP_ERR struct err *e = storage_space(s, &j->space.total, &j->space.free);
     if (e)
         log_warning("%s", e->text);

@@ -16,6 +16,7 @@ struct step_context {
     struct uuid node, cluster, era;
     struct uuid store;       /* of the control service: labels containers; nil until known */
     char host[64];           /* own address */
+    struct budget *budget;   /* storage_config */
     struct storage *storage; /* opened by the first LIST_VOLUMES that succeeds */
     struct mover *mover;
     struct container_engine *engine;

@@ -356,6 +356,15 @@ static void take_message(struct session *s, struct agent_message *m)
     case AGENT_MESSAGE_SPACE_REPORT:
         engine_space_report(e, now, s->id, &m->space);
         break;
+    case AGENT_MESSAGE_SIGHTING:
+        engine_sighting(e, now, s->id, &m->sighting);
+        break;
+    case AGENT_MESSAGE_SIGHTINGS_COMPLETE:
+        engine_sightings_complete(e, now, s->id);
+        break;
+    case AGENT_MESSAGE_CALLS_REPORT:
+        engine_calls_report(e, now, s->id, &m->calls);
+        break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         engine_reports_complete(e, now, s->id, m->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
@@ -533,6 +542,21 @@ void sessions_effect(struct sessions *all, const struct effect *f)
         m.port = f->port;
         (void)snprintf(port, sizeof(port), "%u", f->port);
         send_keyed(s, "route", port, &m);
+        break;
+    case EFFECT_LIST_ORDER:
+        m.kind = CONTROL_MESSAGE_LIST_ORDER;
+        m.list_order = f->list_order;
+        send_keyed(s, "list", "order", &m);
+        break;
+    case EFFECT_SIGHTING:
+        m.kind = CONTROL_MESSAGE_SIGHTING;
+        m.sighting = f->sighting;
+        send_keyed(s, "sighting", UUID_STR(&f->sighting.dataset), &m);
+        break;
+    case EFFECT_CALLS_SHARE:
+        m.kind = CONTROL_MESSAGE_CALLS_SHARE;
+        m.share = f->share;
+        send_keyed(s, "calls", "share", &m);
         break;
     case EFFECT_ORDERS_COMPLETE:
         m.kind = CONTROL_MESSAGE_ORDERS_COMPLETE;

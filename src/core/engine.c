@@ -51,6 +51,7 @@ struct effect *effect_free(struct effect *f)
     order_done(&f->order);
     container_order_done(&f->container_order);
     route_done(&f->route);
+    sighting_done(&f->sighting);
     free(f->name);
     free(f->text);
     free(f);
@@ -547,6 +548,9 @@ struct engine *engine_new(const struct history *history, uint64_t revision, stru
     e->revision = e->head_revision = revision;
     e->config = e->head_config = revision;
     e->grace_us = USEC_NEVER;
+    e->lists_us = e->calls_us = USEC_NEVER;
+    e->call_limits = CALL_BUDGET;
+    e->list_every_us = LIST_EVERY_US;
     e->queue_last = &e->queue_first;
     e->effects_last = &e->effects_first;
     return e;
@@ -569,6 +573,8 @@ struct engine *engine_free(struct engine *e)
     free(e->commit_error);
     history_done(&e->history);
     routes_free(e);
+    lists_free(e);
+    calls_free(e);
     cordons_free(e);
     fences_free(e);
     index_free(e);

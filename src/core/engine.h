@@ -5,6 +5,7 @@
  * clock, socket, disk or thread. One thread at a time. README.md in this folder argues why it is safe. */
 #pragma once
 
+#include "base/bucket.h"
 #include "base/now.h"
 #include "base/random.h"
 #include "model/agent.h"
@@ -158,6 +159,9 @@ enum effect_kind {
     EFFECT_CONTAINER_NONE,  /* ... nor for container `name` */
     EFFECT_ROUTE,
     EFFECT_ROUTE_NONE,      /* nor a route for `port` */
+    EFFECT_LIST_ORDER,      /* who lists the node's shared storage */
+    EFFECT_SIGHTING,        /* what the node that does saw of one volume */
+    EFFECT_CALLS_SHARE,     /* calls of the storage's API that the node may make */
     EFFECT_ORDERS_COMPLETE, /* first contact: all orders were sent */
     EFFECT_REFUSE,          /* send `text`, then close the session */
     EFFECT_CHANGED,         /* an object's configuration or state changed (for event streams and caches) */
@@ -176,6 +180,9 @@ struct effect {
     struct uuid dataset; /* ORDER_NONE, VOLUME */
     struct port_route route;  /* ROUTE */
     uint16_t port;       /* ROUTE_NONE */
+    struct list_order list_order; /* LIST_ORDER */
+    struct sighting sighting;     /* SIGHTING */
+    struct calls_share share;     /* CALLS_SHARE */
     char *name;          /* CONTAINER_NONE; CHANGED: key of the object */
     char *text;          /* REFUSE */
     enum object_kind object; /* CHANGED */
@@ -208,6 +215,14 @@ void engine_purge_after(struct engine *e, uint64_t age_us);
  * Before anything is restored. */
 void engine_keep_replicas(struct engine *e, uint64_t age_us);
 
+/* The node that lists shared storage for all does so that often; LIST_EVERY_US if nobody says. Whole seconds. */
+#define LIST_EVERY_US (300 * (uint64_t)USEC_PER_SEC)
+void engine_list_every(struct engine *e, uint64_t every_us);
+
+/* So many calls all nodes of one backend make of its API together; CALL_BUDGET if nobody says. Before the first session. */
+#define CALL_BUDGET ((struct bucket_limits){.per_hour = 72000, .burst = 500})
+void engine_call_budget(struct engine *e, struct bucket_limits limits);
+
 /* ---- inputs ---- */
 
 void engine_command(struct engine *e, struct now now, struct command *command);
@@ -227,6 +242,10 @@ void engine_container_report(struct engine *e, struct now now, uint64_t session,
 void engine_container_gone(struct engine *e, struct now now, uint64_t session, const char *name);
 void engine_space_report(struct engine *e, struct now now, uint64_t session,
                          const struct space *space);
+/* Of the node that was told to list its storage for all; from others they have no effect. `s` is copied. */
+void engine_sighting(struct engine *e, struct now now, uint64_t session, const struct sighting *s);
+void engine_sightings_complete(struct engine *e, struct now now, uint64_t session);
+void engine_calls_report(struct engine *e, struct now now, uint64_t session, const struct calls_report *r);
 void engine_routes_report(struct engine *e, struct now now, uint64_t session, const struct routes_report *report); /* copied */
 #define REPORTS_STORAGE_UNKNOWN 1u /* the node's storage has not answered yet; called again without it when it has */
 /* The uses that a node has when its session begins, then the end of them: leases follow (model/volume_call.h). */

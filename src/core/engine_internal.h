@@ -160,6 +160,15 @@ struct uses {
     size_t n, cap;
 };
 
+struct node_calls {
+    struct call_account *account; /* NULL: it has no share */
+    bool queued, heard;
+    uint32_t waiting;
+    uint64_t handed, returned;
+    uint64_t throttled;
+    struct node_entry *next; /* that waits */
+};
+
 struct node_entry {
     struct uuid id;
     struct hello hello; /* of the last session */
@@ -175,6 +184,7 @@ struct node_entry {
     bool has_routes; /* it reported them in this session */
     struct uses uses, waits; /* of this session (engine_volumes.c) */
     bool uses_complete; /* all that it had at the session's beginning were told */
+    struct node_calls calls; /* of this session (engine_calls.c) */
     bool uses_unmet;    /* for some the lease cannot be had at present */
     UT_hash_handle hh, by_session;
 #ifdef FLOCKER_FAULTS
@@ -245,6 +255,12 @@ struct engine {
     struct sorted replica_ends;    /* the same, the first to end first */
     uint64_t replicas_us;          /* mono: look at them then */
     bool uses_unmet; /* of some node */
+    struct listing *listings; /* engine_lists.c */
+    uint64_t list_every_us;
+    uint64_t lists_us; /* mono: look at them then */
+    struct call_account *accounts; /* engine_calls.c */
+    struct bucket_limits call_limits;
+    uint64_t calls_us; /* mono: somebody waits, and may be served then */
     bool has_catalogue; /* somebody wants to hear of volumes */
     uint64_t grace_us; /* the grace of a node ends then, at the earliest; USEC_NEVER = of none */
     struct era_entry *eras;
@@ -435,6 +451,20 @@ void note_ends(struct engine *e); /* of all: after the store failed */
 void update_routes(struct engine *e, struct container_entry *entry);
 void send_all_routes(struct engine *e, const struct node_entry *node); /* first contact */
 void routes_free(struct engine *e);
+
+/* engine_lists.c */
+void lists_node_told(struct engine *e, struct now now, struct node_entry *n); /* all that it has */
+void lists_node_left(struct engine *e, struct now now, const struct uuid *node); /* its session is over, or another begins */
+uint64_t lists_deadline(const struct engine *e);
+void look_at_lists(struct engine *e, struct now now);
+void lists_free(struct engine *e);
+
+/* engine_calls.c */
+void calls_node_came(struct engine *e, struct now now, struct node_entry *n); /* a session begins */
+void calls_node_left(struct engine *e, struct node_entry *n);
+uint64_t calls_deadline(const struct engine *e);
+void look_at_calls(struct engine *e, struct now now);
+void calls_free(struct engine *e);
 
 /* engine_volumes.c */
 #define USES_UNMET_ONLY 1u

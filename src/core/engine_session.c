@@ -128,6 +128,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     n->space = (struct space){0};
     index_session(e, n, session);
     n->complete = false;
+    lists_node_left(e, now, &n->id);
     uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
     n->refuses = !uuid_is_nil(&hello->store) &&
                  (!uuid_eq(&hello->store, &e->history.store) || hello->seen_revision > known_until);
@@ -142,7 +143,9 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
                                   .known_until = known_until,
                                   .routes = true,
                                   .volumes = true,
-                                  .space = true};
+                                  .space = true,
+                                  .calls = true};
+    calls_node_came(e, now, n);
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
 }
@@ -165,6 +168,8 @@ void engine_session_closed(struct engine *e, struct now now, uint64_t session)
     index_session(e, n, 0);
     uses_forget(n);
     n->complete = false;
+    lists_node_left(e, now, &n->id);
+    calls_node_left(e, n);
     n->closed_mono_us = now.mono_us;
     n->closed_wall_us = now.wall_us;
     if (now.mono_us + NODE_GRACE_US < e->grace_us)
@@ -345,6 +350,7 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
     if (n->complete) {
         settle_all_uses(e, now, USES_UNMET_ONLY);
         queue_datasets_of(e, &n->id); /* some wait until it has told */
+        lists_node_told(e, now, n);
         run_queue(e, now);
         return;
     }
@@ -353,6 +359,7 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
     send_all_orders(e, n);
     n->complete = true;
     settle_all_uses(e, now, USES_UNMET_ONLY);
+    lists_node_told(e, now, n);
     queue_datasets_of(e, &n->id);
     run_queue(e, now);
 }
@@ -434,6 +441,10 @@ void engine_tick(struct engine *e, struct now now)
         purge_aged(e, now);
     if (now.mono_us >= replicas_deadline(e))
         look_at_replicas(e, now);
+    if (now.mono_us >= lists_deadline(e))
+        look_at_lists(e, now);
+    if (now.mono_us >= calls_deadline(e))
+        look_at_calls(e, now);
     run_queue(e, now);
 }
 
@@ -446,6 +457,10 @@ uint64_t engine_deadline(const struct engine *e)
     uint64_t first = purge_deadline(e), replicas = replicas_deadline(e);
     if (replicas < first)
         first = replicas;
+    if (lists_deadline(e) < first)
+        first = lists_deadline(e);
+    if (calls_deadline(e) < first)
+        first = calls_deadline(e);
     if (l && l->expires_mono_us < first)
         first = l->expires_mono_us;
     return first < e->grace_us ? first : e->grace_us;

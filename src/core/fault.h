@@ -38,6 +38,9 @@
     X(FENCE_SILENT) /* take silence for a fence */ \
     X(KEEP_FENCED_MOUNT) /* let a node that comes back after a fence go on with what it had */ \
     X(DROP_FENCED) /* remove what a fenced node had of a dataset as any other copy */ \
+    X(LOST_LISTER)      /* name no other node to list the storage when the one that did is gone */    \
+    X(MANY_LISTERS)     /* let every node list the storage for all */                                 \
+    X(FORGET_SIGHTINGS) /* do not tell the others what the one saw */                                 \
     X(FORGET_ROUTE)     /* do not say that a port leads nowhere else any more */                      \
     X(STALE_DEVICE)     /* (driver) mount from the device name of the last time */                    \
     X(FORMAT_ANYWAY)    /* (driver) format a device that has a filesystem */                          \

@@ -45,6 +45,9 @@ void step_done(struct step *s)
     for (size_t i = 0; i < s->n_names; i++)
         free(s->names[i]);
     free(s->names);
+    for (size_t i = 0; i < s->n_known; i++)
+        volume_state_done(&s->known[i]);
+    free(s->known);
     *s = (struct step){0};
 }
 
@@ -66,6 +69,7 @@ struct node_effect *node_effect_free(struct node_effect *f)
     report_done(&f->report);
     container_report_done(&f->container_report);
     reason_done(&f->routes_report.reason);
+    sighting_done(&f->sighting);
     free(f->name);
     free(f);
     return NULL;
@@ -153,6 +157,7 @@ struct node *node_new(const struct node_config *config)
     n->memory = config->memory;
     n->copy_limits = config->copy.rounds ? config->copy : COPY_LIMITS_DEFAULT;
     n->resync_every_us = config->resync_us ? config->resync_us : NODE_RESYNC_US;
+    n->lists.shared = config->shares_lists && n->storage == STORAGE_ATTACHABLE;
     n->effects_last = &n->effects_first;
     return n;
 }
@@ -172,6 +177,7 @@ struct node *node_free(struct node *n)
     HASH_ITER(hh, n->containers, c, c2)
     container_delete(n, c);
     node_routes_free(n);
+    node_lists_free(n);
     reason_done(&n->storage_reason);
     reason_done(&n->engine_reason);
     free(n);
@@ -209,9 +215,11 @@ static void look_around(struct node *n, struct now now)
     bool resync = n->resync_us && now.mono_us >= n->resync_us;
     if (resync)
         n->list_containers_again = n->routes.pending = true;
-    if (!n->list_volumes_step && (!n->volumes_known || resync) &&
+    if (!n->list_volumes_step && (!n->volumes_known || resync || node_list_is_due(n, now)) &&
         now.mono_us >= n->volumes_backoff.next_us) {
-        n->list_volumes_step = node_push_step(n, STEP_LIST_VOLUMES)->id;
+        struct step *s = node_push_step(n, STEP_LIST_VOLUMES);
+        n->list_volumes_step = s->id;
+        node_list_begin(n, now, s);
         n->resync_us = now.mono_us + n->resync_every_us;
     }
     if (!n->list_containers_step && (!n->containers_known || n->list_containers_again) &&
@@ -305,6 +313,8 @@ uint64_t node_deadline(const struct node *n)
     earlier(&first, n->resync_us);
     earlier(&first, node_space_deadline(n));
     earlier(&first, node_routes_deadline(n));
+    if (!n->list_volumes_step)
+        earlier(&first, node_lists_deadline(n));
     if (!n->list_volumes_step && !n->volumes_known)
         earlier(&first, n->volumes_backoff.next_us);
     if (!n->list_containers_step && (!n->containers_known || n->list_containers_again))
@@ -389,6 +399,7 @@ void node_session_up(struct node *n, struct now now, const struct welcome *welco
         c->reported = false;
     }
     node_routes_session(n);
+    node_lists_session(n, now);
     n->space.reported = false;
     node_touch(n, now);
 }
@@ -398,6 +409,7 @@ void node_session_down(struct node *n, struct now now)
     n->connected = false;
     n->synced = false;
     n->complete = false;
+    node_lists_session(n, now);
     node_touch(n, now);
 }
 

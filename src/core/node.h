@@ -12,7 +12,7 @@
 struct node;
 
 enum step_kind {
-    STEP_LIST_VOLUMES, /* outcome: volumes */
+    STEP_LIST_VOLUMES, /* outcome: volumes; storage_list(), later storage_list_again() */
     STEP_OBSERVE,      /* of one dataset; so is the outcome of every step below up to FORBID */
     STEP_CREATE,
     STEP_CLAIM,
@@ -63,6 +63,10 @@ struct step {
     bool final;                  /* SEND: the last one; its container is stopped */
     struct port_route *routes;        /* ROUTES; owned. Without a host: as it is now */
     size_t n_routes;
+    bool again;                  /* LIST_VOLUMES: not for the first time; `known` is what is known of attachable storage: */
+    bool here_only;              /* ... and the backend is not asked: another node lists it for all, or it is not time yet */
+    struct volume_state *known;  /* owned */
+    size_t n_known;
     char **names;                /* START: other applications that answer on this node's address; owned */
     size_t n_names;
 };
@@ -101,6 +105,8 @@ enum node_effect_kind {
     NODE_CONTAINER_GONE,
     NODE_ROUTES_REPORT,
     NODE_SPACE_REPORT,
+    NODE_SIGHTING,           /* this node lists the storage for all: one volume that is not as it told before; ... */
+    NODE_SIGHTINGS_COMPLETE, /* ... and the end of one list */
     NODE_REPORTS_COMPLETE, /* ... the first full state was sent; again when `storage_unknown` is over */
 };
 
@@ -116,6 +122,7 @@ struct node_effect {
     struct container_report container_report;
     struct routes_report routes_report;
     struct space space;
+    struct sighting sighting;
     char *name;
     bool only_compare;
     bool storage_unknown; /* it has not answered yet: more may be there than was reported */
@@ -146,6 +153,7 @@ struct node_config {
     struct copy_limits copy;   /* rounds 0: all the defaults */
     struct node_memory memory; /* as last persisted */
     uint64_t resync_us;        /* how often everything is looked at again, as a safety net; 0 = every 5 minutes */
+    bool shares_lists;         /* lists of the storage name the hosts (driver.h), so that one node can list it for all */
 };
 
 struct node *node_new(const struct node_config *config);
@@ -163,6 +171,17 @@ void node_container_none(struct node *n, struct now now, const char *name);
 void node_route(struct node *n, struct now now, const struct port_route *route); /* copied */
 void node_route_none(struct node *n, struct now now, uint16_t port);
 void node_orders_complete(struct node *n, struct now now);
+
+/* Who lists the shared storage. Ends with the session. */
+void node_list_order(struct node *n, struct now now, const struct list_order *order);
+/* What the node that lists the storage saw of a volume, from this node's point of view. */
+struct seen {
+    struct uuid dataset;
+    bool present;
+    struct where_attached attached;
+    uint64_t size;
+};
+void node_seen(struct node *n, struct now now, const struct seen *seen);
 
 /* Is the dataset mounted here to stay: owned and mounted by an order to use it at `epoch` or a later one, and nothing is under way that
  * takes it away? Epoch 0: as it looks, whatever the orders. */
@@ -184,7 +203,8 @@ void node_progress(struct node *n, struct now now, uint64_t step, uint64_t bytes
 void node_tick(struct node *n, struct now now);
 uint64_t node_deadline(const struct node *n); /* mono_us; USEC_NEVER = nothing is due */
 
-/* For tests and diagnostics: the store this node obeys now is not the one it should (rule 0). */
+/* For tests and diagnostics: who lists the storage; the store this node obeys now is not the one it should (rule 0). */
+enum list_duty node_list_duty(const struct node *n);
 bool node_store_refused(const struct node *n);
 /* ... only because the hello of this session told what was remembered before the last node_persisted(). Ask after
  * node_session_up() and node_persisted(), and begin a new session when it is so. */

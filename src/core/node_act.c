@@ -354,20 +354,29 @@ static void dataset_outcome(struct node *n, struct now now, struct node_dataset 
     }
 }
 
+/* Something of it is, or was, this node's affair. */
+static bool is_ours(const struct node *n, const struct volume_state *v)
+{
+    return !plan_is_not_here(v, n->storage) || v->mark.state != MARK_NONE;
+}
+
 /* A later list is only a hint: steps were done while it was made, so it may be older than what is known. Where the two
- * differ, the dataset is looked at again by itself. */
+ * differ, the dataset is looked at again by itself. Of shared storage it has the volumes of all nodes: most are none of ours. */
 static void compare_list(struct node *n, const struct outcome *o)
 {
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next)
         d->listed = false;
     for (size_t i = 0; i < o->n_volumes; i++) {
-        struct node_dataset *d = node_dataset_get(n, &o->volumes[i].dataset);
+        struct node_dataset *d = node_dataset_find(n, &o->volumes[i].dataset);
+        if (!d && !is_ours(n, &o->volumes[i]))
+            continue;
+        d = node_dataset_get(n, &o->volumes[i].dataset);
         d->listed = true;
         if (!node_volume_same(&d->volume, &o->volumes[i]))
             d->look_again = true;
     }
     for (struct node_dataset *d = n->datasets; d; d = d->hh.next) {
-        if (!d->listed && (!volume_state_is_empty(&d->volume) || d->volume.mark.state != MARK_NONE))
+        if (!d->listed && !n->lists.here_only && (!volume_state_is_empty(&d->volume) || d->volume.mark.state != MARK_NONE))
             d->look_again = true;
     }
 }
@@ -378,6 +387,7 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     n->volumes_answered = true;
     if (o->error) {
         node_fail_later(n, now, &n->volumes_backoff);
+        node_list_failed(n, now);
         reason_set(&n->storage_reason, REASON_STORAGE_MISSING, now.wall_us,
                    node_wall_of(now, n->volumes_backoff.next_us), o->error->text);
         return;
@@ -385,6 +395,7 @@ static void volumes_outcome(struct node *n, struct now now, const struct outcome
     backoff_reset(&n->volumes_backoff);
     reason_done(&n->storage_reason);
     node_space_seen(n, now, &o->space);
+    node_list_tell(n, o);
     if (n->volumes_known) {
         compare_list(n, o);
         return;

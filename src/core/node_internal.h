@@ -96,6 +96,17 @@ struct node_space {
     struct space told;
 };
 
+/* Lists of storage that several nodes share (node_lists.c). */
+struct node_lists {
+    bool shared;        /* one node can list for all */
+    enum list_duty duty;
+    uint64_t every_us;  /* FOR_ALL */
+    uint64_t listed_us; /* the backend was asked last; 0 = not yet */
+    uint64_t full_us;   /* it is to be asked next; 0 = with everything else */
+    bool here_only;     /* the list that runs does not ask it */
+    struct told_sighting *told; /* FOR_ALL */
+};
+
 struct node {
     struct uuid era;
     enum storage_kind storage;
@@ -132,6 +143,7 @@ struct node {
     struct node_container *containers;
     struct node_routes routes;
     struct node_space space;
+    struct node_lists lists;
     struct node_effect *effects_first, **effects_last;
 };
 
@@ -184,6 +196,17 @@ bool node_space_outcome(struct node *n, struct now now,
                         const struct outcome *o); /* false: of another step */
 void node_report_space(struct node *n);
 uint64_t node_space_deadline(const struct node *n); /* 0 = none */
+/* node_lists.c */
+#define LIST_ALONE_TIMES 6 /* as many looks at what is here before the backend is asked: all nodes do that */
+#define LIST_LEAST_US (60 * USEC_PER_SEC) /* from one list to the next, whoever wants one */
+bool node_list_is_due(const struct node *n, struct now now);
+void node_list_begin(struct node *n, struct now now, struct step *s);
+void node_list_failed(struct node *n, struct now now);
+void node_list_tell(struct node *n, const struct outcome *o); /* it went well */
+void node_lists_session(struct node *n, struct now now); /* one begins or ends */
+uint64_t node_lists_deadline(const struct node *n); /* 0 = none */
+void node_lists_free(struct node *n);
+
 /* node_routes.c */
 void node_decide_routes(struct node *n, struct now now);
 bool node_routes_outcome(struct node *n, struct now now, const struct outcome *o); /* false: of another step */

@@ -172,6 +172,9 @@ struct driver {
     /* --- attachable --- */
     /* Nodes with the same answer see the same volumes. */
     struct uuid (*shared_id)(void *cookie);
+    /* list() fills `hosts` of each volume, with names as instance_id() has them: so one node's list serves all that share the
+     * storage, and the others need not make theirs. For backends where a list costs calls of an API. */
+    bool tells_hosts;
     /* The backend's name of this machine; lives as long as the cookie. */
     const char *(*instance_id)(void *cookie);
     /* Smallest step of sizes, in bytes; storage.c rounds up to it. */

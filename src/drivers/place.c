@@ -127,6 +127,22 @@ bool place_is_mounted(struct storage *s, const struct volume_state *v, const str
     return mounted;
 }
 
+bool place_is_still_mounted(const struct storage *s, const struct volume_state *known, const struct mount_table *t)
+{
+    CLEANUP_FREE char *place = place_path(s, &known->dataset);
+    const struct mount_entry *m = mount_table_at(t, place);
+    struct mount_spot spot = {.root = (char *)"/"};
+    struct stat st;
+
+    if (!m)
+        return false;
+    if (!known->mounted || !known->device || stat(known->device, &st) < 0)
+        return !known->mounted;
+    spot.major = major(st.st_rdev);
+    spot.minor = minor(st.st_rdev);
+    return mount_entry_is_exactly(m, &spot);
+}
+
 /* ---- making the file system ---- */
 
 /* *ret_type is what is there then; the caller frees it. */

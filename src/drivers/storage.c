@@ -162,13 +162,10 @@ static struct err *take_growth(int dir, struct volume_state *v)
     return NULL;
 }
 
-/* Adds to the driver's answer what it does not know. */
-static struct err *complete_state(struct storage *s, struct volume_state *v,
-                                  const struct mount_table *t)
+static struct err *complete_mark(struct storage *s, struct volume_state *v)
 {
     CLEANUP_CLOSE int dir = -1;
 
-    v->mounted = place_is_mounted(s, v, t, &v->device);
     TRY(s->driver->mark_dir(s->cookie, &v->dataset, /* create= */ false, &dir));
     TRY(mark_read(dir, &v->mark));
     /* Or an empty folder: something was killed before the first mark or after the last. It goes with the next drop, so it
@@ -177,6 +174,14 @@ static struct err *complete_state(struct storage *s, struct volume_state *v,
         (dir >= 0 && v->mark.state == MARK_NONE && !v->attached && !v->n_snapshots))
         v->partial = true;
     return dir >= 0 && !is_local(s) ? take_growth(dir, v) : NULL;
+}
+
+/* Adds to the driver's answer what it does not know. */
+static struct err *complete_state(struct storage *s, struct volume_state *v,
+                                  const struct mount_table *t)
+{
+    v->mounted = place_is_mounted(s, v, t, &v->device);
+    return complete_mark(s, v);
 }
 
 struct err *storage_list(struct storage *s, struct volume_state **ret_states, size_t *ret_n)
@@ -199,6 +204,71 @@ struct err *storage_list(struct storage *s, struct volume_state **ret_states, si
     *ret_states = states;
     *ret_n = n;
     return NULL;
+}
+
+static int by_dataset(const void *a, const void *b)
+{
+    return uuid_cmp(&((const struct volume_state *)a)->dataset, &((const struct volume_state *)b)->dataset);
+}
+
+/* As complete_state(), but what was known to be mounted is told by its device's number. */
+static struct err *complete_known(struct storage *s, struct volume_state *v, const struct volume_state *known,
+                                  const struct mount_table *t)
+{
+    if (!known)
+        return complete_state(s, v, t);
+    v->mounted = place_is_still_mounted(s, known, t);
+    if (v->mounted)
+        v->device = xstrdup_null(known->device);
+    return complete_mark(s, v);
+}
+
+static struct err *backend_again(struct storage *s, const struct volume_state *known, size_t n, unsigned flags,
+                                 struct volume_state **ret_states, size_t *ret_n)
+{
+    if (!(flags & LIST_HERE_ONLY))
+        return s->driver->list(s->cookie, ret_states, ret_n);
+    *ret_states = xcalloc(n, sizeof(**ret_states));
+    *ret_n = n;
+    for (size_t i = 0; i < n; i++)
+        (*ret_states)[i] = (struct volume_state){.dataset = known[i].dataset,
+                                                 .present = known[i].present,
+                                                 .attached = known[i].attached,
+                                                 .attached_elsewhere = known[i].attached_elsewhere,
+                                                 .size = known[i].size};
+    return NULL;
+}
+
+struct err *storage_list_again(struct storage *s, const struct volume_state *known, size_t n_known, unsigned flags,
+                               struct volume_state **ret_states, size_t *ret_n)
+{
+    CLEANUP_MOUNTS struct mount_table t = {0};
+    struct volume_state *sorted = NULL;
+
+    if (is_local(s))
+        return storage_list(s, ret_states, ret_n);
+    TRY(mount_table_read(&t));
+    TRY(backend_again(s, known, n_known, flags, ret_states, ret_n));
+    if (n_known) {
+        sorted = xmemdup(known, n_known * sizeof(*known));
+        qsort(sorted, n_known, sizeof(*sorted), by_dataset);
+    }
+    for (size_t i = 0; i < *ret_n; i++) {
+        struct volume_state *v = &(*ret_states)[i];
+        const struct volume_state *k = n_known ? bsearch(v, sorted, n_known, sizeof(*sorted), by_dataset) : NULL;
+        struct err *e = complete_known(s, v, k, &t);
+
+        if (e)
+            log_error("dataset %s: %s", UUID_STR(&v->dataset), e->text);
+        err_free(e);
+    }
+    free(sorted);
+    return NULL;
+}
+
+struct where_attached storage_where(const struct storage *s, const struct sighting *seen)
+{
+    return sighting_where(seen->hosts, s->driver->instance_id ? s->driver->instance_id(s->cookie) : "");
 }
 
 static struct err *observe(struct storage *s, const struct uuid *dataset, struct volume_state *v)

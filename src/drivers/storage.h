@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "model/dataset.h"
+#include "model/sighting.h"
 #include "model/volume.h"
 
 #include <stdatomic.h>
@@ -43,6 +44,14 @@ bool storage_has_limits(const struct storage *s);
 /* Everything of every dataset on this node (attachable: of this cluster). The caller frees each element with
  * volume_state_done() and the array with free(). */
 struct err *storage_list(struct storage *s, struct volume_state **ret_states, size_t *ret_n) MUST_USE;
+/* The same once more, as cheaply as it can be done for attachable storage: what was there when it was looked at last (`known`) is
+ * not looked at anew where nothing has changed. Only a hint where to look: what differs is to be observed.
+ * LIST_HERE_ONLY: the backend is not asked; only what this machine tells, of the known ones. */
+#define LIST_HERE_ONLY 1u
+struct err *storage_list_again(struct storage *s, const struct volume_state *known, size_t n_known, unsigned flags,
+                               struct volume_state **ret_states, size_t *ret_n) MUST_USE;
+/* What another node saw of a volume, from this node's point of view. */
+struct where_attached storage_where(const struct storage *s, const struct sighting *seen);
 /* The same for one dataset; never ERR_NOT_FOUND: then an empty state is returned. */
 struct err *storage_observe(struct storage *s, const struct uuid *dataset, struct volume_state *ret_state) MUST_USE;
 

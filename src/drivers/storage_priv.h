@@ -22,6 +22,8 @@ char *place_path(const struct storage *s, const struct uuid *dataset);
 /* true when the dataset's own volume is mounted at its place. `t` is this thread's mount table. */
 bool place_is_mounted(struct storage *s, const struct volume_state *v, const struct mount_table *t,
                       char **ret_device);
+/* Attachable, without asking the backend: is what was known to be mounted there still? Where it cannot tell, it says what was not known. */
+bool place_is_still_mounted(const struct storage *s, const struct volume_state *known, const struct mount_table *t);
 /* Mounts the volume (attachable: attached already) at its place; makes the file system on a blank
  * device. */
 struct err *place_mount(struct storage *s, const struct uuid *dataset) MUST_USE;

@@ -5,6 +5,7 @@
 #include "model/container.h"
 #include "model/dataset.h"
 #include "model/reason.h"
+#include "model/sighting.h"
 #include "model/volume.h"
 
 #define AGENT_PROTOCOL_VERSION 1u
@@ -176,6 +177,8 @@ struct hello {
     bool grows;        /* attachable: its storage can make a volume larger */
     struct uuid
         shared_by;     /* attachable: nodes with the same value see the same storage; nil = local */
+    bool lists; /* it can list the storage for all nodes with the same `shared_by`, and understands what another saw */
+    bool calls; /* it counts calls of the storage's API, and takes a share of them */
     struct uuid store; /* store this node obeys; nil = none yet */
     struct uuid generation; /* the store's life (model/history.h) in which ... */
     uint64_t seen_revision; /* ... this, the highest revision obeyed, was seen */
@@ -194,4 +197,5 @@ struct welcome {
     bool routes;            /* it tells routes, and takes reports of them */
     bool volumes;           /* it takes uses and calls, and tells the catalogue */
     bool space;             /* it takes reports of the storage's space */
+    bool calls;             /* it hands out shares of calls, and takes reports of them */
 };

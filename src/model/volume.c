@@ -12,6 +12,7 @@ void volume_state_done(struct volume_state *v)
 {
     free(v->snapshots);
     free(v->device);
+    free(v->hosts);
     *v = (struct volume_state){0};
 }
 
@@ -20,6 +21,7 @@ void volume_state_copy(struct volume_state *to, const struct volume_state *from)
     *to = *from;
     to->snapshots = NULL;
     to->device = xstrdup_null(from->device);
+    to->hosts = xstrdup_null(from->hosts);
     if (from->n_snapshots)
         to->snapshots = xmemdup(from->snapshots, from->n_snapshots * sizeof(*from->snapshots));
 }

@@ -49,6 +49,8 @@ struct volume_state {
     struct volume_mark mark;
     char (*snapshots)[SNAPSHOT_NAME_SIZE]; /* complete, durable, read-only; oldest first */
     char *device; /* attachable: the block device that is mounted, as it is called here (/dev/loop3); else NULL */
+    char *hosts;  /* attachable, of lists only: the backend's names of the machines to which it is attached, with spaces between;
+                   * NULL: none, or the backend does not tell (model/sighting.h). Is not reported */
 };
 
 void volume_state_done(struct volume_state *v);

@@ -103,6 +103,13 @@ static const int holders[HOLDER_KIND_MAX] = {
 };
 const struct enum_map map_holder = {holders, ARRAY_SIZE(holders)};
 
+static const int duties[LIST_DUTY_MAX] = {
+    [LIST_ALONE] = WIRE__LIST_DUTY__LIST_DUTY_UNSPECIFIED,
+    [LIST_FOR_ALL] = WIRE__LIST_DUTY__LIST_DUTY_FOR_ALL,
+    [LIST_BY_OTHER] = WIRE__LIST_DUTY__LIST_DUTY_BY_OTHER,
+};
+const struct enum_map map_duty = {duties, ARRAY_SIZE(duties)};
+
 #define CODE(name) [REASON_##name] = WIRE__REASON_CODE__REASON_CODE_##name
 static const int reasons[REASON_CODE_MAX] = {
     [REASON_NONE] = WIRE__REASON_CODE__REASON_CODE_UNSPECIFIED,
@@ -182,6 +189,11 @@ void agent_message_done(struct agent_message *m)
     case AGENT_MESSAGE_VOLUME_USE:
         volume_use_done(&m->use);
         break;
+    case AGENT_MESSAGE_SIGHTING:
+        sighting_done(&m->sighting);
+        break;
+    case AGENT_MESSAGE_SIGHTINGS_COMPLETE:
+    case AGENT_MESSAGE_CALLS_REPORT:
     case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
     case AGENT_MESSAGE_REPORT_GONE:
     case AGENT_MESSAGE_REPORTS_COMPLETE:
@@ -218,6 +230,11 @@ void control_message_done(struct control_message *m)
     case CONTROL_MESSAGE_VOLUME:
         volume_entry_done(&m->volume);
         break;
+    case CONTROL_MESSAGE_SIGHTING:
+        sighting_done(&m->sighting);
+        break;
+    case CONTROL_MESSAGE_LIST_ORDER:
+    case CONTROL_MESSAGE_CALLS_SHARE:
     case CONTROL_MESSAGE_VOLUMES_COMPLETE:
     case CONTROL_MESSAGE_VOLUME_NONE:
     case CONTROL_MESSAGE_ROUTE_NONE:

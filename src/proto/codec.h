@@ -30,6 +30,7 @@
 #define CODEC_MAX_TEXT 4096         /* reason and refusal texts; longer ones are cut when sent */
 #define CODEC_MAX_SNAPSHOTS 10000   /* of one dataset; only the newest are sent */
 #define CODEC_MAX_VOLUMES 1024      /* of one container */
+#define CODEC_MAX_INTERVAL_S 86400u
 #define CODEC_MAX_LIST 65536        /* ports, links, environment, command line of one container */
 
 /* What an agent says. */
@@ -47,6 +48,9 @@ enum agent_message_kind {
     AGENT_MESSAGE_VOLUME_USE,       /* use */
     AGENT_MESSAGE_VOLUME_USES_COMPLETE, /* nothing */
     AGENT_MESSAGE_SPACE_REPORT,     /* space */
+    AGENT_MESSAGE_SIGHTING,         /* sighting */
+    AGENT_MESSAGE_SIGHTINGS_COMPLETE, /* nothing */
+    AGENT_MESSAGE_CALLS_REPORT,     /* calls */
     AGENT_MESSAGE_KIND_MAX,
 };
 
@@ -64,6 +68,8 @@ struct agent_message {
         struct volume_call call;
         struct volume_use use;
         struct space space;
+        struct sighting sighting;
+        struct calls_report calls;
     };
 };
 
@@ -84,6 +90,9 @@ enum control_message_kind {
     CONTROL_MESSAGE_VOLUME,          /* volume */
     CONTROL_MESSAGE_VOLUMES_COMPLETE, /* nothing */
     CONTROL_MESSAGE_VOLUME_NONE,     /* dataset */
+    CONTROL_MESSAGE_LIST_ORDER,      /* list_order */
+    CONTROL_MESSAGE_SIGHTING,        /* sighting */
+    CONTROL_MESSAGE_CALLS_SHARE,     /* share */
     CONTROL_MESSAGE_KIND_MAX,
 };
 
@@ -101,6 +110,9 @@ struct control_message {
         uint16_t port;
         struct volume_answer answer;
         struct volume_entry volume;
+        struct list_order list_order;
+        struct sighting sighting;
+        struct calls_share share;
     };
 };
 

@@ -1,3 +1,4 @@
+#include "base/bucket.h"
 #include "model/validate.h"
 #include "proto/codec.h"
 #include "proto/codec_wire.h"
@@ -211,6 +212,8 @@ static struct err *take_hello(const Wire__Hello *w, struct hello *h)
     h->extended = w->extended;
     h->more_volumes = w->more_volumes;
     h->grows = w->grows;
+    h->lists = w->lists;
+    h->calls = w->calls;
     return NULL;
 }
 
@@ -366,6 +369,14 @@ static struct err *take_space(const Wire__SpaceReport *w, struct space *ret)
     return w->free <= w->total ? NULL : corrupt("space_report: free", "is more than there is");
 }
 
+static struct err *take_sighting(const Wire__Sighting *w, struct sighting *s)
+{
+    s->present = w->present;
+    s->size = w->size;
+    TRY(take_uuid(w->dataset, REQUIRED, "sighting: dataset", &s->dataset));
+    return w->hosts.len ? take_string(w->hosts, SIGHTING_HOSTS_MAX, "sighting: hosts", &s->hosts) : NULL;
+}
+
 static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_message *m)
 {
     switch (w->body_case) {
@@ -404,6 +415,16 @@ static struct err *take_agent_body(const Wire__AgentMessage *w, struct agent_mes
     case WIRE__AGENT_MESSAGE__BODY_SPACE_REPORT:
         m->kind = AGENT_MESSAGE_SPACE_REPORT;
         return take_space(w->space_report, &m->space);
+    case WIRE__AGENT_MESSAGE__BODY_SIGHTING:
+        m->kind = AGENT_MESSAGE_SIGHTING;
+        return take_sighting(w->sighting, &m->sighting);
+    case WIRE__AGENT_MESSAGE__BODY_SIGHTINGS_COMPLETE:
+        m->kind = AGENT_MESSAGE_SIGHTINGS_COMPLETE;
+        return NULL;
+    case WIRE__AGENT_MESSAGE__BODY_CALLS_REPORT:
+        m->kind = AGENT_MESSAGE_CALLS_REPORT;
+        m->calls = (struct calls_report){w->calls_report->waiting, w->calls_report->returned, w->calls_report->throttled};
+        return NULL;
     case WIRE__AGENT_MESSAGE__BODY_PING:
         m->kind = AGENT_MESSAGE_PING;
         m->counter = w->ping->counter;
@@ -757,9 +778,32 @@ static struct err *take_welcome(const Wire__Welcome *w, struct welcome *ret)
     ret->routes = w->routes;
     ret->volumes = w->volumes;
     ret->space = w->space;
+    ret->calls = w->calls;
     TRY(take_uuid(w->store, REQUIRED, "welcome: store", &ret->store));
     TRY(take_uuid(w->generation, REQUIRED, "welcome: generation", &ret->generation));
     return take_uuid(w->known, OPTIONAL, "welcome: known", &ret->known);
+}
+
+/* A duty that a later version knows is none that this one can have. */
+static struct err *take_list_order(const Wire__ListOrder *w, struct list_order *o)
+{
+    o->interval_s = w->interval_s;
+    o->duty = LIST_ALONE;
+    for (size_t i = 0; i < map_duty.n; i++) {
+        if (map_duty.wire[i] == (int)w->duty)
+            o->duty = (enum list_duty)i;
+    }
+    if (o->duty == LIST_FOR_ALL && (!w->interval_s || w->interval_s > CODEC_MAX_INTERVAL_S))
+        return corrupt("list order: interval", "is missing or too long");
+    return NULL;
+}
+
+static struct err *take_share(const Wire__CallsShare *w, struct calls_share *s)
+{
+    if (w->per_hour > BUCKET_PER_HOUR_MAX || w->burst > BUCKET_BURST_MAX)
+        return corrupt("calls share", "is too large");
+    *s = (struct calls_share){w->per_hour, w->burst, w->handed};
+    return NULL;
 }
 
 static struct err *take_control_body(const Wire__ControlMessage *w, struct control_message *m)
@@ -786,6 +830,15 @@ static struct err *take_control_body(const Wire__ControlMessage *w, struct contr
     case WIRE__CONTROL_MESSAGE__BODY_VOLUME:
         m->kind = CONTROL_MESSAGE_VOLUME;
         return take_catalogued(w->volume, &m->volume);
+    case WIRE__CONTROL_MESSAGE__BODY_LIST_ORDER:
+        m->kind = CONTROL_MESSAGE_LIST_ORDER;
+        return take_list_order(w->list_order, &m->list_order);
+    case WIRE__CONTROL_MESSAGE__BODY_SIGHTING:
+        m->kind = CONTROL_MESSAGE_SIGHTING;
+        return take_sighting(w->sighting, &m->sighting);
+    case WIRE__CONTROL_MESSAGE__BODY_CALLS_SHARE:
+        m->kind = CONTROL_MESSAGE_CALLS_SHARE;
+        return take_share(w->calls_share, &m->share);
     case WIRE__CONTROL_MESSAGE__BODY_VOLUMES_COMPLETE:
         m->kind = CONTROL_MESSAGE_VOLUMES_COMPLETE;
         return NULL;

@@ -94,6 +94,8 @@ static void encode_hello(const struct hello *h, Wire__AgentMessage *m, struct st
     w.extended = h->extended;
     w.more_volumes = h->more_volumes;
     w.grows = h->grows;
+    w.lists = h->lists;
+    w.calls = h->calls;
     m->hello = &w;
     pack(&m->base, out);
 }
@@ -222,6 +224,26 @@ static void encode_volume_call(const struct volume_call *c, Wire__AgentMessage *
     pack(&m->base, out);
 }
 
+static Wire__Sighting sighting_out(const struct sighting *s, char *clean_hosts)
+{
+    Wire__Sighting w = WIRE__SIGHTING__INIT;
+
+    w.dataset = uuid_out(&s->dataset);
+    w.present = s->present;
+    w.size = s->size;
+    w.hosts = text_out(clean_hosts);
+    return w;
+}
+
+static void encode_agent_sighting(const struct sighting *s, Wire__AgentMessage *m, struct str *out)
+{
+    CLEANUP_FREE char *hosts = text_for_people(s->hosts);
+    Wire__Sighting w = sighting_out(s, hosts);
+
+    m->sighting = &w;
+    pack(&m->base, out);
+}
+
 void codec_agent_encode(const struct agent_message *m, struct str *out)
 {
     Wire__AgentMessage w = WIRE__AGENT_MESSAGE__INIT;
@@ -232,8 +254,24 @@ void codec_agent_encode(const struct agent_message *m, struct str *out)
     Wire__Ping ping = WIRE__PING__INIT;
     Wire__VolumeUse use = WIRE__VOLUME_USE__INIT;
     Wire__Marker marker = WIRE__MARKER__INIT;
+    Wire__CallsReport calls = WIRE__CALLS_REPORT__INIT;
 
     switch (m->kind) {
+    case AGENT_MESSAGE_SIGHTING:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_SIGHTING;
+        encode_agent_sighting(&m->sighting, &w, out);
+        return;
+    case AGENT_MESSAGE_SIGHTINGS_COMPLETE:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_SIGHTINGS_COMPLETE;
+        w.sightings_complete = &marker;
+        break;
+    case AGENT_MESSAGE_CALLS_REPORT:
+        w.body_case = WIRE__AGENT_MESSAGE__BODY_CALLS_REPORT;
+        calls.waiting = m->calls.waiting;
+        calls.returned = m->calls.returned;
+        calls.throttled = m->calls.throttled;
+        w.calls_report = &calls;
+        break;
     case AGENT_MESSAGE_HELLO:
         w.body_case = WIRE__AGENT_MESSAGE__BODY_HELLO;
         encode_hello(&m->hello, &w, out);
@@ -561,6 +599,7 @@ static void encode_welcome(const struct welcome *welcome, Wire__ControlMessage *
     w.routes = welcome->routes;
     w.volumes = welcome->volumes;
     w.space = welcome->space;
+    w.calls = welcome->calls;
     m->welcome = &w;
     pack(&m->base, out);
 }
@@ -616,6 +655,15 @@ static void encode_volume(const struct volume_entry *v, Wire__ControlMessage *m,
     pack(&m->base, out);
 }
 
+static void encode_control_sighting(const struct sighting *s, Wire__ControlMessage *m, struct str *out)
+{
+    CLEANUP_FREE char *hosts = text_for_people(s->hosts);
+    Wire__Sighting w = sighting_out(s, hosts);
+
+    m->sighting = &w;
+    pack(&m->base, out);
+}
+
 static void encode_refused(const char *text, Wire__ControlMessage *m, struct str *out)
 {
     CLEANUP_FREE char *clean = text_for_people(text);
@@ -634,8 +682,27 @@ void codec_control_encode(const struct control_message *m, struct str *out)
     Wire__Marker marker = WIRE__MARKER__INIT;
     Wire__Ping ping = WIRE__PING__INIT;
     Wire__RouteNone route_none = WIRE__ROUTE_NONE__INIT;
+    Wire__ListOrder list = WIRE__LIST_ORDER__INIT;
+    Wire__CallsShare share = WIRE__CALLS_SHARE__INIT;
 
     switch (m->kind) {
+    case CONTROL_MESSAGE_SIGHTING:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_SIGHTING;
+        encode_control_sighting(&m->sighting, &w, out);
+        return;
+    case CONTROL_MESSAGE_LIST_ORDER:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_LIST_ORDER;
+        list.duty = (Wire__ListDuty)enum_out(&map_duty, m->list_order.duty);
+        list.interval_s = m->list_order.interval_s;
+        w.list_order = &list;
+        break;
+    case CONTROL_MESSAGE_CALLS_SHARE:
+        w.body_case = WIRE__CONTROL_MESSAGE__BODY_CALLS_SHARE;
+        share.per_hour = m->share.per_hour;
+        share.burst = m->share.burst;
+        share.handed = m->share.handed;
+        w.calls_share = &share;
+        break;
     case CONTROL_MESSAGE_WELCOME:
         w.body_case = WIRE__CONTROL_MESSAGE__BODY_WELCOME;
         encode_welcome(&m->welcome, &w, out);

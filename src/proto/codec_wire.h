@@ -20,4 +20,4 @@ extern const struct enum_map map_run;
 extern const struct enum_map map_action;
 extern const struct enum_map map_policy;
 extern const struct enum_map map_condition, map_health;
-extern const struct enum_map map_call, map_code, map_holder;
+extern const struct enum_map map_call, map_code, map_holder, map_duty;

@@ -142,6 +142,15 @@ static void carry_out(struct control *c, const struct effect *f)
     case EFFECT_VOLUME:
         check_volume(c, &f->dataset);
         break;
+    case EFFECT_LIST_ORDER:
+        check_told(&(struct control_message){.kind = CONTROL_MESSAGE_LIST_ORDER, .list_order = f->list_order});
+        break;
+    case EFFECT_SIGHTING:
+        check_told(&(struct control_message){.kind = CONTROL_MESSAGE_SIGHTING, .sighting = f->sighting});
+        break;
+    case EFFECT_CALLS_SHARE:
+        check_told(&(struct control_message){.kind = CONTROL_MESSAGE_CALLS_SHARE, .share = f->share});
+        break;
     case EFFECT_WELCOME:
     case EFFECT_ORDER_NONE:
     case EFFECT_ORDERS_COMPLETE:
@@ -192,6 +201,15 @@ static void hear(struct control *c, size_t node, struct script *s)
     case AGENT_MESSAGE_VOLUME_USES_COMPLETE:
         engine_volume_uses_complete(c->e, c->now, session);
         break;
+    case AGENT_MESSAGE_SIGHTING:
+        engine_sighting(c->e, c->now, session, &m.sighting);
+        break;
+    case AGENT_MESSAGE_SIGHTINGS_COMPLETE:
+        engine_sightings_complete(c->e, c->now, session);
+        break;
+    case AGENT_MESSAGE_CALLS_REPORT:
+        engine_calls_report(c->e, c->now, session, &m.calls);
+        break;
     case AGENT_MESSAGE_REPORTS_COMPLETE:
         engine_reports_complete(c->e, c->now, session, m.storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
         break;
@@ -215,6 +233,8 @@ static void greet(struct control *c, size_t node, struct script *s)
                       .compares = how & 32,
                       .shared_by = how & 2 ? stores[1] : UUID_NIL,
                       .routes = how & 2,
+                      .lists = how & 32,
+                      .calls = how & 32,
                       .volumes = !(how & 64),
                       .store = how & 4 ? stores[(how >> 3) & 1] : UUID_NIL,
                       .generation = how & 4 ? generations[(how >> 4) & 1] : UUID_NIL,
@@ -467,6 +487,13 @@ static void node_carry_out(struct host *h, const struct node_effect *f)
         check_report(
             &(struct agent_message){.kind = AGENT_MESSAGE_SPACE_REPORT, .space = f->space});
         break;
+    case NODE_SIGHTING:
+        RULE(h->up);
+        check_report(&(struct agent_message){.kind = AGENT_MESSAGE_SIGHTING, .sighting = f->sighting});
+        break;
+    case NODE_SIGHTINGS_COMPLETE:
+        RULE(h->up);
+        break;
     case NODE_CANCEL:
     case NODE_ANNOUNCE:
     case NODE_REPORT_GONE:
@@ -521,6 +548,15 @@ static void obey(struct host *h, struct script *s)
     case CONTROL_MESSAGE_ROUTE_NONE:
         node_route_none(h->n, h->now, m.port);
         break;
+    case CONTROL_MESSAGE_LIST_ORDER:
+        node_list_order(h->n, h->now, &m.list_order);
+        break;
+    case CONTROL_MESSAGE_SIGHTING: {
+        struct seen seen = {.dataset = m.sighting.dataset, .present = m.sighting.present, .size = m.sighting.size};
+        seen.attached = sighting_where(m.sighting.hosts, "h1");
+        node_seen(h->n, h->now, &seen);
+        break;
+    }
     case CONTROL_MESSAGE_ORDERS_COMPLETE:
         node_orders_complete(h->n, h->now);
         break;
@@ -612,7 +648,7 @@ static void run_node(struct script *s, enum storage_kind storage, uint64_t seed)
     struct host h = {.now = {.mono_us = 1000000, .wall_us = 1700000000000000}};
 
     h.n = node_new(&(struct node_config){
-        .era = stores[0], .storage = storage, .random = random_seeded(&seed)});
+        .era = stores[0], .storage = storage, .random = random_seeded(&seed), .shares_lists = true});
     node_start(h.n, h.now);
     node_drain(&h);
     for (unsigned i = 0; s->left && i < 100; i++) {

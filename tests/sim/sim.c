@@ -585,3 +585,13 @@ void sim_run(const struct sim_options *options, struct sim_result *ret)
     judge_end(s);
     tear_down(s);
 }
+
+bool sim_looks_often(const struct sim *s)
+{
+    return s->options.seed % 2 || s->nuisances[N_VANISH];
+}
+
+bool sim_shares_lists(const struct sim *s, unsigned host)
+{
+    return sim_is_shared(s) && (s->options.seed % 5 || host % 2);
+}

@@ -350,6 +350,7 @@ struct sim {
         bool attached;
         unsigned host; /* where the one volume is attached */
         uint64_t version, life;
+        uint64_t size; /* 0: as it was made; a person may have made it larger */
     } shared[MAX_DATASETS]; /* attachable storage */
     uint64_t slow_net_us;
 
@@ -388,6 +389,8 @@ bool sim_until(const struct sim *s, uint64_t until_us);
 bool sim_suspended(const struct sim *s, unsigned host);
 bool sim_is_shared(const struct sim *s);
 bool sim_knows_routes(const struct sim *s, unsigned host); /* some agents are older */
+bool sim_looks_often(const struct sim *s); /* agents compare what they know with what is every few seconds */
+bool sim_shares_lists(const struct sim *s, unsigned host); /* shared storage; some agents are older */
 bool sim_is_short_of_space(const struct sim *s, unsigned host);
 
 /* sim_net.c */

@@ -398,15 +398,58 @@ static const char *comparison_unsettled(const struct sim *s, unsigned d, char *b
     return kept || c->end == COMPARISON_RUNS ? buf : NULL;
 }
 
+/* Of those that can, exactly one node lists the storage for all. */
+static const char *lists_unsettled(const struct sim *s, char *buf, size_t size)
+{
+    unsigned can = 0, list = 0;
+
+    for (unsigned i = 0; s->engine && i < s->n_nodes; i++) {
+        const struct sim_host *h = &s->hosts[i];
+        if (!h->brain || !h->session || !sim_shares_lists(s, i) || node_store_refused(h->brain))
+            continue;
+        can++;
+        list += node_list_duty(h->brain) == LIST_FOR_ALL;
+    }
+    (void)snprintf(buf, size, "%u of %u nodes list the storage for all", list, can);
+    return can && list != 1 && !s->cloned ? buf : NULL;
+}
+
+struct told_size {
+    uint64_t is;
+    bool wrong;
+};
+
+static void check_size_told(void *cookie, const struct uuid *node, const struct report *r)
+{
+    struct told_size *t = cookie;
+
+    (void)node;
+    t->wrong = t->wrong || (r->volume.present && r->volume.size != t->is);
+}
+
+/* What was done to volumes behind everybody's back is known where it matters. */
+static const char *size_unsettled(const struct sim *s, unsigned d, char *buf, size_t size)
+{
+    struct told_size told = {.is = s->shared[d].size};
+
+    if (!s->engine || !sim_is_shared(s) || !s->shared[d].present || !sim_looks_often(s))
+        return NULL;
+    engine_each_report(s->engine, sim_control_now(s), &s->datasets[d].id, check_size_told, &told);
+    (void)snprintf(buf, size, "d%u has another size than a node says", d);
+    return told.wrong ? buf : NULL;
+}
+
 const char *sim_unsettled(struct sim *s, char *buf, size_t size)
 {
     if (s->store.history.unsettled)
         return "the store that was put back is not settled";
+    if (lists_unsettled(s, buf, size))
+        return buf;
     if (unknown_to_store(s, buf, size))
         return buf;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         const struct lease *l = s->store.leases[d];
-        if (dataset_unsettled(s, d, buf, size) || comparison_unsettled(s, d, buf, size) || sim_mounts_unsettled(s, d, buf, size))
+        if (size_unsettled(s, d, buf, size) || dataset_unsettled(s, d, buf, size) || comparison_unsettled(s, d, buf, size) || sim_mounts_unsettled(s, d, buf, size))
             return buf;
         (void)snprintf(buf, size, "lease of d%u", d);
         if (l && l->expires && !s->wall_jumped &&

@@ -59,7 +59,7 @@ void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_s
     o.present = is_here(s, host, d);
     o.attached = sim_is_shared(s) ? attached_here(s, host, d) : o.present;
     o.attached_elsewhere = sim_is_shared(s) && s->shared[d].attached && s->shared[d].host != host;
-    o.size = v->size;
+    o.size = sim_is_shared(s) ? s->shared[d].size : v->size;
     o.n_snapshots = (unsigned)v->n_snapshots;
     if (v->n_snapshots)
         o.snapshots = xcalloc(v->n_snapshots, sizeof(*o.snapshots));
@@ -209,7 +209,7 @@ static struct err *create(struct sim *s, struct event *ev, unsigned host, unsign
         v->version = 0;
         v->size = sim_is_shared(s) ? 0 : ev->step.maximum_size;
         v->life = s->shared[d].life = ds->life;
-        s->shared[d].version = 0;
+        s->shared[d].version = s->shared[d].size = 0;
         s->shared[d].formatted = false;
         s->shared[d].present = sim_is_shared(s);
         v->present = !sim_is_shared(s);

@@ -111,6 +111,15 @@ static void fence_later(struct sim *s, unsigned i, struct random *r)
     sim_schedule(s, own(r, 100000, 6 * USEC_PER_SEC), EV_FENCE, i);
 }
 
+/* A person makes a volume larger: only a list tells. Half of those named are none. */
+static void grow(struct sim *s, unsigned d)
+{
+    if (d >= s->n_datasets || !sim_is_shared(s) || !s->shared[d].present)
+        return;
+    s->shared[d].size = (1ull << 40) + s->now_us;
+    sim_trace(s, "d%u is made larger", d);
+}
+
 static bool is_long(const struct sim *s)
 {
     return s->end_faults_us > 100 * USEC_PER_SEC;
@@ -171,6 +180,7 @@ static void break_host(struct sim *s, enum nuisance what, unsigned i, struct ran
         break;
     case N_VANISH:
         sim_vanish(s, i, (unsigned)random_below(r, s->n_datasets));
+        grow(s, (unsigned)random_below(r, 2 * s->n_datasets));
         break;
     case N_WIPE:
         wipe(s, i, r);

@@ -20,7 +20,8 @@ void sim_start_agent(struct sim *s, unsigned host)
         .copy = COPY_LIMITS_DEFAULT,
         .memory = h->memory,
         /* What happens behind the agent's back is noticed only then. */
-        .resync_us = s->options.seed % 2 || s->nuisances[N_VANISH] ? 3 * USEC_PER_SEC : 0};
+        .resync_us = sim_looks_often(s) ? 3 * USEC_PER_SEC : 0,
+        .shares_lists = sim_shares_lists(s, host)};
     config.copy.verify = s->options.seed % 3 == 0;
     h->incarnation++;
     h->tick_us = 0;
@@ -115,6 +116,8 @@ void sim_start_control(struct sim *s)
     s->engine =
         engine_new(&s->store.history, s->store.revision, random_seeded(&s->engine_random_state));
     engine_keep_replicas(s->engine, s->keep_replicas_us);
+    if (sim_looks_often(s))
+        engine_list_every(s->engine, 3 * USEC_PER_SEC);
     for (unsigned d = 0; d < s->n_datasets; d++) {
         if (s->store.datasets[d])
             engine_restore_dataset(s->engine, dataset_copy(s->store.datasets[d]));
@@ -662,11 +665,36 @@ static bool is_dataset_step(enum step_kind k)
     return k > STEP_LIST_VOLUMES && k <= STEP_FORBID;
 }
 
+/* What the machine itself tells of what is known of shared storage, without asking that. */
+static struct sim_list *look_here(const struct sim *s, unsigned host, const struct step *step)
+{
+    struct sim_list *list = xcalloc(1, sizeof(*list));
+
+    for (size_t i = 0; i < step->n_known; i++) {
+        const struct volume_state *known = &step->known[i];
+        int d = sim_dataset_index(s, &known->dataset);
+        if (d < 0)
+            continue;
+        const struct sim_volume *here = &s->hosts[host].volumes[d];
+        list->volumes[list->n_volumes++] = (struct volume_state){.dataset = known->dataset,
+                                                                 .present = known->present,
+                                                                 .attached = known->attached,
+                                                                 .attached_elsewhere = known->attached_elsewhere,
+                                                                 .size = known->size,
+                                                                 .mounted = here->mounted,
+                                                                 .partial = here->partial,
+                                                                 .mark = here->mark};
+    }
+    return list;
+}
+
 static void look_at_volumes(struct sim *s, unsigned host, struct sim_list *list)
 {
     for (unsigned d = 0; d < s->n_datasets; d++) {
         struct volume_state *v = &list->volumes[list->n_volumes];
         sim_observe(s, host, d, v);
+        if (sim_is_shared(s) && s->shared[d].attached)
+            v->hosts = xasprintf("h%u", s->shared[d].host);
         if (volume_state_is_empty(v) && v->mark.state == MARK_NONE)
             volume_state_done(v);
         else
@@ -765,7 +793,7 @@ void sim_begin_step(struct sim *s, unsigned host, struct step *step)
     *step = (struct step){0};
     if (ev->step.kind == STEP_LIST_VOLUMES || ev->step.kind == STEP_LIST_CONTAINERS) {
         if (ev->step.kind == STEP_LIST_VOLUMES) {
-            ev->list = list_volumes(s, host);
+            ev->list = ev->step.here_only ? look_here(s, host, &ev->step) : list_volumes(s, host);
         } else {
             ev->list = xcalloc(1, sizeof(*ev->list));
             sim_list_containers(s, host, ev->list);

@@ -12,6 +12,8 @@ enum message_kind {
     MSG_CONTAINER_GONE,
     MSG_ROUTES_REPORT,
     MSG_SPACE_REPORT,
+    MSG_SIGHTING,
+    MSG_SIGHTINGS_COMPLETE,
     MSG_REPORTS_COMPLETE,
     MSG_VOLUME_CALL,
     MSG_VOLUME_USE,
@@ -24,6 +26,8 @@ enum message_kind {
     MSG_CONTAINER_NONE,
     MSG_ROUTE,
     MSG_ROUTE_NONE,
+    MSG_LIST_ORDER,
+    MSG_SIGHTING_OF_OTHER,
     MSG_ORDERS_COMPLETE,
     MSG_REFUSED,
 };
@@ -137,6 +141,8 @@ static struct hello hello_of(const struct sim *s, unsigned host)
                           .extended = true,
                           .more_volumes = true,
                           .grows = s->options.seed % 13 || host % 2,
+                          .lists = sim_shares_lists(s, host),
+                          .calls = sim_shares_lists(s, host),
                           .store = h->memory.store,
                           .generation = h->memory.generation,
                           .seen_revision = h->memory.seen_revision};
@@ -344,6 +350,8 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         [NODE_CONTAINER_GONE] = MSG_CONTAINER_GONE,
         [NODE_ROUTES_REPORT] = MSG_ROUTES_REPORT,
         [NODE_SPACE_REPORT] = MSG_SPACE_REPORT,
+        [NODE_SIGHTING] = MSG_SIGHTING,
+        [NODE_SIGHTINGS_COMPLETE] = MSG_SIGHTINGS_COMPLETE,
         [NODE_REPORTS_COMPLETE] = MSG_REPORTS_COMPLETE,
     };
     struct sim_host *h = &s->hosts[host];
@@ -371,6 +379,8 @@ void sim_take_node_effects(struct sim *s, unsigned host)
         case NODE_CONTAINER_GONE:
         case NODE_ROUTES_REPORT:
         case NODE_SPACE_REPORT:
+        case NODE_SIGHTING:
+        case NODE_SIGHTINGS_COMPLETE:
         case NODE_REPORTS_COMPLETE:
             send_from_node(s, host, kinds[f->kind], f);
             continue; /* the message owns it */
@@ -463,6 +473,14 @@ static void take_engine_effect(struct sim *s, struct effect *f)
     case EFFECT_ROUTE_NONE:
         send_from_engine(s, f, MSG_ROUTE_NONE);
         return;
+    case EFFECT_LIST_ORDER:
+        send_from_engine(s, f, MSG_LIST_ORDER);
+        return;
+    case EFFECT_SIGHTING:
+        send_from_engine(s, f, MSG_SIGHTING_OF_OTHER);
+        return;
+    case EFFECT_CALLS_SHARE: /* the simulated storage has no API */
+        break;
     case EFFECT_ORDERS_COMPLETE:
         send_from_engine(s, f, MSG_ORDERS_COMPLETE);
         return;
@@ -520,6 +538,12 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
     case MSG_SPACE_REPORT:
         engine_space_report(s->engine, now, c->number, &m->from_node->space);
         break;
+    case MSG_SIGHTING:
+        engine_sighting(s->engine, now, c->number, &m->from_node->sighting);
+        break;
+    case MSG_SIGHTINGS_COMPLETE:
+        engine_sightings_complete(s->engine, now, c->number);
+        break;
     case MSG_REPORTS_COMPLETE:
         engine_reports_complete(s->engine, now, c->number,
                                 m->from_node->storage_unknown ? REPORTS_STORAGE_UNKNOWN : 0);
@@ -527,6 +551,18 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
     default:
         break;
     }
+}
+
+static void hear_sighting(struct sim *s, unsigned host, const struct sighting *told)
+{
+    struct seen seen = {.dataset = told->dataset, .present = told->present, .size = told->size};
+    CLEANUP_FREE char *own = xasprintf("h%u", host);
+
+    if (told->present)
+        seen.attached = sighting_where(told->hosts, own);
+    sim_trace(s, "h%u hears of d%d: %s, attached to %s", host, sim_dataset_index(s, &told->dataset),
+              told->present ? "there" : "gone", told->hosts ? told->hosts : "none");
+    node_seen(s->hosts[host].brain, sim_now(s), &seen);
 }
 
 static void to_agent(struct sim *s, struct sim_session *c, const struct sim_message *m)
@@ -537,6 +573,8 @@ static void to_agent(struct sim *s, struct sim_session *c, const struct sim_mess
 
     if ((m->kind == MSG_ROUTE || m->kind == MSG_ROUTE_NONE) && !sim_knows_routes(s, c->host))
         sim_violation(s, V_SESSION, "h%u was told a route and does not know what that is", c->host);
+    if ((m->kind == MSG_LIST_ORDER || m->kind == MSG_SIGHTING_OF_OTHER) && !sim_shares_lists(s, c->host))
+        sim_violation(s, V_SESSION, "h%u was told of lists and does not know what that is", c->host);
     switch (m->kind) {
     case MSG_WELCOME:
         sim_trace(s, "h%u welcome at revision %llu", c->host,
@@ -578,6 +616,13 @@ static void to_agent(struct sim *s, struct sim_session *c, const struct sim_mess
     case MSG_ROUTE_NONE:
         sim_trace(s, "h%u route none %u", c->host, f->port);
         node_route_none(h->brain, now, f->port);
+        break;
+    case MSG_LIST_ORDER:
+        sim_trace(s, "h%u lists: %d", c->host, f->list_order.duty);
+        node_list_order(h->brain, now, &f->list_order);
+        break;
+    case MSG_SIGHTING_OF_OTHER:
+        hear_sighting(s, c->host, &f->sighting);
         break;
     case MSG_ORDERS_COMPLETE:
         node_orders_complete(h->brain, now);

@@ -236,6 +236,7 @@ const struct driver driver_aws = {
     .destroy = aws_destroy,
     .shared_id = aws_shared_id,
     .instance_id = aws_instance_id,
+    .tells_hosts = true,
     .allocation_unit = aws_allocation_unit,
     .attach = aws_attach,
     .detach = aws_detach,

@@ -138,6 +138,16 @@ struct err *aws_inspect(void *cookie, const struct uuid *dataset, struct volume_
 
 /* ---- all ---- */
 
+/* In whatever state, like aws_fill(). */
+static char *hosts_of(const struct aws_volume *v)
+{
+    CLEANUP_STR struct str s = {0};
+
+    for (size_t i = 0; i < v->n_attachments; i++)
+        str_appendf(&s, "%s%s", i ? " " : "", v->attachments[i].instance);
+    return v->n_attachments ? xstrdup(s.data) : NULL;
+}
+
 /* By dataset, and the one that counts first. */
 static int by_dataset(const void *x, const void *y)
 {
@@ -161,7 +171,10 @@ static struct err *add_volumes(struct aws *a, struct aws_volumes *all, struct vo
         const struct aws_volume *v = &all->all[i];
 
         if (!i || !uuid_eq(&v[-1].dataset, &v->dataset)) {
-            aws_fill(a, v, volume_list_get(l, &v->dataset));
+            struct volume_state *state = volume_list_get(l, &v->dataset);
+
+            aws_fill(a, v, state);
+            state->hosts = hosts_of(v);
             continue;
         }
         log_warning(

@@ -299,7 +299,11 @@ static void seen_any(void *cookie, const struct uuid *dataset, uint64_t size, co
 {
     struct listing *g = cookie;
 
-    fill(g->l, volume_list_get(&g->volumes, dataset), size, instance);
+    struct volume_state *v = volume_list_get(&g->volumes, dataset);
+
+    fill(g->l, v, size, instance);
+    free(v->hosts); /* a volume that is being attached may be seen twice */
+    v->hosts = xstrdup_null(instance);
 }
 
 static struct err *loopback_list(void *cookie, struct volume_state **ret_states, size_t *ret_n)
@@ -594,6 +598,7 @@ const struct driver driver_loopback = {
     .destroy = loopback_destroy,
     .shared_id = loopback_shared_id,
     .instance_id = loopback_instance_id,
+    .tells_hosts = true,
     .allocation_unit = loopback_allocation_unit,
     .attach = loopback_attach,
     .detach = loopback_detach,

@@ -39,7 +39,9 @@ static struct hello sample_hello(void)
                           .seen_revision = 0x8000000000000001,
                           .replicas = REPLICAS_NO_LIMIT,
                           .compares = true,
-                          .extended = true};
+                          .extended = true,
+                          .lists = true,
+                          .calls = true};
 }
 
 static struct report sample_report(void)
@@ -125,6 +127,14 @@ struct agent_message sample_agent_message(enum agent_message_kind kind)
         break;
     case AGENT_MESSAGE_SPACE_REPORT:
         m.space = (struct space){INT64_MAX, INT64_MAX - 1};
+        break;
+    case AGENT_MESSAGE_SIGHTING:
+        m.sighting = (struct sighting){uuid_of(23), true, 1ull << 40, xstrdup("i-0a1 i-0b2")};
+        break;
+    case AGENT_MESSAGE_SIGHTINGS_COMPLETE:
+        break;
+    case AGENT_MESSAGE_CALLS_REPORT:
+        m.calls = (struct calls_report){3, UINT64_MAX - 3, UINT64_MAX - 4};
         break;
     case AGENT_MESSAGE_PING:
     case AGENT_MESSAGE_PONG:
@@ -265,6 +275,15 @@ struct control_message sample_control_message(enum control_message_kind kind)
         break;
     case CONTROL_MESSAGE_ROUTE_NONE:
         m.port = 65535;
+        break;
+    case CONTROL_MESSAGE_LIST_ORDER:
+        m.list_order = (struct list_order){LIST_FOR_ALL, 300};
+        break;
+    case CONTROL_MESSAGE_SIGHTING:
+        m.sighting = (struct sighting){.dataset = uuid_of(67)};
+        break;
+    case CONTROL_MESSAGE_CALLS_SHARE:
+        m.share = (struct calls_share){72000, 500, UINT64_MAX - 5};
         break;
     case CONTROL_MESSAGE_PING:
     case CONTROL_MESSAGE_PONG:

@@ -7,6 +7,7 @@
 
 #include "sample.h"
 
+#include "base/bucket.h"
 #include "proto/agent.pb-c.h"
 
 #include <stdio.h>
@@ -287,6 +288,48 @@ static void test_space(void **state)
     refuse_agent(&report, "space_report: total");
     report.space = (struct space){0};
     refuse_agent(&report, "space_report: total");
+}
+
+static void test_sightings(void **state)
+{
+    CLEANUP_AGENT_MESSAGE struct agent_message m = sample_agent_message(AGENT_MESSAGE_SIGHTING);
+    CLEANUP_AGENT_MESSAGE struct agent_message back = over_agent(&m);
+    CLEANUP_CONTROL_MESSAGE struct control_message gone = sample_control_message(CONTROL_MESSAGE_SIGHTING);
+    CLEANUP_CONTROL_MESSAGE struct control_message told = over_control(&gone);
+    struct control_message duty = sample_control_message(CONTROL_MESSAGE_LIST_ORDER);
+
+    assert_true(uuid_eq(&m.sighting.dataset, &back.sighting.dataset));
+    assert_true(sighting_same(&m.sighting, &back.sighting));
+    assert_string_equal(back.sighting.hosts, "i-0a1 i-0b2");
+    assert_false(told.sighting.present);
+    assert_null(told.sighting.hosts);
+    m.sighting.dataset = UUID_NIL;
+    refuse_agent(&m, "sighting: dataset");
+    for (int i = 0; i < LIST_DUTY_MAX; i++) {
+        duty.list_order.duty = (enum list_duty)i;
+        struct control_message again = over_control(&duty);
+        assert_int_equal(again.list_order.duty, i);
+        assert_int_equal(again.list_order.interval_s, 300);
+    }
+    duty.list_order = (struct list_order){LIST_FOR_ALL, 0};
+    refuse_control(&duty, "list order: interval");
+    duty.list_order.interval_s = CODEC_MAX_INTERVAL_S + 1;
+    refuse_control(&duty, "list order: interval");
+}
+
+static void test_calls(void **state)
+{
+    struct agent_message report = sample_agent_message(AGENT_MESSAGE_CALLS_REPORT), back = over_agent(&report);
+    struct control_message share = sample_control_message(CONTROL_MESSAGE_CALLS_SHARE), told = over_control(&share);
+
+    assert_memory_equal(&report.calls, &back.calls, sizeof(report.calls));
+    assert_int_equal(told.share.per_hour, 72000);
+    assert_int_equal(told.share.burst, 500);
+    assert_true(told.share.handed == UINT64_MAX - 5);
+    share.share.per_hour = BUCKET_PER_HOUR_MAX + 1;
+    refuse_control(&share, "calls share");
+    share.share = (struct calls_share){1, BUCKET_BURST_MAX + 1, 0};
+    refuse_control(&share, "calls share");
 }
 
 static void test_routes(void **state)
@@ -598,6 +641,8 @@ int main(void)
         cmocka_unit_test(test_volume_calls),
         cmocka_unit_test(test_volume_answers),
         cmocka_unit_test(test_space),
+        cmocka_unit_test(test_sightings),
+        cmocka_unit_test(test_calls),
         cmocka_unit_test(test_every_enum_value),
         cmocka_unit_test(test_wire_numbers),
         cmocka_unit_test(test_texts_for_people),
