@@ -10,7 +10,7 @@ It prints "port N" when it is ready and ends when its standard input does. One p
                      as the settings say; lists lag behind; client tokens, pages, limits and names of devices count.
   /latest/...        the instance metadata service, version 2 only
   /container         access keys of a container
-  POST /control      JSON: {"settings": {...}} and {"faults": [{"action": "CreateVolume", "how": "lost", "times": 1}]}
+  POST /control      JSON: {"settings": {...}}, {"make": [parameters of CreateVolume, with "Tags": {...}]} and {"faults": [{"action": "CreateVolume", "how": "lost", "times": 1}]}
                      how: "error" (with code, status, message), "drop" (nothing is done, the connection ends), "lost" (done, the
                      answer does not arrive), "late" (done after `seconds`, answered then), "twice" (done two times)
   GET /control       JSON: settings, volumes, number of calls by action
@@ -549,6 +549,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.cloud.calls = {}
             for vid, tag in what.get("tags", {}).items():
                 self.cloud.volumes[vid]["tags"] = tag
+            for form in what.get("make", []):
+                _, xml = self.cloud.create_volume({k: v for k, v in form.items() if k != "Tags"})
+                self.cloud.volumes[re.search(r"vol-[0-9a-f]+", xml)[0]]["tags"] = form.get("Tags", {})
             if what.get("forget_imds_tokens"):
                 self.cloud.imds_tokens.clear()
         self.reply(200, "{}", "application/json")
