@@ -4,15 +4,29 @@
 #include "drivers/backends.h"
 
 static const struct driver *const backends[] = {
-    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_zfs,
+    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_powerflex, &driver_zfs,
+};
+
+/* Other names of them: those of Flocker 1's third parties, and of products that were renamed. */
+static const struct {
+    const char *name, *backend;
+} aliases[] = {
+    {"scaleio", "powerflex"},
+    {"scaleio_flocker_driver", "powerflex"},
 };
 
 struct err *driver_find(const char *backend, const struct driver **ret_driver)
 {
+    const char *name = backend;
+
+    for (size_t i = 0; i < ARRAY_SIZE(aliases); i++) {
+        if (streq(aliases[i].name, backend))
+            name = aliases[i].backend;
+    }
     for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
         const struct driver *d = backends[i];
 
-        if (!streq(d->name, backend))
+        if (!streq(d->name, name))
             continue;
         if (d->abi != DRIVER_ABI || d->size != sizeof(*d))
             return err_new(ERR_INTERNAL, "backend %s was built for another version of driver.h",

@@ -154,6 +154,8 @@ class Array:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer goes out in one piece: two would wait for each other
+    disable_nagle_algorithm = True
     array = None
 
     def log_message(self, *args):

@@ -2,6 +2,7 @@
 
 #include "base/now.h"
 #include "base/str.h"
+#include "drivers/powerflex/name.h"
 #include "exec/exec.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@
 const char *node_backend;
 char *node_dir;
 struct node nodes[NODES];
-struct fake_ec2 node_ec2;
+struct simulator node_ec2, node_array;
 
 static struct exec_result sh(const char *command)
 {
@@ -87,6 +88,23 @@ void fails_(struct err *e, enum err_code code, const char *part, const char *wha
 
 /* ---- nodes ---- */
 
+uint64_t node_unit(void)
+{
+    return streq(node_backend, "aws")         ? 1ull << 30
+           : streq(node_backend, "powerflex") ? 8ull << 30
+                                              : 1;
+}
+
+const char *node_instance(const struct node *n)
+{
+    if (streq(node_backend, "powerflex"))
+        return n == nodes ? "9e56672f-2f4b-4a42-bff4-88b6846fbfda"
+                          : "9e56672f-2f4b-4a42-bff4-88b6846fbfdb";
+    if (streq(node_backend, "aws"))
+        return n == nodes ? "i-node-a" : "i-node-b";
+    return n == nodes ? "node-a" : "node-b";
+}
+
 static json_t *aws_options(int i)
 {
     CLEANUP_FREE char *root = xasprintf("%s/%d/host", node_dir, i);
@@ -94,25 +112,48 @@ static json_t *aws_options(int i)
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "backend", "aws", "region",
                      "eu-west-1", "zone", "eu-west-1a", "access_key_id", "AKIATEST",
                      "secret_access_key", "wJalr/K7MDENG+test=", "endpoint", node_ec2.url,
-                     "compute_instance_id", i ? "i-node-b" : "i-node-a", "host_root", root);
+                     "compute_instance_id", node_instance(&nodes[i]), "host_root", root);
 }
 
 static void aws_start(void)
 {
     CLEANUP_FREE char *dir = xasprintf("%s/ec2", node_dir);
-    CLEANUP_FREE char *a = xasprintf("i-node-a=%s/0/host", node_dir);
-    CLEANUP_FREE char *b = xasprintf("i-node-b=%s/1/host", node_dir);
+    CLEANUP_FREE char *a = xasprintf("%s=%s/0/host", node_instance(&nodes[0]), node_dir);
+    CLEANUP_FREE char *b = xasprintf("%s=%s/1/host", node_instance(&nodes[1]), node_dir);
 
     fake_ec2_start(&node_ec2, dir, (const char *const[]){a, b, NULL});
 }
 
+static json_t *powerflex_options(int i)
+{
+    CLEANUP_FREE char *root = xasprintf("%s/%d/host", node_dir, i);
+
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:s, s:s, s:s}", "backend",
+                     "scaleio_flocker_driver", "username", "flocker", "password",
+                     "not/so+secret=", "mdm", "127.0.0.1", "port", (int)node_array.port, "ssl", 1,
+                     "certificate", node_array.ca, "sdc_guid", node_instance(&nodes[i]),
+                     "host_root", root);
+}
+
+static void powerflex_start(void)
+{
+    CLEANUP_FREE char *dir = xasprintf("%s/array", node_dir);
+    CLEANUP_FREE char *a = xasprintf("%s=%s/0/host", node_instance(&nodes[0]), node_dir);
+    CLEANUP_FREE char *b = xasprintf("%s=%s/1/host", node_instance(&nodes[1]), node_dir);
+
+    simulator_start(&node_array, ARRAYS "/powerflex.py", dir,
+                    (const char *const[]){"--tls", "--host", a, "--host", b, NULL});
+}
+
 static json_t *options(int i)
 {
+    if (streq(node_backend, "powerflex"))
+        return powerflex_options(i);
     if (streq(node_backend, "aws"))
         return aws_options(i);
     if (streq(node_backend, "loopback"))
         return json_pack("{s:s, s:s+, s:s}", "backend", "loopback", "root_path", node_dir,
-                         "/shared", "compute_instance_id", i ? "node-b" : "node-a");
+                         "/shared", "compute_instance_id", node_instance(&nodes[i]));
     if (streq(node_backend, "fake")) {
         CLEANUP_FREE char *root = xasprintf("%s/%d/root", node_dir, i);
 
@@ -255,8 +296,28 @@ static char *aws_volume_file(const struct uuid *dataset)
     return file;
 }
 
+static char *powerflex_volume_file(const struct uuid *dataset)
+{
+    json_t *state = simulator_state(&node_array), *volume;
+    struct uuid of;
+    char *file = NULL;
+    size_t i;
+
+    json_array_foreach (json_object_get(state, "volumes"), i, volume) {
+        if (pfx_name_parse(json_string_value(json_object_get(volume, "name")),
+                           &nodes[0].config.cluster, &of) &&
+            uuid_eq(&of, dataset))
+            file = xstrdup(json_string_value(json_object_get(volume, "file")));
+    }
+    json_decref(state);
+    assert_non_null(file);
+    return file;
+}
+
 char *node_volume_file(const struct uuid *dataset)
 {
+    if (streq(node_backend, "powerflex"))
+        return powerflex_volume_file(dataset);
     if (streq(node_backend, "aws"))
         return aws_volume_file(dataset);
     return shell_out("find %s/shared -name 'block-%s*' | tr -d '\\n'", node_dir, UUID_STR(dataset));
@@ -264,10 +325,9 @@ char *node_volume_file(const struct uuid *dataset)
 
 char *node_mark_folder(const struct node *n, const struct uuid *dataset)
 {
-    if (streq(node_backend, "aws"))
-        return xasprintf("%s/aws/marks/%s", n->state_dir, UUID_STR(dataset));
-    return xasprintf("%s/shared/marks/%s/%s", node_dir, n == nodes ? "node-a" : "node-b",
-                     UUID_STR(dataset));
+    if (streq(node_backend, "aws") || streq(node_backend, "powerflex"))
+        return xasprintf("%s/%s/marks/%s", n->state_dir, node_backend, UUID_STR(dataset));
+    return xasprintf("%s/shared/marks/%s/%s", node_dir, node_instance(n), UUID_STR(dataset));
 }
 
 /* ---- files ---- */
@@ -382,6 +442,8 @@ static void child_main(int (*run)(void))
         zfs_start();
     if (streq(node_backend, "aws"))
         aws_start();
+    if (streq(node_backend, "powerflex"))
+        powerflex_start();
     struct random r = random_os();
     struct uuid cluster = uuid_random_v4(&r);
 
@@ -394,6 +456,8 @@ static void child_main(int (*run)(void))
     sweep(node_dir);
     if (node_ec2.pid)
         fake_ec2_stop(&node_ec2);
+    if (node_array.pid)
+        simulator_stop(&node_array);
     if (zfs_daemon)
         helper_stop(zfs_daemon);
     exit(rc); /* with the sanitizers' last words */
@@ -431,7 +495,9 @@ int node_main(int argc, char **argv, int (*run)(void))
     if (pid < 0)
         return 2;
     if (!pid) {
-        alarm(zfs_in_kernel() || streq(node_backend, "aws") ? SLOW_DEADLINE_S : DEADLINE_S);
+        alarm(zfs_in_kernel() || streq(node_backend, "aws") || streq(node_backend, "powerflex")
+                  ? SLOW_DEADLINE_S
+                  : DEADLINE_S);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         child_main(run);
     }

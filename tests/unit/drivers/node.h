@@ -28,7 +28,8 @@ struct node {
 extern const char *node_backend;
 extern char *node_dir; /* the temporary folder */
 extern struct node nodes[NODES];
-extern struct fake_ec2 node_ec2; /* of the backend aws */
+extern struct simulator node_ec2;   /* of the backend aws */
+extern struct simulator node_array; /* of backends whose volumes are on a storage array */
 
 /* Runs the tests in a child with a deadline; returns main()'s value. argv[1] names the backend. */
 int node_main(int argc, char **argv, int (*run)(void));
@@ -39,6 +40,9 @@ void node_close(struct node *n);
 void node_reboot(struct node *n);
 
 struct uuid node_new_dataset(void);
+/* Attachable: the step of sizes, and what the backend calls the node's machine. */
+uint64_t node_unit(void);
+const char *node_instance(const struct node *n);
 /* Attachable: the file behind the volume, and the folder with this node's mark. */
 char *node_volume_file(const struct uuid *dataset);
 char *node_mark_folder(const struct node *n, const struct uuid *dataset);

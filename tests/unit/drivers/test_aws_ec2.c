@@ -20,7 +20,7 @@
 #define DATASET "d1d1d1d1-2222-4222-8222-222222222222"
 
 static char dir[] = "/var/tmp/flocker-test-ec2-XXXXXX";
-static struct fake_ec2 fake;
+static struct simulator fake;
 static struct http_client *http;
 static struct aws_metadata *metadata;
 static struct aws_credentials *credentials;

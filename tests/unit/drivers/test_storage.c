@@ -171,22 +171,20 @@ static void test_size(void **state)
     }
     ok(storage_create(A->storage, &id, SIZE, NULL, 1));
     v = look(A, &id);
-    uint64_t real = streq(node_backend, "aws") ? 1024 * MIB : SIZE; /* whole GiB there */
+    uint64_t unit = node_unit(), real = (SIZE + unit - 1) / unit * unit;
 
     assert_int_equal(v.size, real);
     volume_state_done(&v);
     ok(storage_mount(A->storage, &id, 1));
     CLEANUP_FREE char *place = node_place(A, &id);
 
-    /* Where it is larger, most of it is filled; a file system of its own takes some, too. */
-    unsigned more = real > SIZE ? 128 : 0;
-
-    if (more)
-        shell("fallocate -l %llu %s/c", (unsigned long long)(real - SIZE - more * MIB), place);
+    /* Where it is larger, most of it is filled. */
+    if (real > SIZE)
+        shell("fallocate -l $(($(stat -f -c '%%f*%%S' %s) - %u)) %s/c", place, SIZE, place);
     shell("dd if=/dev/urandom of=%s/a bs=1M count=64 conv=fsync status=none", place);
     CLEANUP_FREE char *out =
-        shell_out("dd if=/dev/urandom of=%s/b bs=1M count=%u conv=fsync 2>&1; stat -c %%s %s/b",
-                  place, 96 + more, place);
+        shell_out("dd if=/dev/urandom of=%s/b bs=1M count=96 conv=fsync 2>&1; stat -c %%s %s/b",
+                  place, place);
     assert_true(strstr(out, "quota exceeded") || strstr(out, "No space left"));
     destroy_everywhere(&id);
 }
@@ -990,8 +988,8 @@ static void test_attachable_move(void **state)
     assert_int_equal(v.mark.state, MARK_NONE);
     volume_state_done(&v);
     ok(storage_claim(B->storage, &id, 2));
-    fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "node-a");
-    fails(storage_destroy(B->storage, &id), ERR_BUSY, "node-a");
+    fails(storage_mount(B->storage, &id, 2), ERR_BUSY, node_instance(A));
+    fails(storage_destroy(B->storage, &id), ERR_BUSY, node_instance(A));
     ok(storage_release(A->storage, &id, 1, 5, ""));
     v = look(A, &id);
     assert_true(v.present && !v.attached && !v.attached_elsewhere);
@@ -1012,7 +1010,7 @@ static void test_take_away(void **state)
     if (!streq(node_backend, "loopback")) { /* a driver that takes nothing away: who has it keeps it */
         ok(storage_claim(B->storage, &id, 2));
         ok(storage_take_away(B->storage, &id, 2, &a, 1));
-        fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "node-a");
+        fails(storage_mount(B->storage, &id, 2), ERR_BUSY, node_instance(A));
         ok(storage_release(A->storage, &id, 1, 5, ""));
         destroy_everywhere(&id);
         return;
@@ -1023,7 +1021,7 @@ static void test_take_away(void **state)
     ok(storage_claim(B->storage, &id, 2));
     ok(storage_take_away(B->storage, &id, 2, &stranger, 1));
     fails(storage_take_away(B->storage, &id, 2, &a, 1), ERR_BUSY, "still uses the volume"); /* it is not off at all */
-    fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "node-a");
+    fails(storage_mount(B->storage, &id, 2), ERR_BUSY, node_instance(A));
     node_reboot(A);
     ok(storage_take_away(B->storage, &id, 2, &a, 1));
     ok(storage_take_away(B->storage, &id, 2, &a, 1));

@@ -1,6 +1,6 @@
-#include "fake_ec2.h"
+#include "simulator.h"
 
-#include "base/mem.h"
+#include "base/str.h"
 #include "net/http_client.h"
 
 #include <fcntl.h>
@@ -17,60 +17,70 @@
 
 #include <cmocka.h>
 
-#define ARGS_MAX 16
+#define ARGS_MAX 24
 
-static void run_it(int in, int out, const char *dir, const char *const *instances)
+static void run_it(int in, int out, const char *script, const char *dir, const char *const *more)
 {
-    const char *args[ARGS_MAX] = {"python3", "-B", FAKE_EC2, "--dir", dir};
-    size_t n = 5;
+    const char *args[ARGS_MAX] = {"python3", "-B", script, "--dir", dir};
 
-    for (; *instances && n + 2 < ARGS_MAX; instances++) {
-        args[n++] = "--instance";
-        args[n++] = *instances;
-    }
+    for (size_t n = 5; *more && n + 1 < ARGS_MAX; more++)
+        args[n++] = *more;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (dup2(in, 0) == 0 && dup2(out, 1) == 1)
         (void)execv("/usr/bin/python3", (char *const *)args);
     _exit(127);
 }
 
-void fake_ec2_start(struct fake_ec2 *f, const char *dir, const char *const *instances)
+static bool has_tls(const char *const *args)
+{
+    while (*args && !streq(*args, "--tls"))
+        args++;
+    return *args;
+}
+
+void simulator_start(struct simulator *s, const char *script, const char *dir,
+                     const char *const *args)
 {
     int in[2], out[2];
     char line[64] = "";
 
     assert_int_equal(pipe2(in, O_CLOEXEC), 0);
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
-    f->pid = fork();
-    assert_true(f->pid >= 0);
-    if (!f->pid)
-        run_it(in[0], out[1], dir, instances);
+    s->pid = fork();
+    assert_true(s->pid >= 0);
+    if (!s->pid)
+        run_it(in[0], out[1], script, dir, args);
     close(in[0]);
     close(out[1]);
-    f->end = in[1];
+    s->end = in[1];
     for (size_t n = 0; n + 1 < sizeof(line) && read(out[0], line + n, 1) == 1 && line[n] != '\n';
          n++)
         ;
     close(out[0]);
-    if (sscanf(line, "port %u", &f->port) != 1)
-        fail_msg("the EC2 of the tests did not start");
-    (void)snprintf(f->url, sizeof(f->url), "http://127.0.0.1:%u", f->port);
+    if (sscanf(line, "port %u", &s->port) != 1)
+        fail_msg("%s did not start", script);
+    (void)snprintf(s->url, sizeof(s->url), "http%s://127.0.0.1:%u", has_tls(args) ? "s" : "",
+                   s->port);
+    (void)snprintf(s->ca, sizeof(s->ca), "%s/ca.pem", dir);
+    if (!has_tls(args))
+        *s->ca = '\0';
 }
 
-void fake_ec2_stop(struct fake_ec2 *f)
+void simulator_stop(struct simulator *s)
 {
-    close(f->end);
-    (void)waitpid(f->pid, NULL, 0);
+    close(s->end);
+    (void)waitpid(s->pid, NULL, 0);
 }
 
-static struct str control(struct fake_ec2 *f, const char *method, const char *body)
+static struct str control(struct simulator *s, const char *method, const char *body)
 {
     struct http_client *c;
     struct http_answer a = {0};
     char url[64];
 
-    (void)snprintf(url, sizeof(url), "%s/control", f->url);
-    assert_null(http_client_new(&(struct http_client_options){.direct = true}, &c));
+    (void)snprintf(url, sizeof(url), "%s/control", s->url);
+    assert_null(http_client_new(
+        &(struct http_client_options){.direct = true, .ca_file = *s->ca ? s->ca : NULL}, &c));
     struct err *e = http_client_call_sync(c,
                                           &(struct http_call){.method = method,
                                                               .url = url,
@@ -80,12 +90,12 @@ static struct str control(struct fake_ec2 *f, const char *method, const char *bo
                                           &a);
 
     if (e || a.status != 200)
-        fail_msg("the EC2 of the tests: %s", e ? e->text : a.body.data);
+        fail_msg("the simulator: %s", e ? e->text : a.body.data);
     http_client_free(c);
     return a.body;
 }
 
-void fake_ec2_tell(struct fake_ec2 *f, const char *fmt, ...)
+void simulator_tell(struct simulator *s, const char *fmt, ...)
 {
     json_error_t wrong;
     va_list ap;
@@ -96,16 +106,16 @@ void fake_ec2_tell(struct fake_ec2 *f, const char *fmt, ...)
     if (!o)
         fail_msg("%s: %s", fmt, wrong.text);
     char *text = json_dumps(o, 0);
-    struct str answer = control(f, "POST", text);
+    struct str answer = control(s, "POST", text);
 
     str_done(&answer);
     free(text);
     json_decref(o);
 }
 
-json_t *fake_ec2_state(struct fake_ec2 *f)
+json_t *simulator_state(struct simulator *s)
 {
-    struct str answer = control(f, "GET", NULL);
+    struct str answer = control(s, "GET", NULL);
     json_t *o = json_loads(answer.data, 0, NULL);
 
     assert_non_null(o);
@@ -113,18 +123,18 @@ json_t *fake_ec2_state(struct fake_ec2 *f)
     return o;
 }
 
-unsigned fake_ec2_calls(struct fake_ec2 *f, const char *action)
+unsigned simulator_calls(struct simulator *s, const char *action)
 {
-    json_t *o = fake_ec2_state(f);
+    json_t *o = simulator_state(s);
     unsigned n = (unsigned)json_integer_value(json_object_get(json_object_get(o, "calls"), action));
 
     json_decref(o);
     return n;
 }
 
-char *fake_ec2_sent(struct fake_ec2 *f, const char *action, const char *parameter)
+char *simulator_sent(struct simulator *s, const char *action, const char *parameter)
 {
-    json_t *o = fake_ec2_state(f);
+    json_t *o = simulator_state(s);
     const char *value = json_string_value(
         json_object_get(json_object_get(json_object_get(o, "last"), action), parameter));
     char *copy = xstrdup(value ? value : "");
