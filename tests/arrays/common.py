@@ -130,6 +130,9 @@ class Array:
     def change(self, what):
         """More of POST /control."""
 
+    def tick(self):
+        """Ten times a second: what happens by itself."""
+
     def close(self):
         """Takes all disks away."""
 
@@ -250,6 +253,13 @@ def make_tls(folder, address):
     return tls
 
 
+def tick_for_ever(array):
+    while True:
+        time.sleep(0.1)
+        with array.lock:
+            array.tick()
+
+
 def main(array_class):
     p = argparse.ArgumentParser()
     p.add_argument("--dir", required=True)
@@ -268,7 +278,9 @@ def main(array_class):
     if a.tls:
         server.tls = make_tls(a.dir, a.address)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=tick_for_ever, args=(Handler.array,), daemon=True).start()
     print("port", server.server_address[1], flush=True)
     sys.stdin.read()
     server.shutdown()
-    Handler.array.close()
+    with Handler.array.lock:
+        Handler.array.close()

@@ -85,8 +85,15 @@ class PowerFlex(Array):
             self.set_mapped(v, [i for i, s in self.sdcs.items() if s["guid"].lower() in sdcs])
         for old, new in what.get("rename", {}).items():
             next(v for v in self.volumes.values() if v["name"] == old)["name"] = new
+        if what.get("new_sdc_ids"):  # removed from the system, and back
+            self.sdcs = {f"d{sdc[1:]}": s for sdc, s in self.sdcs.items()}
+            for v in self.volumes.values():
+                v["sdcs"], v["plugged"] = [f"d{x[1:]}" for x in v["sdcs"]], v["plugged"] and f"d{v['plugged'][1:]}"
         for name in what.get("all_sdcs", []):
             next(v for v in self.volumes.values() if v["name"] == name)["all"] = True
+
+    def tick(self):
+        self.advance()
 
     # ---- the paths ----
 

@@ -7,7 +7,7 @@
 
 #include <openssl/sha.h>
 
-#define OPEN_S 30
+#define OPEN_S 10
 #define PORT_TLS 443u
 #define PORT_PLAIN 80u
 
