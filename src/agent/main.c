@@ -169,7 +169,7 @@ static void on_welcome(struct agent *a, const struct welcome *w)
 
 static void seen(struct agent *a, const struct sighting *s)
 {
-    struct seen seen = {.dataset = s->dataset, .present = s->present, .size = s->size};
+    struct node_sighting seen = {.dataset = s->dataset, .present = s->present, .size = s->size};
 
     if (!a->context.storage)
         return;

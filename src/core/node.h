@@ -175,13 +175,13 @@ void node_orders_complete(struct node *n, struct now now);
 /* Who lists the shared storage. Ends with the session. */
 void node_list_order(struct node *n, struct now now, const struct list_order *order);
 /* What the node that lists the storage saw of a volume, from this node's point of view. */
-struct seen {
+struct node_sighting {
     struct uuid dataset;
     bool present;
     struct where_attached attached;
     uint64_t size;
 };
-void node_seen(struct node *n, struct now now, const struct seen *seen);
+void node_seen(struct node *n, struct now now, const struct node_sighting *seen);
 
 /* Is the dataset mounted here to stay: owned and mounted by an order to use it at `epoch` or a later one, and nothing is under way that
  * takes it away? Epoch 0: as it looks, whatever the orders. */

@@ -174,14 +174,14 @@ void node_list_tell(struct node *n, const struct outcome *o)
 
 /* ---- being told ---- */
 
-static bool is_as_known(const struct volume_state *v, const struct seen *s)
+static bool is_as_known(const struct volume_state *v, const struct node_sighting *s)
 {
     return v->present == s->present && v->attached == s->attached.here &&
            v->attached_elsewhere == s->attached.elsewhere && (!s->present || v->size == s->size);
 }
 
 /* What differs is looked at, by itself: only that tells what is. While a step runs, its own look comes later than the list. */
-void node_seen(struct node *n, struct now now, const struct seen *s)
+void node_seen(struct node *n, struct now now, const struct node_sighting *s)
 {
     struct node_dataset *d = node_dataset_find(n, &s->dataset);
 

@@ -552,7 +552,7 @@ static void obey(struct host *h, struct script *s)
         node_list_order(h->n, h->now, &m.list_order);
         break;
     case CONTROL_MESSAGE_SIGHTING: {
-        struct seen seen = {.dataset = m.sighting.dataset, .present = m.sighting.present, .size = m.sighting.size};
+        struct node_sighting seen = {.dataset = m.sighting.dataset, .present = m.sighting.present, .size = m.sighting.size};
         seen.attached = sighting_where(m.sighting.hosts, "h1");
         node_seen(h->n, h->now, &seen);
         break;

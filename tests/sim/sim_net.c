@@ -555,7 +555,7 @@ static void to_control(struct sim *s, const struct sim_session *c, const struct 
 
 static void hear_sighting(struct sim *s, unsigned host, const struct sighting *told)
 {
-    struct seen seen = {.dataset = told->dataset, .present = told->present, .size = told->size};
+    struct node_sighting seen = {.dataset = told->dataset, .present = told->present, .size = told->size};
     CLEANUP_FREE char *own = xasprintf("h%u", host);
 
     if (told->present)

@@ -503,15 +503,15 @@ static void test_for_all(void **state)
     brain_free(b);
 }
 
-static struct seen as_known(void)
+static struct node_sighting as_known(void)
 {
-    return (struct seen){.dataset = D, .present = true, .attached = {.here = true}, .size = 5};
+    return (struct node_sighting){.dataset = D, .present = true, .attached = {.here = true}, .size = 5};
 }
 
 static void test_seen(void **state)
 {
     struct brain *b = brain_new();
-    struct seen s = as_known(), other = {.dataset = id(79), .present = true, .attached = {.elsewhere = true}};
+    struct node_sighting s = as_known(), other = {.dataset = id(79), .present = true, .attached = {.elsewhere = true}};
 
     session(b);
     s.size = 6;
