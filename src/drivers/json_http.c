@@ -1,6 +1,7 @@
 #include "drivers/json_http.h"
 
 #include "base/log.h"
+#include "base/now.h"
 #include "drivers/wait.h"
 
 #include <openssl/evp.h>
@@ -147,9 +148,12 @@ static struct err *try_until(struct http_client *http, const struct json_http_ca
     for (;;) {
         struct http_answer a = {0};
 
+        TRY(budget_take_sync(call->budget, call->deadline_us, call->cancel));
         raw->timeout_us = retry_time_us(&r, JSON_HTTP_TRY_US);
         struct err *e = http_client_call_sync(http, raw, &a);
 
+        if (!e && a.status == 429)
+            budget_throttled(call->budget, a.retry_after_s * (uint64_t)USEC_PER_SEC);
         if (!may_repeat(call, e, &a, &asked) || !retry_pause(&r, asked)) {
             if (!e)
                 *ret = a;

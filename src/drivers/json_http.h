@@ -2,6 +2,7 @@
  * blocks until its deadline at the latest (a second after being cancelled), so it runs on a worker; all are thread-safe. */
 #pragma once
 
+#include "drivers/budget.h"
 #include "net/http_client.h"
 
 #include <jansson.h>
@@ -19,6 +20,7 @@ struct json_http_call {
     const char *keep_header;   /* NULL, or the name of one of the answer's headers, which is kept */
     size_t answer_max;         /* 0: JSON_HTTP_ANSWER_MAX */
     uint64_t deadline_us;      /* monotonic; for all tries */
+    struct budget *budget;     /* each try takes a call of it; NULL: as many as there are */
     bool once;                 /* to do it twice would be wrong: see below */
     const atomic_bool *cancel; /* NULL: cannot be cancelled */
 };

@@ -18,6 +18,7 @@
 struct pfx_gateway {
     char *url;
     struct http_client *http;
+    struct budget *budget;
     pthread_mutex_t
         lock;    /* of what follows; held while somebody logs in, so that the others wait for it */
     char *login; /* header with user and password */
@@ -43,6 +44,7 @@ struct pfx_gateway *pfx_gateway_new(const struct pfx_gateway_config *config)
     g->user = xstrdup(config->user);
     g->login = json_http_basic(config->user, config->password);
     g->http = config->http;
+    g->budget = config->budget;
     (void)pthread_mutex_init(&g->lock, NULL);
     return g;
 }
@@ -81,6 +83,7 @@ static struct err *send_once(struct pfx_gateway *g, struct pfx_try *t, const str
                                         .body = r->body,
                                         .answer_max = LIST_BYTES_MAX,
                                         .deadline_us = t->deadline_us,
+                                        .budget = g->budget,
                                         .once = true}; /* status 500 means refusals, too */
 
     t->kind = PFX_TROUBLE;

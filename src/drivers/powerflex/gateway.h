@@ -4,6 +4,7 @@
  * is mapped, unmapped or gone already is refused, and looked at by the caller.) */
 #pragma once
 
+#include "drivers/budget.h"
 #include "drivers/powerflex/reply.h"
 #include "net/http_client.h"
 
@@ -12,7 +13,8 @@ struct pfx_gateway;
 struct pfx_gateway_config {
     const char *url; /* "https://gateway:443" */
     const char *user, *password;
-    struct http_client *http; /* outlives it */
+    struct http_client *http; /* outlives it, and so does: */
+    struct budget *budget;    /* of calls; NULL: no limit */
 };
 
 struct pfx_gateway *pfx_gateway_new(const struct pfx_gateway_config *config);

@@ -86,7 +86,7 @@ static char *gateway_url(const json_t *o)
 }
 
 /* Arrays are near: no proxy of the environment gets the password. */
-static struct err *make_gateway(struct powerflex *p, const json_t *o)
+static struct err *make_gateway(struct powerflex *p, const json_t *o, struct budget *budget)
 {
     CLEANUP_FREE char *url = gateway_url(o);
 
@@ -100,7 +100,8 @@ static struct err *make_gateway(struct powerflex *p, const json_t *o)
         &(struct pfx_gateway_config){.url = url,
                                      .user = driver_option_string(o, "username", ""),
                                      .password = driver_option_string(o, "password", ""),
-                                     .http = p->http});
+                                     .http = p->http,
+                                     .budget = budget});
     return NULL;
 }
 
@@ -155,7 +156,7 @@ static struct err *set_up(struct powerflex *p, const struct driver_config *confi
     p->cluster = config->cluster;
     TRY(notes_open(&p->notes, config->state_dir, "powerflex"));
     TRY(find_guid(p, config->options));
-    TRY(make_gateway(p, config->options));
+    TRY(make_gateway(p, config->options, config->budget));
     TRY(pfx_system_sync(p->gateway, &t, p->system));
     p->shared = id_of_storage(p);
     TRY(pfx_pool_sync(p->gateway, &t, p->domain, p->pool, &pool));
