@@ -154,11 +154,11 @@ static void test_unknown_fields_are_ignored(void **state)
             static const char inner[] = {(char)0x9a, 0x06, 0x03, 'n', 'e', 'w'};
             static const char outer[] = {(char)0xa0, 0x06, 0x2a};
             sample_bytes(side, kind, &wire);
-            /* tag byte, length varint of one or two bytes, body */
-            size_t head = (uint8_t)wire.data[1] & 0x80 ? 3 : 2;
+            /* tag and length, varints of one or two bytes each; body */
+            size_t tag = (uint8_t)wire.data[0] & 0x80 ? 2 : 1, head = tag + ((uint8_t)wire.data[tag] & 0x80 ? 2 : 1);
             size_t body = wire.len - head + sizeof(inner);
             const char varint[] = {(char)((body & 0x7f) | 0x80), (char)(body >> 7)};
-            str_append_bytes(&grown, wire.data, 1);
+            str_append_bytes(&grown, wire.data, tag);
             str_append_bytes(&grown, varint, sizeof(varint));
             str_append_bytes(&grown, wire.data + head, wire.len - head);
             str_append_bytes(&grown, inner, sizeof(inner));
