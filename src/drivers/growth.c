@@ -1,6 +1,8 @@
+#include "drivers/growth.h"
+
 #include "base/str.h"
+#include "drivers/driver.h"
 #include "drivers/durable.h"
-#include "drivers/storage_priv.h"
 
 #include <inttypes.h>
 #include <stdio.h>

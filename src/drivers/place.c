@@ -6,6 +6,7 @@
 #include "drivers/blockdev.h"
 #include "drivers/durable.h"
 #include "drivers/filesystem.h"
+#include "drivers/growth.h"
 #include "drivers/usage.h"
 #include "drivers/wait.h"
 

@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "drivers/digest.h"
 #include "drivers/durable.h"
+#include "drivers/growth.h"
 #include "drivers/mark.h"
 
 #include <errno.h>

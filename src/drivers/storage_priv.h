@@ -36,14 +36,6 @@ struct err *place_grow(struct storage *s, const struct uuid *dataset, uint64_t s
 /* Removes what is noted beside the mark of a volume that is gone from here. `dir` is mark_dir(). */
 struct err *place_forget(int dir) MUST_USE;
 
-/* ---- a growth that has begun (growth.c) ---- */
-
-/* Noted durably beside the mark (`dir` is mark_dir()) before anything grows, with the size until then; removed when the
- * file system has grown. As long as it is there, that is the volume's size, and the plan has it grown again. An older note stays. */
-struct err *growth_note(int dir, uint64_t size) MUST_USE;
-/* *ret_size 0: none has begun. */
-struct err *growth_read(int dir, uint64_t *ret_size) MUST_USE;
-struct err *growth_forget(int dir) MUST_USE;
 /* Writes out what its users have written; what fails is found by what follows. */
 void place_flush(const struct storage *s, const struct uuid *dataset);
 /* Removes mount points that a crash or a reboot left behind, if they are empty. */

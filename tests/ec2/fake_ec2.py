@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """An EC2 for tests: strict about everything that the real one refuses, with faults on demand.
 
-    fake_ec2.py --dir DIR --instance i-0aaa=HOSTROOT [--instance i-0bbb=HOSTROOT] [--port N]
+    fake_ec2.py --dir DIR --instance i-0aaa=HOSTROOT [--instance i-0bbb=HOSTROOT] [--address A] [--port N] [--stay]
 
-It prints "port N" when it is ready and ends when its standard input does. One port serves:
+It prints "port N" when it is ready and ends when its standard input does, or, with --stay, when it is killed. One port serves:
 
   POST /             the Query API (version 2016-11-15). Signatures (version 4) are checked as AWS describes them, with its own
                      code. Volumes go through creating, available, attaching, in-use, detaching, deleting, each for as long
@@ -29,6 +29,7 @@ import json
 import os
 import re
 import shutil
+import socketserver
 import stat
 import subprocess
 import sys
@@ -74,6 +75,8 @@ class Cloud:
         self.instances = {i: {"root": root, "state": "running", "zone": ZONES[0]} for i, root in instances.items()}
         self.settings = {
             "create_s": 0.0, "attach_s": 0.0, "detach_s": 0.0, "delete_s": 0.0,  # how long the states last
+            # a change of a size; from the new size of the volume to the device's; how soon it may be changed again
+            "modify_s": 0.0, "optimize_s": 0.0, "device_grows_s": 0.0, "modify_again_s": 0.0, "modify_fails": False,
             "invisible_s": 0.0,  # a new volume is unknown, by id too
             "lag_s": 0.0,  # lists show what was so long ago
             "page_max": 500, "attach_max": 27, "volumes_max": 10000, "rate": 0, "bus": "nvme",
@@ -101,6 +104,7 @@ class Cloud:
                     self.set(v, status="available", attachment=None)
                 elif a["status"] != "busy":
                     self.set(v, attachment=dict(a, status="busy"))
+            self.advance_modification(v, now)
             if v["status"] == "deleting" and now >= v["since"] + s["delete_s"]:
                 self.set(v, status="deleted")
                 os.unlink(v["file"])
@@ -205,7 +209,7 @@ class Cloud:
         vid = "vol-" + hashlib.sha256(f"{self.folder}{self.serial}".encode()).hexdigest()[:17]
         now = time.monotonic()
         v = {"id": vid, "size": size, "type": kind, "zone": zone, "status": "creating", "attachment": None, "since": now, "born": now,
-             "history": [], "tags": tags(form), "file": f"{self.folder}/{vid}.img", "iops": form.get("Iops"),
+             "history": [], "modification": None, "tags": tags(form), "file": f"{self.folder}/{vid}.img", "iops": form.get("Iops"),
              "throughput": form.get("Throughput"), "encrypted": form.get("Encrypted", "false"),
              "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"}
         with open(v["file"], "wb") as f:
@@ -280,6 +284,55 @@ class Cloud:
         self.set(v, attachment=dict(a, status="detaching"))
         return "DetachVolumeResponse", self.attachment_xml(v)
 
+    def modify_volume(self, form):
+        v, size, m = self.volume(form), number(need(form, "Size")), None
+        if size < v["size"]:
+            raise Failure("InvalidParameterValue", "New size cannot be smaller than existing size")
+        m = v["modification"]
+        if m and m["state"] in ("modifying", "optimizing"):
+            raise Failure("IncorrectModificationState", f"Volume {v['id']} is already being modified: it is {m['state']}.")
+        now = time.monotonic()
+        if m and m["state"] == "completed" and now < m["since"] + self.settings["modify_again_s"]:
+            raise Failure("VolumeModificationRateExceeded", "You've reached the maximum modification rate per volume limit. "
+                          "Wait at least 6 hours between modifications per EBS volume.")
+        self.check_type(dict(form, **({"Iops": v["iops"]} if v["iops"] else {})), v["type"], size)
+        v["modification"] = {"state": "modifying", "target": size, "original": v["size"], "since": now, "message": ""}
+        return "ModifyVolumeResponse", f"<volumeModification>{self.modification_xml(v)}</volumeModification>"
+
+    def advance_modification(self, v, now):
+        m = v["modification"]
+        if not m:
+            return
+        if m["state"] == "modifying" and now >= m["since"] + self.settings["modify_s"]:
+            if self.settings["modify_fails"]:
+                m.update(state="failed", message="there is no capacity", since=now)
+                return
+            m.update(state="optimizing", since=now)
+            v["size"] = m["target"]
+            os.truncate(v["file"], v["size"] * GIB)
+            v["resize_at"] = now + self.settings["device_grows_s"]
+        if m["state"] == "optimizing" and now >= m["since"] + self.settings["optimize_s"]:
+            m.update(state="completed", since=now)
+        if v.get("resize_at") is not None and now >= v["resize_at"]:
+            v["resize_at"] = None
+            if v.get("loop"):
+                subprocess.run(["losetup", "-c", v["loop"]], check=True)
+                root = self.instances[v["attachment"]["instance"]]["root"]
+                self.write(f"{root}/sys/block/{v['node']}/size", v["size"] * GIB // 512)
+
+    @staticmethod
+    def modification_xml(v):
+        m = v["modification"]
+        return (f"<volumeId>{v['id']}</volumeId><modificationState>{m['state']}</modificationState><statusMessage>{m['message']}</statusMessage>"
+                f"<targetSize>{m['target']}</targetSize><originalSize>{m['original']}</originalSize><progress>0</progress>")
+
+    def describe_volumes_modifications(self, form):
+        found = [self.volume({"VolumeId": form[k]}) for k in form if k.startswith("VolumeId.")]
+        if not any(v["modification"] for v in found):
+            raise Failure("InvalidVolumeModification.NotFound", "There is no modification of it.")
+        return "DescribeVolumesModificationsResponse", "<volumeModificationSet>" + "".join(
+            f"<item>{self.modification_xml(v)}</item>" for v in found if v["modification"]) + "</volumeModificationSet>"
+
     def describe_volumes(self, form):
         filters, ids = self.filters(form), [form[k] for k in sorted(form) if k.startswith("VolumeId.")]
         if ids and "MaxResults" in form:
@@ -332,9 +385,9 @@ class Cloud:
 
     def describe_instances(self, form):
         wanted = self.filters(form)
-        if any(n != "instance-state-name" for n, _ in wanted):
+        if any(n != "instance-id" for n, _ in wanted):
             raise Failure("InvalidParameterValue", "The filter is invalid")
-        found = [(i, x) for i, x in self.instances.items() if all(x["state"] in values for _, values in wanted)]
+        found = [(i, x) for i, x in self.instances.items() if all(i in values for _, values in wanted)]
         part, more = self.page(form, found)
         return "DescribeInstancesResponse", "<reservationSet>" + "".join(
             f"<item><instancesSet><item><instanceId>{i}</instanceId><instanceState><name>{x['state']}</name></instanceState></item>"
@@ -365,6 +418,8 @@ class Cloud:
         "DetachVolume": (detach_volume, r"VolumeId|InstanceId|Device|Force"),
         "DescribeVolumes": (describe_volumes, r"VolumeId\.\d+|Filter\..*|MaxResults|NextToken"),
         "DescribeInstances": (describe_instances, r"Filter\..*|MaxResults|NextToken"),
+        "ModifyVolume": (modify_volume, r"VolumeId|Size"),
+        "DescribeVolumesModifications": (describe_volumes_modifications, r"VolumeId\.\d+"),
         "DescribeAvailabilityZones": (describe_availability_zones, r""),
     }
 
@@ -594,6 +649,11 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def server_bind(self):
+        """Without asking DNS for its own name: in the lab that is out of reach."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
     def handle_error(self, request, client_address):
         """Clients that do not wait for their answer are part of the tests."""
 
@@ -602,7 +662,9 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--dir", required=True)
     p.add_argument("--instance", action="append", default=[])
+    p.add_argument("--address", default="127.0.0.1")
     p.add_argument("--port", type=int, default=0)
+    p.add_argument("--stay", action="store_true")
     a = p.parse_args()
     instances = dict(i.split("=", 1) for i in a.instance)
     os.makedirs(a.dir, exist_ok=True)
@@ -610,9 +672,11 @@ def main():
         os.makedirs(root + "/sys/block", exist_ok=True)
         os.makedirs(root + "/dev", exist_ok=True)
     Handler.cloud = Cloud(a.dir, instances)
-    server = Server(("127.0.0.1", a.port), Handler)
+    server = Server((a.address, a.port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print("port", server.server_address[1], flush=True)
+    if a.stay:
+        threading.Event().wait()
     sys.stdin.read()
     server.shutdown()
     Handler.cloud.close()

@@ -1,5 +1,5 @@
 /* What AWS answers. The first byte chooses: v a page of volumes, c the answer to CreateVolume, i a page of instances, z zones, e an
- * error, x any XML, r keys of a role, p a file of profiles, t a time, u the address of a container's keys. */
+ * error, m a change of a volume, x any XML, r keys of a role, p a file of profiles, t a time, u the address of a container's keys. */
 #include "fuzz.h"
 
 #include "drivers/aws/keys.h"
@@ -51,7 +51,18 @@ static void instances(const char *bytes, size_t n)
         return;
     }
     for (size_t i = 0; i < all.n; i++)
-        RULE(str_has_prefix(all.ids[i], "i-"));
+        RULE(str_has_prefix(all.all[i].id, "i-"));
+}
+
+static void modification(const char *bytes, size_t n)
+{
+    struct aws_modification m;
+
+    if (fuzz_refused(aws_modification_parse(bytes, n, &m), ERR_CORRUPT))
+        return;
+    RULE(!m.failed || m.ended);
+    RULE(!*m.state ? !m.target_size : m.target_size % (1u << 30) == 0);
+    RULE(!strpbrk(m.message, "\r\n"));
 }
 
 static void zones(const char *bytes, size_t n)
@@ -135,7 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {'v', .bytes = volumes}, {'c', .bytes = created}, {'i', .bytes = instances},
         {'z', .bytes = zones},   {'e', .bytes = failure}, {'x', .bytes = xml},
         {'r', .bytes = role},    {'p', .text = profiles}, {'t', .text = when},
-        {'u', .text = address},
+        {'u', .text = address}, {'m', .bytes = modification},
     };
 
     return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);

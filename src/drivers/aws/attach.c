@@ -4,12 +4,14 @@
 #include "drivers/aws/aws.h"
 #include "drivers/aws/disk.h"
 #include "drivers/blockdev.h"
+#include "drivers/growth.h"
 
 #include <stdio.h>
 
 #define ATTACH_S 90 /* "attaching" for longer is stuck, as AWS's own driver takes it */
 #define DEVICE_S 60
 #define DETACH_S 120
+#define LOOK_S 30
 #define BUSY_S 10
 #define NAMES_TRIED 8u
 
@@ -46,7 +48,7 @@ static struct err *choose_name(struct aws *a, const struct aws_volumes *here,
         if (!is_taken(a, here, ret))
             return NULL;
     }
-    return err_new(ERR_NO_SPACE, "all %u names of devices of %s are used: detach volumes",
+    return err_new(ERR_TOO_MANY, "all %u names of devices of %s are used: detach volumes",
                    AWS_DEVICE_NAMES, a->instance);
 }
 
@@ -64,6 +66,8 @@ static struct err *order_attachment(struct aws *a, const char *id, struct ec2_tr
         err_free(e);
         TRY(choose_name(a, &here, name));
         e = ec2_attach_sync(a->ec2, t, id, a->instance, name);
+        if (e && t->kind == AWS_LIMIT)
+            return err_wrap(e, "instance %s has %zu volumes, and can have no more", a->instance, here.n);
         if (!e || t->kind != AWS_DEVICE_TAKEN)
             return e;
     }
@@ -133,8 +137,15 @@ static struct err *stuck(struct aws *a, const struct aws_volume *v)
 static struct err *find_device(struct aws *a, const struct aws_volume *v, char **ret_path)
 {
     const struct aws_attachment *mine = aws_mine(a, v);
+    CLEANUP_CLOSE int dir = -1;
+    uint64_t grows_from = 0;
 
-    return aws_disk_find(a->host_root, v->id, v->size, mine ? mine->device : "", ret_path);
+    TRY(notes_mark_dir(&a->notes, &v->dataset, /* create= */ false, &dir));
+    if (dir >= 0)
+        TRY(growth_read(dir, &grows_from));
+    uint64_t least = grows_from && grows_from < v->size ? grows_from : v->size;
+
+    return aws_disk_find(a->host_root, v->id, v->size, least, mine ? mine->device : "", ret_path);
 }
 
 static struct err *no_device(const struct aws *a, const struct aws_volume *v)
@@ -200,15 +211,25 @@ struct err *aws_device(void *cookie, const struct uuid *dataset, char **ret_path
 /* ---- detaching ---- */
 
 struct detaching {
+    const char *instance;
     struct wait wait;
     uint64_t busy_until; /* 0: EC2 has not said "busy" */
     bool ordered, done;
 };
 
+static const struct aws_attachment *attachment_to(const struct aws_volume *v, const char *instance)
+{
+    for (size_t i = 0; i < v->n_attachments; i++) {
+        if (streq(v->attachments[i].instance, instance))
+            return &v->attachments[i];
+    }
+    return NULL;
+}
+
 static struct err *order_detachment(struct aws *a, const char *id, struct detaching *d)
 {
     struct ec2_try t = aws_try(&d->wait);
-    struct err *e = ec2_detach_sync(a->ec2, &t, id, a->instance);
+    struct err *e = ec2_detach_sync(a->ec2, &t, id, d->instance);
 
     if (e && !means_look_again(t.kind))
         return e;
@@ -217,7 +238,7 @@ static struct err *order_detachment(struct aws *a, const char *id, struct detach
     return NULL;
 }
 
-static struct err *check_busy(const struct aws *a, const struct aws_volume *v, struct detaching *d)
+static struct err *check_busy(const struct aws_volume *v, struct detaching *d)
 {
     uint64_t now = now_os().mono_us;
 
@@ -228,7 +249,7 @@ static struct err *check_busy(const struct aws *a, const struct aws_volume *v, s
     return err_new(
         ERR_BUSY,
         "EC2 cannot detach volume %s: %s still uses it (unmount it there, nothing is forced)",
-        v->id, a->instance);
+        v->id, d->instance);
 }
 
 static struct err *detach_step(struct aws *a, struct aws_volume *v, struct detaching *d)
@@ -237,20 +258,34 @@ static struct err *detach_step(struct aws *a, struct aws_volume *v, struct detac
     bool found;
 
     TRY(aws_look_again(a, &t, v->id, v, &found));
-    const struct aws_attachment *mine = found ? aws_mine(a, v) : NULL;
+    const struct aws_attachment *its = found ? attachment_to(v, d->instance) : NULL;
 
-    d->done = !mine;
-    if (!mine)
+    d->done = !its;
+    if (!its)
         return NULL;
-    if (mine->status == AWS_ATTACHMENT_BUSY)
-        return check_busy(a, v, d);
-    return mine->status == AWS_ATTACHED && !d->ordered ? order_detachment(a, v->id, d) : NULL;
+    if (its->status == AWS_ATTACHMENT_BUSY)
+        return check_busy(v, d);
+    return its->status == AWS_ATTACHED && !d->ordered ? order_detachment(a, v->id, d) : NULL;
+}
+
+/* `v` is overwritten. */
+static struct err *detach(struct aws *a, struct aws_volume *v, const char *instance)
+{
+    struct detaching d = {.instance = instance, .wait = wait_for(DETACH_S)};
+
+    for (;;) {
+        TRY(detach_step(a, v, &d));
+        if (d.done)
+            return NULL;
+        if (!wait_more(&d.wait))
+            return err_new(ERR_TIMEOUT, "volume %s is still attached to %s after %d seconds", v->id,
+                           instance, DETACH_S);
+    }
 }
 
 struct err *aws_detach(void *cookie, const struct uuid *dataset)
 {
     struct aws *a = cookie;
-    struct detaching d = {.wait = wait_for(DETACH_S)};
     CLEANUP_FREE char *path = NULL;
     struct aws_volume v;
     bool found;
@@ -261,12 +296,46 @@ struct err *aws_detach(void *cookie, const struct uuid *dataset)
     TRY(find_device(a, &v, &path));
     if (path)
         TRY(blockdev_settle(path));
-    for (;;) {
-        TRY(detach_step(a, &v, &d));
-        if (d.done)
+    return detach(a, &v, a->instance);
+}
+
+/* ---- taking away ---- */
+
+/* Only what EC2 itself calls stopped or terminated cannot write any more: not one that is stopping, nor one that EC2 does not know. */
+static struct err *prove_off(struct aws *a, const struct aws_volume *v, const char *instance)
+{
+    CLEANUP_AWS_INSTANCES struct aws_instances found = {0};
+    struct wait w = wait_for(LOOK_S);
+    struct ec2_try t = aws_try(&w);
+    const char *state = "unknown";
+
+    TRY(ec2_instance_sync(a->ec2, &t, instance, &found));
+    for (size_t i = 0; i < found.n; i++) {
+        if (!streq(found.all[i].id, instance))
+            continue;
+        if (found.all[i].off)
             return NULL;
-        if (!wait_more(&d.wait))
-            return err_new(ERR_TIMEOUT, "volume %s is still attached to %s after %d seconds", v.id,
-                           a->instance, DETACH_S);
+        state = found.all[i].state;
     }
+    return err_new(ERR_BUSY,
+                   "volume %s is attached to instance %s, which is said to be off, but EC2 says that it is "
+                   "%s: stop it (aws ec2 stop-instances --force)",
+                   v->id, instance, state);
+}
+
+struct err *aws_detach_from(void *cookie, const struct uuid *dataset, const struct uuid *node)
+{
+    struct aws *a = cookie;
+    char instance[AWS_ID_SIZE];
+    struct aws_volume v;
+    bool found;
+
+    TRY(aws_find(a, dataset, &v, &found));
+    const struct aws_attachment *other = found ? aws_others(a, &v) : NULL;
+
+    if (!other)
+        return NULL;
+    memcpy(instance, other->instance, sizeof(instance));
+    TRY(prove_off(a, &v, instance));
+    return detach(a, &v, instance);
 }

@@ -32,6 +32,7 @@ static void aws_close(void *cookie)
     http_client_free(a->http);
     http_client_free(a->near);
     notes_close(&a->notes);
+    aws_patience_done(&a->patience);
     (void)pthread_mutex_destroy(&a->lock);
     free(a->shape.type);
     free(a->shape.kms_key_id);
@@ -240,5 +241,7 @@ const struct driver driver_aws = {
     .allocation_unit = aws_allocation_unit,
     .attach = aws_attach,
     .detach = aws_detach,
+    .detach_from = aws_detach_from,
+    .grow = aws_grow,
     .device = aws_device,
 };

@@ -14,6 +14,16 @@
 
 #include <pthread.h>
 
+/* Volumes that EC2 does not change now, so that it is not asked again and again for hours. */
+struct aws_patience {
+    struct aws_refusal {
+        struct uuid dataset;
+        uint64_t until_us; /* monotonic */
+        char *text;
+    } *all;
+    size_t n, cap;
+};
+
 struct aws {
     char *region, *zone, *instance, *host_root;
     struct aws_shape {
@@ -28,6 +38,7 @@ struct aws {
     struct ec2 *ec2;
     struct notes notes;
     pthread_mutex_t lock;
+    struct aws_patience patience;
     unsigned next_device; /* the name to try next: one that was freed just now is not taken again */
 };
 
@@ -72,3 +83,11 @@ void aws_device_name(unsigned n, char ret[AWS_NAME_SIZE]);
 struct err *aws_attach(void *cookie, const struct uuid *dataset) MUST_USE;
 struct err *aws_detach(void *cookie, const struct uuid *dataset) MUST_USE;
 struct err *aws_device(void *cookie, const struct uuid *dataset, char **ret_path) MUST_USE;
+/* From whatever instance has it, once EC2 says that it is stopped or terminated: that is a better proof than the node's name. */
+struct err *aws_detach_from(void *cookie, const struct uuid *dataset,
+                            const struct uuid *node) MUST_USE;
+
+/* ---- growing (grow.c) ---- */
+
+struct err *aws_grow(void *cookie, const struct uuid *dataset, uint64_t size) MUST_USE;
+void aws_patience_done(struct aws_patience *p);

@@ -15,7 +15,7 @@
 
 struct search {
     const char *root, *volume, *xen; /* xen: "xvdf", or NULL */
-    uint64_t size;
+    uint64_t size, least;
     int block; /* root/sys/block */
     bool nvme; /* there are NVMe drives of EBS */
     char *found;
@@ -49,7 +49,8 @@ static struct err *check_size(const struct search *s, const char *name)
     uint64_t sectors = 0;
 
     attribute(s->block, name, "size", text);
-    if (sscanf(text, "%" SCNu64, &sectors) == 1 && sectors == s->size / SECTOR)
+    if (sscanf(text, "%" SCNu64, &sectors) == 1 && sectors >= s->least / SECTOR &&
+        sectors <= s->size / SECTOR)
         return NULL;
     return err_new(ERR_CORRUPT,
                    "the device %s should be volume %s, but has %" PRIu64
@@ -111,13 +112,13 @@ static char *xen_name(const char *attached_as)
     return NULL;
 }
 
-struct err *aws_disk_find(const char *root, const char *volume, uint64_t size,
+struct err *aws_disk_find(const char *root, const char *volume, uint64_t size, uint64_t least,
                           const char *attached_as, char **ret_path)
 {
     CLEANUP_FREE char *xen = xen_name(attached_as);
     CLEANUP_FREE char *path = xasprintf("%s/sys/block", root);
     CLEANUP_CLOSE int block = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct search s = {.root = root, .volume = volume, .xen = xen, .size = size, .block = block};
+    struct search s = {.root = root, .volume = volume, .xen = xen, .size = size, .least = least, .block = block};
 
     if (block < 0)
         return err_errno(errno, "cannot open %s", path);

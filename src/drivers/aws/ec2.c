@@ -241,15 +241,37 @@ static struct err *take_instances(const char *bytes, size_t n, void *to)
     return aws_instances_parse(bytes, n, to);
 }
 
-struct err *ec2_running_sync(struct ec2 *e, struct ec2_try *t, struct aws_instances *i)
+struct err *ec2_instance_sync(struct ec2 *e, struct ec2_try *t, const char *instance,
+                              struct aws_instances *i)
 {
-    const struct ec2_filter running[] = {{"instance-state-name", "running"}, {NULL, NULL}};
+    const struct ec2_filter one[] = {{"instance-id", instance}, {NULL, NULL}};
     CLEANUP_STR struct str form = {0};
 
     form_begin(&form, "DescribeInstances");
-    form_add_filters(&form, running);
+    form_add_filters(&form, one);
     form_add(&form, "MaxResults", PAGE);
-    return call_pages(e, t, &form, "cannot list the instances", take_instances, i, &i->next);
+    return call_pages(e, t, &form, "cannot look at the instance", take_instances, i, &i->next);
+}
+
+struct err *ec2_modification_sync(struct ec2 *e, struct ec2_try *t, const char *volume,
+                                  struct aws_modification *ret_modification)
+{
+    CLEANUP_HTTP_ANSWER struct http_answer a = {0};
+    CLEANUP_STR struct str form = {0};
+    struct err *err;
+
+    form_begin(&form, "DescribeVolumesModifications");
+    form_add(&form, "VolumeId.1", volume);
+    err = call(e, t, &form, "cannot look at the changes of the volume", &a);
+    if (err && t->kind == AWS_NOT_FOUND) {
+        err_free(err);
+        *ret_modification = (struct aws_modification){.ended = true};
+        return NULL;
+    }
+    if (err)
+        return err;
+    t->kind = AWS_TROUBLE;
+    return aws_modification_parse(a.body.data ? a.body.data : "", a.body.len, ret_modification);
 }
 
 struct err *ec2_zones_sync(struct ec2 *e, struct ec2_try *t, char **ret_names)
@@ -342,4 +364,14 @@ struct err *ec2_detach_sync(struct ec2 *e, struct ec2_try *t, const char *volume
     form_add(&form, "VolumeId", volume);
     form_add(&form, "InstanceId", instance);
     return change(e, t, &form, "detach", volume);
+}
+
+struct err *ec2_grow_sync(struct ec2 *e, struct ec2_try *t, const char *volume, uint64_t size)
+{
+    CLEANUP_STR struct str form = {0};
+
+    form_begin(&form, "ModifyVolume");
+    form_add(&form, "VolumeId", volume);
+    form_add_number(&form, "Size", size / GIB);
+    return change(e, t, &form, "enlarge", volume);
 }

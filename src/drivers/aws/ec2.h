@@ -55,7 +55,13 @@ struct err *ec2_attach_sync(struct ec2 *e, struct ec2_try *t, const char *volume
 /* Never forced. */
 struct err *ec2_detach_sync(struct ec2 *e, struct ec2_try *t, const char *volume,
                             const char *instance) MUST_USE;
-/* Ids of the instances of the account and region that run; whoever is missing is certainly not running. */
-struct err *ec2_running_sync(struct ec2 *e, struct ec2_try *t, struct aws_instances *i) MUST_USE;
+/* Makes it larger; the size counts from when EC2 shows it. AWS_TOO_SOON: also when this was ordered before. */
+struct err *ec2_grow_sync(struct ec2 *e, struct ec2_try *t, const char *volume,
+                          uint64_t size) MUST_USE;
+struct err *ec2_modification_sync(struct ec2 *e, struct ec2_try *t, const char *volume,
+                                  struct aws_modification *ret_modification) MUST_USE;
+/* That instance, if EC2 knows it. */
+struct err *ec2_instance_sync(struct ec2 *e, struct ec2_try *t, const char *instance,
+                              struct aws_instances *i) MUST_USE;
 /* Names of the zones of the region, each with a space behind it. The caller frees it. */
 struct err *ec2_zones_sync(struct ec2 *e, struct ec2_try *t, char **ret_names) MUST_USE;

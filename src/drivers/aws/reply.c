@@ -79,9 +79,9 @@ static struct err *id_field(const struct xml *of, const char *name, const char *
                               : err_new(ERR_CORRUPT, "EC2 sent a %s that cannot be one", name);
 }
 
-static struct err *size_field(const struct xml *of, uint64_t *ret_bytes)
+static struct err *size_field(const struct xml *of, const char *name, uint64_t *ret_bytes)
 {
-    const char *text = xml_text(of, "size");
+    const char *text = xml_text(of, name);
     size_t n = strspn(text, "0123456789");
     unsigned long gib = n && n < 9 && !text[n] ? strtoul(text, NULL, 10) : 0;
 
@@ -143,7 +143,7 @@ static struct err *read_volume(const struct xml *x, struct aws_volume *v)
 {
     *v = (struct aws_volume){0};
     TRY(id_field(x, "volumeId", "vol-", v->id));
-    TRY(size_field(x, &v->size));
+    TRY(size_field(x, "size", &v->size));
     TRY(field(x, "availabilityZone", v->zone, sizeof(v->zone)));
     TRY(field(x, "volumeType", v->type, sizeof(v->type)));
     TRY(field(x, "createTime", v->created, sizeof(v->created)));
@@ -152,6 +152,16 @@ static struct err *read_volume(const struct xml *x, struct aws_volume *v)
     v->cluster = tag_id(x, AWS_TAG_CLUSTER);
     v->dataset = tag_id(x, AWS_TAG_DATASET);
     return read_attachments(x, v);
+}
+
+/* For people: printable, short. */
+static void copy_text(const char *text, char *ret, size_t size)
+{
+    size_t n = 0;
+
+    for (; *text && n + 1 < size; text++)
+        ret[n++] = *text >= 0x20 && *text < 0x7f ? *text : '?';
+    ret[n] = '\0';
 }
 
 /* The document, whose outermost element must have this name. */
@@ -223,24 +233,26 @@ struct err *aws_volume_parse(const char *bytes, size_t n, struct aws_volume *ret
     return NULL;
 }
 
-/* ---- instances, zones ---- */
+/* ---- instances ---- */
 
 void aws_instances_done(struct aws_instances *i)
 {
-    free(i->ids);
+    free(i->all);
     free(i->next);
     *i = (struct aws_instances){0};
 }
 
-static struct err *add_running(const struct xml *reservation, struct aws_instances *to)
+static struct err *add_instances(const struct xml *reservation, struct aws_instances *to)
 {
     const struct xml *set = xml_child(reservation, "instancesSet");
 
-    for (const struct xml *i = set ? set->first : NULL; i; i = i->next) {
-        if (!streq(xml_text(xml_child(i, "instanceState"), "name"), "running"))
-            continue;
-        to->ids = mem_grow(to->ids, to->n, &to->cap, sizeof(*to->ids));
-        TRY(id_field(i, "instanceId", "i-", to->ids[to->n]));
+    for (const struct xml *x = set ? set->first : NULL; x; x = x->next) {
+        to->all = mem_grow(to->all, to->n, &to->cap, sizeof(*to->all));
+        struct aws_instance *i = &to->all[to->n];
+
+        TRY(id_field(x, "instanceId", "i-", i->id));
+        TRY(field(xml_child(x, "instanceState"), "name", i->state, sizeof(i->state)));
+        i->off = streq(i->state, "stopped") || streq(i->state, "terminated");
         to->n++;
     }
     return NULL;
@@ -254,7 +266,7 @@ static struct err *add_reservations(const struct xml *root, struct aws_instances
     if (!set)
         return err_new(ERR_CORRUPT, "EC2 sent a list of instances without reservationSet");
     for (const struct xml *r = set->first; r; r = r->next)
-        TRY(add_running(r, to));
+        TRY(add_instances(r, to));
     return next_page(root, &to->next);
 }
 
@@ -270,6 +282,36 @@ struct err *aws_instances_parse(const char *bytes, size_t n, struct aws_instance
         to->n = before;
     return e;
 }
+
+/* ---- changes of volumes ---- */
+
+static struct err *read_modification(const struct xml *x, struct aws_modification *m)
+{
+    TRY(field(x, "modificationState", m->state, sizeof(m->state)));
+    copy_text(xml_text(x, "statusMessage"), m->message, sizeof(m->message));
+    m->failed = streq(m->state, "failed");
+    m->ended = m->failed || streq(m->state, "completed");
+    return size_field(x, "targetSize", &m->target_size);
+}
+
+struct err *aws_modification_parse(const char *bytes, size_t n,
+                                   struct aws_modification *ret_modification)
+{
+    CLEANUP_XML struct xml *root = NULL;
+    struct aws_modification m = {.ended = true};
+
+    TRY(document(bytes, n, "DescribeVolumesModificationsResponse", &root));
+    const struct xml *set = xml_child(root, "volumeModificationSet");
+
+    if (!set)
+        return err_new(ERR_CORRUPT, "EC2 sent a list of changes without volumeModificationSet");
+    if (set->first)
+        TRY(read_modification(set->first, &m));
+    *ret_modification = m;
+    return NULL;
+}
+
+/* ---- zones ---- */
 
 struct err *aws_zones_parse(const char *bytes, size_t n, char **ret_names)
 {
@@ -307,6 +349,7 @@ static const struct {
     {"Unavailable", AWS_TROUBLE},
     {"Server.InternalError", AWS_TROUBLE},
     {"InvalidVolume.NotFound", AWS_NOT_FOUND},
+    {"InvalidVolumeModification.NotFound", AWS_NOT_FOUND},
     {"InvalidAttachment.NotFound", AWS_NOT_FOUND},
     {"InvalidInstanceID.NotFound", AWS_NOT_FOUND},
     {"IncorrectState", AWS_WRONG_STATE},
@@ -318,6 +361,8 @@ static const struct {
     {"VolumeLimitExceeded", AWS_LIMIT},
     {"MaxIOPSLimitExceeded", AWS_LIMIT},
     {"TagLimitExceeded", AWS_LIMIT},
+    {"IncorrectModificationState", AWS_TOO_SOON},
+    {"VolumeModificationRateExceeded", AWS_TOO_SOON},
     {"InsufficientVolumeCapacity", AWS_NO_CAPACITY},
     {"AuthFailure", AWS_CREDENTIALS},
     {"ExpiredToken", AWS_CREDENTIALS},
@@ -359,16 +404,6 @@ static enum aws_failure_kind classify(int status, const struct aws_failure *f)
     return status >= 500 ? AWS_TROUBLE : AWS_FAILED;
 }
 
-/* For people: printable, short. */
-static void copy_text(const char *text, char *ret, size_t size)
-{
-    size_t n = 0;
-
-    for (; *text && n + 1 < size; text++)
-        ret[n++] = *text >= 0x20 && *text < 0x7f ? *text : '?';
-    ret[n] = '\0';
-}
-
 struct aws_failure aws_failure_parse(int status, const char *bytes, size_t n)
 {
     CLEANUP_XML struct xml *root = NULL;
@@ -398,7 +433,8 @@ static const struct {
     [AWS_WRONG_STATE] = {ERR_CONFLICT, ""},
     [AWS_IN_USE] = {ERR_BUSY, ""},
     [AWS_DEVICE_TAKEN] = {ERR_BUSY, ""},
-    [AWS_LIMIT] = {ERR_NO_SPACE, "; detach or delete volumes, or ask AWS for a higher limit"},
+    [AWS_LIMIT] = {ERR_TOO_MANY, "; detach or delete volumes, or ask AWS for a higher limit"},
+    [AWS_TOO_SOON] = {ERR_TOO_MANY, "; the next change can be some hours after the last one"},
     [AWS_NO_CAPACITY] = {ERR_NO_SPACE,
                          "; the zone has no room for such a volume now, another volume_type may"},
     [AWS_CREDENTIALS] = {ERR_DENIED, "; check the access key and this machine's clock"},

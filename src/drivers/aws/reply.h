@@ -70,15 +70,30 @@ struct err *aws_volumes_parse(const char *bytes, size_t n, struct aws_volumes *v
 /* The answer of CreateVolume. */
 struct err *aws_volume_parse(const char *bytes, size_t n, struct aws_volume *ret_volume) MUST_USE;
 
-/* One page of DescribeInstances: adds the ids of those in state running. */
+/* One page of DescribeInstances. */
+struct aws_instance {
+    char id[AWS_ID_SIZE];
+    char state[AWS_NAME_SIZE];
+    bool off; /* stopped or terminated: nothing runs there. In any other state something may */
+};
 struct aws_instances {
-    char (*ids)[AWS_ID_SIZE];
+    struct aws_instance *all;
     size_t n, cap;
     char *next;
 };
 void aws_instances_done(struct aws_instances *i);
 #define CLEANUP_AWS_INSTANCES CLEANUP(aws_instances_done)
 struct err *aws_instances_parse(const char *bytes, size_t n, struct aws_instances *i) MUST_USE;
+
+/* DescribeVolumesModifications of one volume: how the last change of it goes. */
+struct aws_modification {
+    bool failed, ended;           /* ended: completed or failed; otherwise it goes on, and no other can begin */
+    uint64_t target_size;         /* bytes */
+    char state[AWS_NAME_SIZE];    /* "modifying", "optimizing", "completed", "failed"; "" : it was never changed */
+    char message[AWS_ID_SIZE * 4]; /* of a failure */
+};
+struct err *aws_modification_parse(const char *bytes, size_t n,
+                                   struct aws_modification *ret_modification) MUST_USE;
 
 /* DescribeAvailabilityZones: the names, each with a space behind it. The caller frees it. */
 struct err *aws_zones_parse(const char *bytes, size_t n, char **ret_names) MUST_USE;
@@ -94,6 +109,7 @@ enum aws_failure_kind {
     AWS_IN_USE,         /* the volume is attached */
     AWS_DEVICE_TAKEN,   /* this name of a device is used: another one */
     AWS_LIMIT,          /* of the account or the instance */
+    AWS_TOO_SOON,       /* the volume was changed a short time ago, or is being changed */
     AWS_NO_CAPACITY,    /* of the zone */
     AWS_CREDENTIALS,    /* unknown, expired or wrong keys, or a wrong clock */
     AWS_FORBIDDEN,      /* the keys are right, but may not do this */

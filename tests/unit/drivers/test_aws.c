@@ -2,7 +2,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/aws/aws.h"
-#include "drivers/storage.h"
+#include "drivers/storage_priv.h"
 #include "node.h"
 
 #include <fcntl.h>
@@ -193,7 +193,8 @@ static void test_limit_of_the_instance(void **state)
     struct uuid id = mounted(A), second = node_new_dataset();
 
     ok(storage_create(A->storage, &second, GIB, NULL, 1));
-    fails(storage_mount(A->storage, &second, 1), ERR_NO_SPACE, "AttachmentLimitExceeded");
+    fails(storage_mount(A->storage, &second, 1), ERR_TOO_MANY,
+          "instance i-node-a has 1 volumes, and can have no more");
     end(A, &id);
     ok(storage_mount(A->storage, &second, 1));
     end(A, &second);
@@ -255,6 +256,131 @@ static void test_attached_elsewhere(void **state)
     fails(storage_destroy(B->storage, &id), ERR_BUSY, "i-node-a");
     is(A, &id, true, true, false);
     end(A, &id);
+}
+
+/* ---- taking away ---- */
+
+static void instance_a(const char *state)
+{
+    fake_ec2_tell(&node_ec2, "{s:{s:{s:s}}}", "instances", "i-node-a", "state", state);
+}
+
+/* A's machine is said to be off. Only when EC2 says so too, its volume is taken from it. */
+static void test_taken_from_what_is_off(void **state)
+{
+    static const char *const on[] = {"running", "pending", "stopping", "shutting-down"};
+    struct uuid id = mounted(A), a = A->config.node;
+
+    ok(storage_unmount(A->storage, &id));
+    ok(storage_claim(B->storage, &id, 2));
+    for (size_t i = 0; i < ARRAY_SIZE(on); i++) {
+        instance_a(on[i]);
+        fails(storage_take_away(B->storage, &id, 2, &a, 1), ERR_BUSY, on[i]);
+    }
+    assert_int_equal(fake_ec2_calls(&node_ec2, "DetachVolume"), 0);
+    is(B, &id, true, false, true);
+    instance_a("stopped");
+    fault("DetachVolume", "lost");
+    ok(storage_take_away(B->storage, &id, 2, &a, 1));
+    is(B, &id, true, false, false);
+    ok(storage_take_away(B->storage, &id, 2, &a, 1)); /* nothing is there to take */
+    ok(storage_mount(B->storage, &id, 2));
+    ok(storage_take_away(B->storage, &id, 2, &a, 1)); /* nor from this node itself */
+    is(B, &id, true, true, false);
+    instance_a("running");
+    fails(storage_mount(A->storage, &id, 1), ERR_BUSY, "i-node-b");
+    ok(storage_drop(A->storage, &id));
+    ok(storage_release(B->storage, &id, 2, 1, ""));
+    ok(storage_destroy(B->storage, &id));
+}
+
+/* ---- growing ---- */
+
+/* The file system is for the conformance suite; here it is what EC2 does. */
+static struct err *grow(const struct uuid *id, uint64_t size)
+{
+    return A->storage->driver->grow(A->storage->cookie, id, size);
+}
+
+static uint64_t size_of(const struct uuid *id)
+{
+    struct volume_state v = look(A, id);
+    uint64_t size = v.size;
+
+    volume_state_done(&v);
+    return size;
+}
+
+static void test_every_growth_goes_wrong(void **state)
+{
+    static const char *const actions[] = {"ModifyVolume", "DescribeVolumesModifications", "DescribeVolumes"};
+    static const char *const hows[] = {"lost", "drop", "twice"};
+
+    one_setting("modify_s", 0.4);
+    for (size_t i = 0; i < ARRAY_SIZE(actions) * ARRAY_SIZE(hows); i++) {
+        struct uuid id = node_new_dataset();
+
+        ok(storage_create(A->storage, &id, GIB, NULL, 1));
+        fault(actions[i % ARRAY_SIZE(actions)], hows[i / ARRAY_SIZE(actions)]);
+        ok(grow(&id, 2 * GIB));
+        assert_int_equal(size_of(&id), 2 * GIB);
+        ok(grow(&id, 2 * GIB));
+        ok(grow(&id, GIB));
+        ok(storage_destroy(A->storage, &id));
+    }
+    one_setting("modify_s", 0.0);
+}
+
+/* Killed after the order: what goes on is waited for, not ordered again. */
+static void test_growth_goes_on(void **state)
+{
+    struct uuid id = node_new_dataset();
+
+    ok(storage_create(A->storage, &id, GIB, NULL, 1));
+    one_setting("modify_s", 1.0);
+    pid_t pid = fork();
+
+    if (!pid) {
+        err_free(grow(&id, 3 * GIB));
+        _exit(0);
+    }
+    for (int i = 0; i < 100 && !fake_ec2_calls(&node_ec2, "ModifyVolume"); i++)
+        (void)usleep(10000);
+    helper_stop(pid);
+    node_close(A);
+    node_open(A);
+    ok(grow(&id, 3 * GIB));
+    assert_int_equal(size_of(&id), 3 * GIB);
+    one_setting("modify_s", 0.0);
+    ok(storage_destroy(A->storage, &id));
+}
+
+/* EC2 lets a volume be changed rarely, and is not asked all the time until then. */
+static void test_growth_too_soon(void **state)
+{
+    struct uuid id = node_new_dataset();
+
+    one_setting("modify_again_s", 2.0);
+    ok(storage_create(A->storage, &id, GIB, NULL, 1));
+    ok(grow(&id, 2 * GIB));
+    fails(grow(&id, 3 * GIB), ERR_TOO_MANY, "6 hours");
+    unsigned asked = fake_ec2_calls(&node_ec2, "ModifyVolume");
+
+    fails(grow(&id, 3 * GIB), ERR_TOO_MANY, "asked again in 10 minutes");
+    assert_int_equal(fake_ec2_calls(&node_ec2, "ModifyVolume"), asked);
+    assert_int_equal(size_of(&id), 2 * GIB);
+    ok(storage_destroy(A->storage, &id));
+    one_setting("modify_again_s", 0.0);
+}
+
+static void test_growth_fails(void **state)
+{
+    struct uuid id = node_new_dataset();
+
+    ok(storage_create(A->storage, &id, 500 * GIB, NULL, 1));
+    fails(grow(&id, 70000 * GIB), ERR_INVALID, "outside");
+    fails(grow(&(struct uuid){.b = {1}}, GIB), ERR_NOT_FOUND, "no volume");
+    ok(storage_destroy(A->storage, &id));
 }
 
 /* ---- whose volumes ---- */
@@ -411,6 +537,11 @@ static int run(void)
         cmocka_unit_test_setup(test_device_is_another, fresh),
         cmocka_unit_test_setup(test_busy_is_not_forced, fresh),
         cmocka_unit_test_setup(test_attached_elsewhere, fresh),
+        cmocka_unit_test_setup(test_taken_from_what_is_off, fresh),
+        cmocka_unit_test_setup(test_every_growth_goes_wrong, fresh),
+        cmocka_unit_test_setup(test_growth_goes_on, fresh),
+        cmocka_unit_test_setup(test_growth_too_soon, fresh),
+        cmocka_unit_test_setup(test_growth_fails, fresh),
         cmocka_unit_test_setup(test_volumes_of_others, fresh),
         cmocka_unit_test_setup(test_profiles, fresh),
     };

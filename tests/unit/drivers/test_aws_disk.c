@@ -60,11 +60,13 @@ static void add_xen(const char *name, uint64_t gib)
         (unsigned long long)(gib * GIB / 512), name);
 }
 
+static uint64_t least = 4 * GIB;
+
 /* `name` NULL: not there. */
 static void finds(const char *attached_as, const char *name)
 {
     CLEANUP_FREE char *path = NULL;
-    CLEANUP_ERR struct err *e = aws_disk_find(root, VOLUME, 4 * GIB, attached_as, &path);
+    CLEANUP_ERR struct err *e = aws_disk_find(root, VOLUME, 4 * GIB, least, attached_as, &path);
 
     if (e)
         fail_msg("%s", e->text);
@@ -80,7 +82,7 @@ static void finds(const char *attached_as, const char *name)
 static void refuses(const char *attached_as, const char *part)
 {
     char *path = NULL;
-    CLEANUP_ERR struct err *e = aws_disk_find(root, VOLUME, 4 * GIB, attached_as, &path);
+    CLEANUP_ERR struct err *e = aws_disk_find(root, VOLUME, 4 * GIB, least, attached_as, &path);
 
     assert_true(err_is(e, ERR_CORRUPT));
     assert_non_null(strstr(e->text, part));
@@ -94,6 +96,16 @@ static void test_nvme(void **state)
     add_nvme("nvme26n1", EBS, SERIAL, 4);
     add_nvme("nvme2n1", EBS, "vol0123456789abcdef1", 4);
     finds("/dev/xvdaa", "nvme26n1");
+}
+
+/* The volume has grown, and the kernel does not know yet. */
+static void test_while_it_grows(void **state)
+{
+    add_nvme("nvme26n1", EBS, SERIAL, 3);
+    refuses("/dev/xvdaa", "instead of 4294967296");
+    least = 2 * GIB;
+    finds("/dev/xvdaa", "nvme26n1");
+    least = 4 * GIB;
 }
 
 /* A drive of the instance itself says another model; its serial number means nothing to us. */
@@ -162,7 +174,7 @@ static void test_no_names_beside_nvme(void **state)
 static void test_no_sysfs(void **state)
 {
     char *path = NULL;
-    CLEANUP_ERR struct err *e = aws_disk_find("/no/such", VOLUME, 4 * GIB, "/dev/sdf", &path);
+    CLEANUP_ERR struct err *e = aws_disk_find("/no/such", VOLUME, 4 * GIB, 4 * GIB, "/dev/sdf", &path);
 
     assert_non_null(e);
 }
@@ -171,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_nvme, empty),
+        cmocka_unit_test_setup(test_while_it_grows, empty),
         cmocka_unit_test_setup(test_instance_store_is_none, empty),
         cmocka_unit_test_setup(test_serial_with_dash, empty),
         cmocka_unit_test_setup(test_serial_must_be_whole, empty),

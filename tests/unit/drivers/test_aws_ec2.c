@@ -285,16 +285,25 @@ static void test_pages(void **state)
     assert_int_equal(none.n, 0);
 }
 
-static void test_running_instances(void **state)
+static void test_is_an_instance_off(void **state)
 {
     CLEANUP_AWS_INSTANCES struct aws_instances i = {0};
     struct ec2_try t = try_for(DEADLINE_S);
     CLEANUP_FREE char *zones = NULL;
 
-    fake_ec2_tell(&fake, "{s:{s:{s:s}}}", "instances", "i-0bbb", "state", "stopping");
-    ok(ec2_running_sync(ec2, &t, &i));
-    assert_int_equal(i.n, 1);
-    assert_string_equal(i.ids[0], "i-0aaa");
+    static const char *const states[] = {"stopping", "shutting-down", "pending", "running", "stopped", "terminated"};
+
+    for (size_t k = 0; k < ARRAY_SIZE(states); k++) {
+        fake_ec2_tell(&fake, "{s:{s:{s:s}}}", "instances", "i-0bbb", "state", states[k]);
+        ok(ec2_instance_sync(ec2, &t, "i-0bbb", &i));
+        assert_int_equal(i.n, k + 1);
+        assert_string_equal(i.all[k].id, "i-0bbb");
+        assert_int_equal(i.all[k].off, k >= 4);
+    }
+    size_t n = i.n;
+
+    ok(ec2_instance_sync(ec2, &t, "i-0nobody", &i));
+    assert_int_equal(i.n, n);
     ok(ec2_zones_sync(ec2, &t, &zones));
     assert_string_equal(zones, "eu-west-1a eu-west-1b ");
 }
@@ -490,7 +499,7 @@ int main(void)
         TEST(test_throttled),
         TEST(test_their_trouble),
         TEST(test_pages),
-        TEST(test_running_instances),
+        TEST(test_is_an_instance_off),
         TEST(test_regions),
         TEST(test_wrong_keys),
         TEST(test_session_token),

@@ -130,9 +130,9 @@ static void test_life_of_a_volume(void **state)
     assert_string_equal(l.all[0].id, v.id);
     assert_string_equal(UUID_STR(&l.all[0].dataset), DATASET);
     assert_int_equal(l.all[0].status, AWS_VOLUME_AVAILABLE);
-    ok(ec2_running_sync(ec2, &t, &running));
+    ok(ec2_instance_sync(ec2, &t, instance, &running));
     assert_int_equal(running.n, 1);
-    assert_string_equal(running.ids[0], instance);
+    assert_string_equal(running.all[0].id, instance);
     ok(ec2_attach_sync(ec2, &t, v.id, instance, "/dev/xvdba"));
     ok(ec2_volumes_sync(ec2, &t, NULL, here, &m));
     bool seen = false;
