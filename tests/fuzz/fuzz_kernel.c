@@ -1,8 +1,10 @@
-/* What the kernel writes in /proc. The first byte chooses: i mountinfo, m a line of maps, s stat, c status,
- * f fdinfo; z a size as in agent.yml. */
+/* What the kernel writes in /proc, and what else the storage reads. The first byte chooses: i mountinfo, m a line of maps, s stat,
+ * c status, f fdinfo; b the first bytes of a device; z a size and o mount options as in agent.yml; j an answer in JSON. */
 #include "fuzz.h"
 
 #include "drivers/driver.h"
+#include "drivers/filesystem.h"
+#include "drivers/json_http.h"
 #include "drivers/mounts.h"
 #include "drivers/proc_text.h"
 
@@ -114,6 +116,39 @@ static void size_text(const char *text)
     RULE(driver_size_parse(plain, &again) && again == size);
 }
 
+/* Of a device: whoever wrote it could write anything. */
+static void superblock(const char *bytes, size_t n)
+{
+    struct filesystem_head h = {0};
+
+    if (filesystem_head_parse((const unsigned char *)bytes, n, &h))
+        RULE(h.block >= 512 && h.block <= 65536 && h.bytes % h.block == 0);
+    else
+        RULE(!h.block && !h.bytes);
+}
+
+static void mount_options(const char *text)
+{
+    CLEANUP_ERR struct err *e = mount_options_check(text);
+
+    RULE(!e || err_is(e, ERR_INVALID));
+    RULE(e || !strpbrk(text, " \t\n\\"));
+}
+
+/* What a service says, and what of it is for people. */
+static void answer(const char *bytes, size_t n)
+{
+    json_t *json = NULL;
+
+    if (fuzz_refused(json_http_parse(bytes, n, &json), ERR_CORRUPT))
+        return;
+    struct json_http_answer a = {.status = 400, .body = json};
+    CLEANUP_ERR struct err *e = json_http_failure(&a, "x");
+
+    RULE(err_is(e, ERR_INVALID) && strlen(e->text) < 500 && !strpbrk(e->text, "\r\n\a"));
+    json_http_answer_done(&a);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct fuzz_choice choices[] = {
@@ -123,6 +158,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {'c', .text = process_status},
         {'f', .text = fdinfo},
         {'z', .text = size_text},
+        {'b', .bytes = superblock},
+        {'o', .text = mount_options},
+        {'j', .bytes = answer},
     };
 
     return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);
