@@ -5,7 +5,8 @@
 #include <unistd.h>
 
 #define PAUSE_FIRST_US 200000u
-#define PAUSE_LEAST_US 50000u
+#define PAUSE_SOON_US 10000u
+#define PAUSE_LOCAL_US 5000u
 #define PAUSE_MAX_US 3000000u
 #define TRY_MIN_US                                                                                 \
     (USEC_PER_SEC /                                                                                \
@@ -14,7 +15,16 @@
 struct wait wait_for(unsigned seconds)
 {
     return (struct wait){.deadline_us = now_os().mono_us + seconds * (uint64_t)USEC_PER_SEC,
-                         .pause_us = PAUSE_FIRST_US};
+                         .pause_us = PAUSE_FIRST_US,
+                         .least_us = PAUSE_FIRST_US};
+}
+
+struct wait wait_for_local(unsigned seconds)
+{
+    struct wait w = wait_for(seconds);
+
+    w.pause_us = w.least_us = PAUSE_LOCAL_US;
+    return w;
 }
 
 bool wait_more(struct wait *w)
@@ -23,12 +33,13 @@ bool wait_more(struct wait *w)
         return false;
     (void)usleep((useconds_t)w->pause_us);
     w->pause_us = w->pause_us * 3 / 2 < PAUSE_MAX_US ? w->pause_us * 3 / 2 : PAUSE_MAX_US;
+    w->pause_us = w->pause_us > w->least_us ? w->pause_us : w->least_us;
     return true;
 }
 
 void wait_soon(struct wait *w)
 {
-    w->pause_us = w->pause_us / 2 > PAUSE_LEAST_US ? w->pause_us / 2 : PAUSE_LEAST_US;
+    w->pause_us = PAUSE_SOON_US;
 }
 
 bool retry_pause(struct retry *r, unsigned asked_s)

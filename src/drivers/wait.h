@@ -13,12 +13,15 @@
  *     return err_new(ERR_TIMEOUT, ...); */
 struct wait {
     uint64_t deadline_us; /* monotonic */
-    uint64_t pause_us; /* the next one: 0.2 s at first, half as much again each time, at most 3 s */
+    uint64_t pause_us;    /* the next one: 0.2 s at first, half as much again each time, at most 3 s */
+    uint64_t least_us;    /* no pause is shorter, but the one after wait_soon() */
 };
 struct wait wait_for(unsigned seconds);
+/* For what costs nothing to look at, as in this machine's /sys: the first pause is 5 ms. */
+struct wait wait_for_local(unsigned seconds);
 /* Sleeps for the next pause; false, at once, when the deadline would pass meanwhile. */
 bool wait_more(struct wait *w);
-/* Something was changed a moment ago: the next look comes sooner. */
+/* Something was changed a moment ago, and that may be done at once: the next look comes after 10 ms. */
 void wait_soon(struct wait *w);
 
 /* Tries of one call, `{.deadline_us = ...}`; the pauses are those of base/backoff.h. */

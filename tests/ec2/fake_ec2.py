@@ -527,6 +527,7 @@ def tags(form):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one piece: otherwise the second waits 40 ms for the acknowledgement of the first
     cloud = None
 
     def log_message(self, *args):

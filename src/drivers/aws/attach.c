@@ -37,14 +37,19 @@ static bool is_taken(const struct aws *a, const struct aws_volumes *here, const 
     return false;
 }
 
+static void next_name(struct aws *a, char ret[AWS_NAME_SIZE])
+{
+    (void)pthread_mutex_lock(&a->lock);
+    aws_device_name(a->next_device++, ret);
+    (void)pthread_mutex_unlock(&a->lock);
+}
+
 /* One that no volume here has; each name is given out once until all were. */
 static struct err *choose_name(struct aws *a, const struct aws_volumes *here,
                                char ret[AWS_NAME_SIZE])
 {
     for (unsigned i = 0; i < AWS_DEVICE_NAMES; i++) {
-        (void)pthread_mutex_lock(&a->lock);
-        aws_device_name(a->next_device++, ret);
-        (void)pthread_mutex_unlock(&a->lock);
+        next_name(a, ret);
         if (!is_taken(a, here, ret))
             return NULL;
     }
@@ -54,24 +59,52 @@ static struct err *choose_name(struct aws *a, const struct aws_volumes *here,
 
 /* ---- attaching ---- */
 
-static struct err *order_attachment(struct aws *a, const char *id, struct ec2_try *t)
+static struct err *volumes_here(struct aws *a, struct ec2_try *t, struct aws_volumes *here)
 {
     const struct ec2_filter mine[] = {{"attachment.instance-id", a->instance}, {NULL, NULL}};
+
+    return ec2_volumes_sync(a->ec2, t, NULL, mine, here);
+}
+
+static struct err *try_other_names(struct aws *a, const char *id, struct ec2_try *t)
+{
     CLEANUP_AWS_VOLUMES struct aws_volumes here = {0};
     char name[AWS_NAME_SIZE];
     struct err *e = NULL;
 
-    TRY(ec2_volumes_sync(a->ec2, t, NULL, mine, &here));
+    TRY(volumes_here(a, t, &here));
     for (unsigned i = 0; i < NAMES_TRIED; i++) {
         err_free(e);
         TRY(choose_name(a, &here, name));
         e = ec2_attach_sync(a->ec2, t, id, a->instance, name);
-        if (e && t->kind == AWS_LIMIT)
-            return err_wrap(e, "instance %s has %zu volumes, and can have no more", a->instance, here.n);
         if (!e || t->kind != AWS_DEVICE_TAKEN)
             return e;
     }
     return e;
+}
+
+static struct err *say_full(struct aws *a, struct ec2_try *t, struct err *e)
+{
+    CLEANUP_AWS_VOLUMES struct aws_volumes here = {0};
+
+    err_free(volumes_here(a, t, &here));
+    t->kind = AWS_LIMIT;
+    return err_wrap(e, "instance %s has %zu volumes, and can have no more", a->instance, here.n);
+}
+
+/* What is there is looked at only when a name is taken: that costs a call. */
+static struct err *order_attachment(struct aws *a, const char *id, struct ec2_try *t)
+{
+    char name[AWS_NAME_SIZE];
+
+    next_name(a, name);
+    struct err *e = ec2_attach_sync(a->ec2, t, id, a->instance, name);
+
+    if (e && t->kind == AWS_DEVICE_TAKEN) {
+        err_free(e);
+        e = try_other_names(a, id, t);
+    }
+    return e && t->kind == AWS_LIMIT ? say_full(a, t, e) : e;
 }
 
 /* Does it mean "look again", not "it cannot be"? */
@@ -86,9 +119,7 @@ static struct err *elsewhere(const struct aws_volume *v, const struct aws_attach
                    other->status == AWS_DETACHING ? " and being detached" : "");
 }
 
-/* One look, and what it asks for. *ret_done: it is attached here. */
-static struct err *attach_step(struct aws *a, struct wait *w, struct aws_volume *v,
-                               bool *ret_done)
+static struct err *look(struct aws *a, struct wait *w, struct aws_volume *v)
 {
     struct ec2_try t = aws_try(w);
     bool found;
@@ -98,6 +129,14 @@ static struct err *attach_step(struct aws *a, struct wait *w, struct aws_volume 
         v->status = AWS_VOLUME_UNKNOWN;
         v->n_attachments = 0;
     }
+    return NULL;
+}
+
+/* What `v`, seen just now, asks for. *ret_done: it is attached here. */
+static struct err *attach_step(struct aws *a, struct wait *w, const struct aws_volume *v,
+                               bool *ret_done)
+{
+    struct ec2_try t = aws_try(w);
     const struct aws_attachment *mine = aws_mine(a, v), *other = aws_others(a, v);
 
     if (other)
@@ -161,7 +200,7 @@ static struct err *no_device(const struct aws *a, const struct aws_volume *v)
 
 static struct err *wait_device(struct aws *a, const struct aws_volume *v)
 {
-    struct wait w = wait_for(DEVICE_S);
+    struct wait w = wait_for_local(DEVICE_S);
 
     do {
         CLEANUP_FREE char *path = NULL;
@@ -190,6 +229,7 @@ struct err *aws_attach(void *cookie, const struct uuid *dataset)
             return wait_device(a, &v);
         if (!wait_more(&w))
             return stuck(a, &v);
+        TRY(look(a, &w, &v));
     }
 }
 
