@@ -14,6 +14,9 @@
 #define LIST_BYTES_MAX HTTP_CLIENT_ANSWER_MAX
 #define OLDEST 3u /* of the versions of the API */
 #define NEWEST 4u
+#define PATIENCE_US                                                                                \
+    (5 *                                                                                           \
+     (uint64_t)USEC_PER_SEC) /* trouble that lasts longer is told, and tried again by the agent */
 
 struct pfx_gateway {
     char *url;
@@ -207,7 +210,9 @@ static struct err *attempt(struct pfx_gateway *g, struct pfx_try *t, const struc
 static struct err *call(struct pfx_gateway *g, struct pfx_try *t, const struct request *r,
                         json_t **ret)
 {
-    struct retry again = {.deadline_us = t->deadline_us};
+    uint64_t patience_us = now_os().mono_us + PATIENCE_US;
+    struct retry again = {.deadline_us =
+                              patience_us < t->deadline_us ? patience_us : t->deadline_us};
 
     for (;;) {
         struct err *e = attempt(g, t, r, ret);

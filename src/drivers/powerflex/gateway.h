@@ -1,6 +1,6 @@
 /* Calls of the PowerFlex gateway's REST API, 3.x and 4.x. Each blocks until its deadline at the latest, so it runs on a worker; all are
  * thread-safe. A token that has ended is replaced by a new login, once a call. Trouble of theirs and connections that broke are tried
- * again, with growing pauses, until the deadline: nothing here makes a second thing the second time. (A name is given once; what
+ * again, with growing pauses, for five seconds: nothing here makes a second thing the second time. (A name is given once; what
  * is mapped, unmapped or gone already is refused, and looked at by the caller.) */
 #pragma once
 

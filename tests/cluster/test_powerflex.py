@@ -1,0 +1,102 @@
+"""Datasets on a PowerFlex system (tests/arrays/powerflex.py) that real agents use over HTTPS: they move between hosts, through
+crashes and trouble of the gateway; a database, too."""
+
+import json
+
+import pytest
+
+from lab import wait_until
+from volumes import Guard, create, is_mounted, state, wait_settled
+
+CLUSTER = {"nodes": 2, "backend": "powerflex"}
+HOSTS = ["h1", "h2"]
+GATEWAY = "https://10.77.0.8:443"
+SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
+SIZE = 8 << 30
+
+
+def gateway(cluster, **what):
+    """What the array has; with arguments it is told them first (POST /control)."""
+    curl = ["curl", "-sS", "--fail", "--max-time", "10", "--cacert", cluster.path("array", "ca.pem")]
+    if what:
+        cluster.run("client", *curl, "-d", json.dumps(what), f"{GATEWAY}/control")
+    return json.loads(cluster.run("client", *curl, f"{GATEWAY}/control"))
+
+
+def owners(cluster):
+    """Of each volume, the hosts that it is mapped to."""
+    return [[f"h{int(guid.rsplit('-')[-1], 16)}" for guid in v["guids"]] for v in gateway(cluster)["volumes"]]
+
+
+def sql(cluster, host, text, check=True):
+    return cluster.shell(host, f'{SQL} "{text}"', check=check).strip()
+
+
+def wait_database(cluster, host):
+    wait_until(lambda: sql(cluster, host, "select 1", check=False) == "1", f"PostgreSQL answers on {host}", 60)
+
+
+def test_gateway_down(cluster):
+    """What is mounted stays and is written to; a move waits, and says for what."""
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    gateway(cluster, faults=[{"how": "error", "status": 503, "times": 1 << 30}])
+    try:
+        cluster.api.move_dataset(dataset, cluster.node("h2"))
+        wait_until(lambda: "PowerFlex says" in (state(cluster, dataset)["reason"] or {}).get("text", ""), "a reason", 40)
+        assert not is_mounted(cluster, "h2", dataset)
+    finally:
+        gateway(cluster, faults=[])
+    with Guard(cluster, dataset, HOSTS):
+        wait_settled(cluster, dataset, "h2", ["h1"], 60)
+    assert owners(cluster) == [["h2"]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+
+
+def test_agent_dies(cluster):
+    """kill -9 of both agents while the volume is on its way."""
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    cluster.shell("h1", f"echo precious >/flocker/{dataset}/file; sync /flocker/{dataset}/file")
+    for source, target in (("h1", "h2"), ("h2", "h1")):
+        before = gateway(cluster, forget_calls=True, faults=[{"action": a, "how": "late", "seconds": 0.7} for a in ("unmap", "map")])
+        assert len(before["volumes"]) == 1
+        with Guard(cluster, dataset, HOSTS):
+            cluster.api.move_dataset(dataset, cluster.node(target))
+            for host, action in ((source, "unmap"), (target, "map")):
+                wait_until(lambda a=action: gateway(cluster)["calls"].get(a), f"call {action}", 30, 0.02)
+                cluster.kill(host, "agent")
+                cluster.start(host, "agent")
+            wait_settled(cluster, dataset, target, [source], 60)
+        assert cluster.shell(target, f"cat /flocker/{dataset}/file").strip() == "precious"
+        assert owners(cluster) == [[target]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+
+
+@pytest.mark.deadline(600)
+def test_database_moves(make_cluster):
+    """There and back; the second time the gateway loses answers, and has forgotten who is logged in."""
+    cluster = make_cluster(nodes=2, backend="powerflex", docker=True, images=["postgres"])
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    cluster.api.create_container(cluster.node("h1"), "db", "flocker-lab/postgres:1",
+                                 volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
+    cluster.wait_container("db", "h1", 120)
+    wait_database(cluster, "h1")
+    sql(cluster, "h1", "create table t (n int)")
+    with Guard(cluster, dataset, HOSTS):
+        for n, (source, target) in enumerate([("h1", "h2"), ("h2", "h1")]):
+            sql(cluster, source, f"insert into t values ({n})")
+            assert owners(cluster) == [[source]]
+            if n:
+                gateway(cluster, forget_tokens=True, faults=[{"action": a, "how": "lost"} for a in ("map", "unmap", "read")])
+            cluster.api.move_container("db", cluster.node(target))
+            cluster.wait_container("db", target, 60)
+            wait_settled(cluster, dataset, target, [source])
+            wait_database(cluster, target)
+            assert sql(cluster, target, "select count(*), max(n) from t") == f"{n + 1}|{n}"
+            assert owners(cluster) == [[target]]
+    cluster.api.delete_container("db")
+    wait_until(lambda: not cluster.api.container_states(), "container gone", 40)
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+    wait_until(lambda: not gateway(cluster)["volumes"], "volume removed", 20)
