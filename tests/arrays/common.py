@@ -8,10 +8,10 @@ for localhost, 127.0.0.1 and A. Beside the array's own paths, the port serves, w
 
   POST /control      JSON: {"settings": {...}, "faults": [{"action": "map", "how": "lost", "times": 1}], "reset": true, "forget_calls": true}
                      how: "error" (with status and body), "drop" (nothing is done, the connection ends), "hang" (nothing is done, and
-                     the connection ends after `seconds`), "lost" (done, the answer does not arrive), "late" (done after `seconds`,
+                     the connection ends after `seconds`), "stall" (done, the same otherwise), "lost" (done, the answer does not arrive), "late" (done after `seconds`,
                      answered then), "twice" (done two times, the second answer arrives), "garbage" (done, a page of HTML arrives).
                      An action is the array's name of it, or any when left out; "skip": so many calls go well first.
-  GET /control       JSON: settings, volumes, number of calls by action, the last body of each
+  GET /control       JSON: settings, volumes, faults (`times` that are left), number of calls by action, the last body of each
 """
 
 import argparse
@@ -198,6 +198,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer = array.answer(request)
             if how == "twice":
                 answer = array.answer(request)
+        if how == "stall":
+            time.sleep(fault["seconds"])
+            return self.cut()
         if how == "garbage":
             answer = Answer("<html><body>It works!</body></html>", kind="text/html")
         return self.cut() if how == "lost" else self.send(answer)
@@ -208,7 +211,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         array = self.array
         with array.lock:
             if self.command == "GET":
-                return self.send(Answer({"settings": array.settings, "calls": array.calls, "last": array.last, **array.state()}))
+                return self.send(Answer({"settings": array.settings, "faults": array.faults, "calls": array.calls, "last": array.last, **array.state()}))
             what = json.loads(body)
             if what.get("reset"):
                 array.reset()

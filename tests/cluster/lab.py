@@ -112,6 +112,11 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self.tls.wrap_socket(plain, server_hostname=self.host)
 
 
+def https_in(pid, address, port, authority, timeout=30.0):
+    """A connection, not yet made, from the network of a process to a server whose certificate that authority signed."""
+    return _Connection(pid, address, port, ssl.create_default_context(cafile=authority), timeout)
+
+
 class Api:
     """The REST API, called from the client host. One connection a call unless `session()` is used."""
 

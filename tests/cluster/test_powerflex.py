@@ -5,22 +5,27 @@ import json
 
 import pytest
 
-from lab import wait_until
+from lab import https_in, wait_until
 from volumes import Guard, create, is_mounted, state, wait_settled
 
 CLUSTER = {"nodes": 2, "backend": "powerflex"}
 HOSTS = ["h1", "h2"]
-GATEWAY = "https://10.77.0.8:443"
+GATEWAY = ("10.77.0.8", 443)
 SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
 SIZE = 8 << 30
 
 
 def gateway(cluster, **what):
     """What the array has; with arguments it is told them first (POST /control)."""
-    curl = ["curl", "-sS", "--fail", "--max-time", "10", "--cacert", cluster.path("array", "ca.pem")]
-    if what:
-        cluster.run("client", *curl, "-d", json.dumps(what), f"{GATEWAY}/control")
-    return json.loads(cluster.run("client", *curl, f"{GATEWAY}/control"))
+    connection = https_in(int(cluster.variables["CLIENT_PID"]), *GATEWAY, cluster.path("array", "ca.pem"))
+    try:
+        if what:
+            connection.request("POST", "/control", json.dumps(what))
+            assert connection.getresponse().read() == b"{}"
+        connection.request("GET", "/control")
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
 
 
 def owners(cluster):

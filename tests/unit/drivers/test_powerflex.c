@@ -9,7 +9,9 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define A (&nodes[0])
@@ -230,6 +232,86 @@ static void test_killed_before_the_hint(void **state)
     is(0, &id, true, false, false);
     ok(driver->attach(at[0], &id));
     end(0, &id);
+}
+
+/* ---- killed between any two calls ---- */
+
+static const struct uuid *life_id;
+
+/* Ends with the volume removed; never returns. */
+static void live(void)
+{
+    open_driver(0);
+    ok(driver->create(at[0], life_id, 8 * GIB));
+    ok(driver->attach(at[0], life_id));
+    ok(device(0, life_id));
+    ok(driver->detach(at[0], life_id));
+    ok(driver->destroy(at[0], life_id));
+    _exit(0);
+}
+
+/* Has the fault come to pass? */
+static bool has_struck(void)
+{
+    json_auto_t *state = simulator_state(&node_array);
+    const json_t *f = json_array_get(json_object_get(state, "faults"), 0);
+
+    return !json_integer_value(json_object_get(f, "times"));
+}
+
+/* A process that lives the whole life of a volume is killed at its n-th call: before it was done, or after. false: it made fewer. */
+static bool killed_at(int n, const char *how, const struct uuid *id)
+{
+    int status = 0;
+    pid_t pid;
+
+    simulator_tell(&node_array, "{s:[{s:s,s:i,s:f,s:i}]}", "faults", "how", how, "skip", n,
+                   "seconds", 10.0, "times", 1);
+    life_id = id;
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid)
+        live();
+    while (!has_struck() && waitpid(pid, &status, WNOHANG) == 0)
+        (void)usleep(5000);
+    bool killed = has_struck();
+
+    (void)kill(pid, SIGKILL);
+    if (killed)
+        (void)waitpid(pid, &status, 0);
+    simulator_tell(&node_array, "{s:[]}", "faults");
+    return killed;
+}
+
+/* Whatever it was killed at: the next one, on either node, finds or makes the one volume, uses it, and removes it. */
+static void test_killed_between_any_two_calls(void **state)
+{
+    static const char *const hows[] = {"hang", "stall"};
+    int points = 0;
+
+    for (size_t h = 0; h < ARRAY_SIZE(hows); h++) {
+        bool killed = true;
+
+        for (int n = 0; killed; n++) {
+            struct uuid id = node_new_dataset();
+
+            killed = killed_at(n, hows[h], &id);
+            points += killed;
+            assert_true(count() <= 1);
+            ok(driver->detach(at[0],
+                              &id)); /* as the agent does for what it owned and is to be rid of */
+            int next = n % NODES;
+
+            ok(driver->create(at[next], &id, 8 * GIB));
+            ok(driver->attach(at[next], &id));
+            ok(device(next, &id));
+            assert_int_equal(count(), 1);
+            end(next, &id);
+            assert_int_equal(count(), 0);
+        }
+    }
+    print_message("killed at %d points\n", points);
+    assert_true(points >= 40);
 }
 
 struct creator {
@@ -628,6 +710,7 @@ static int run(void)
         cmocka_unit_test_setup_teardown(test_every_call_is_an_error, fresh, done),
         cmocka_unit_test_setup_teardown(test_forbidden, fresh, done),
         cmocka_unit_test_setup_teardown(test_killed_before_the_hint, fresh, done),
+        cmocka_unit_test_setup_teardown(test_killed_between_any_two_calls, fresh, done),
         cmocka_unit_test_setup_teardown(test_created_at_the_same_time, fresh, done),
         cmocka_unit_test_setup_teardown(test_lists_lag, fresh, done),
         cmocka_unit_test_setup_teardown(test_tokens_end, fresh, done),
