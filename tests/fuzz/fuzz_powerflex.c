@@ -7,7 +7,6 @@
 #include "drivers/powerflex/sdc.h"
 
 #define SDC "c000000100000000"
-#define GUID "9e56672f-2f4b-4a42-bff4-88b6846fbfda"
 
 static const struct uuid cluster = {{0xc1, 0xc1, 0xc1, 0xc1, 1}};
 
@@ -140,13 +139,17 @@ static void sdc(const char *bytes, size_t n)
 static void sdcs(const char *bytes, size_t n)
 {
     json_auto_t *o = answer(bytes, n);
+    CLEANUP_PFX_SDCS struct pfx_sdcs all = {0};
     struct pfx_sdc s;
-    CLEANUP_ERR struct err *e = pfx_sdc_of_list(o, GUID, &s);
 
-    RULE(!e || (*e->text && (e->code == ERR_CORRUPT || e->code == ERR_NOT_FOUND)));
-    if (!e) {
-        check_sdc(&s);
-        RULE(streq(s.guid, GUID));
+    if (fuzz_refused(pfx_sdcs_parse(o, &all), ERR_CORRUPT)) {
+        RULE(!all.n);
+        return;
+    }
+    for (size_t i = 0; i < all.n; i++) {
+        check_sdc(&all.all[i]);
+        RULE(pfx_sdcs_guid(&all, all.all[i].id));
+        RULE(!pfx_sdcs_find(&all, all.all[i].guid, &s) && streq(s.guid, all.all[i].guid));
     }
 }
 

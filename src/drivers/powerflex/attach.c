@@ -2,6 +2,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/blockdev.h"
+#include "drivers/growth.h"
 #include "drivers/powerflex/powerflex.h"
 #include "drivers/powerflex/sdc.h"
 
@@ -9,6 +10,7 @@
 #define DEVICE_S 60 /* as Flocker 1 waited */
 #define RESCAN_AFTER_S 5
 #define DETACH_S 60
+#define GROW_S 60
 #define VANISH_S 15
 
 /* ---- devices ---- */
@@ -17,7 +19,17 @@
 static struct err *find_device(const struct powerflex *p, const struct pfx_volume *v,
                                char **ret_path)
 {
-    return pfx_sdc_device(p->host_root, p->system, v->id, v->size, ret_path);
+    CLEANUP_CLOSE int dir = -1;
+    uint64_t grows_from = 0;
+    struct uuid dataset;
+
+    if (pfx_name_parse(v->name, &p->cluster, &dataset))
+        TRY(notes_mark_dir(&p->notes, &dataset, /* create= */ false, &dir));
+    if (dir >= 0)
+        TRY(growth_read(dir, &grows_from));
+    uint64_t least = grows_from && grows_from < v->size ? grows_from : v->size;
+
+    return pfx_sdc_device(p->host_root, p->system, v->id, v->size, least, ret_path);
 }
 
 static struct err *no_device(const struct powerflex *p, const struct pfx_volume *v)
@@ -31,7 +43,7 @@ static struct err *no_device(const struct powerflex *p, const struct pfx_volume 
 
 static struct err *wait_device(const struct powerflex *p, const struct pfx_volume *v)
 {
-    struct wait w = wait_for(DEVICE_S), quiet = wait_for(RESCAN_AFTER_S);
+    struct wait w = wait_for_local(DEVICE_S), quiet = wait_for(RESCAN_AFTER_S);
 
     do {
         CLEANUP_FREE char *path = NULL;
@@ -48,7 +60,7 @@ static struct err *wait_device(const struct powerflex *p, const struct pfx_volum
 /* The module takes the device away on its own; the mapping alone decides who may write. */
 static void wait_vanished(const struct powerflex *p, const struct pfx_volume *v)
 {
-    struct wait w = wait_for(VANISH_S);
+    struct wait w = wait_for_local(VANISH_S);
 
     do {
         CLEANUP_FREE char *path = NULL;
@@ -64,6 +76,7 @@ static void wait_vanished(const struct powerflex *p, const struct pfx_volume *v)
 
 /* ---- attaching ---- */
 
+/* An order, and what came of it. */
 struct mapping {
     struct wait wait;
     bool refused; /* once: what it says now decides */
@@ -140,6 +153,30 @@ struct err *pfx_device(void *cookie, const struct uuid *dataset, char **ret_path
         return err_new(ERR_NOT_FOUND, "the volume is not attached to this node");
     TRY(find_device(p, &v, ret_path));
     return *ret_path ? NULL : no_device(p, &v);
+}
+
+/* ---- growing ---- */
+
+/* It never shrinks: what is large enough stays. */
+struct err *pfx_grow(void *cookie, const struct uuid *dataset, uint64_t size)
+{
+    struct powerflex *p = cookie;
+    struct mapping m = {.wait = wait_for(GROW_S)};
+    struct pfx_volume v;
+    bool found;
+
+    do {
+        struct pfx_try t = pfx_try_until(&m.wait);
+
+        TRY(pfx_find(p, dataset, &v, &found));
+        if (!found)
+            return err_new(ERR_NOT_FOUND, "there is no volume of it in the PowerFlex system %s",
+                           p->system);
+        if (v.size >= size)
+            return NULL;
+        TRY(weigh(&m, &t, pfx_resize_sync(p->gateway, &t, v.id, size)));
+    } while (wait_more(&m.wait));
+    return err_new(ERR_TIMEOUT, "volume %s has not grown after %d seconds", v.id, GROW_S);
 }
 
 /* ---- detaching ---- */

@@ -304,15 +304,14 @@ struct err *pfx_sdc_sync(struct pfx_gateway *g, struct pfx_try *t, const char *i
     return understood(t, pfx_sdc_parse(o, ret), what);
 }
 
-struct err *pfx_sdc_by_guid_sync(struct pfx_gateway *g, struct pfx_try *t, const char *guid,
-                                 struct pfx_sdc *ret)
+struct err *pfx_sdcs_sync(struct pfx_gateway *g, struct pfx_try *t, struct pfx_sdcs *ret)
 {
     static const struct request r = {"GET", "/api/types/Sdc/instances",
                                      "cannot list the SDCs of the PowerFlex system", NULL};
     json_auto_t *o = NULL;
 
     TRY(call(g, t, &r, &o));
-    return understood(t, pfx_sdc_of_list(o, guid, ret), "cannot find this host");
+    return understood(t, pfx_sdcs_parse(o, ret), r.what);
 }
 
 struct err *pfx_volume_sync(struct pfx_gateway *g, struct pfx_try *t, const char *id,

@@ -38,8 +38,7 @@ struct err *pfx_pool_sync(struct pfx_gateway *g, struct pfx_try *t, const char *
 
 struct err *pfx_sdc_sync(struct pfx_gateway *g, struct pfx_try *t, const char *id,
                          struct pfx_sdc *ret) MUST_USE;
-struct err *pfx_sdc_by_guid_sync(struct pfx_gateway *g, struct pfx_try *t, const char *guid,
-                                 struct pfx_sdc *ret) MUST_USE;
+struct err *pfx_sdcs_sync(struct pfx_gateway *g, struct pfx_try *t, struct pfx_sdcs *ret) MUST_USE;
 
 /* `sdc` is this host's, of which `here` is told. */
 struct err *pfx_volume_sync(struct pfx_gateway *g, struct pfx_try *t, const char *id,

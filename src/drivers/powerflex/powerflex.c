@@ -221,10 +221,12 @@ const struct driver driver_powerflex = {
     .forget = powerflex_forget,
     .create = pfx_create,
     .destroy = pfx_destroy,
+    .tells_hosts = true,
     .shared_id = powerflex_shared_id,
     .instance_id = powerflex_instance_id,
     .allocation_unit = powerflex_allocation_unit,
     .attach = pfx_attach,
     .detach = pfx_detach,
+    .grow = pfx_grow,
     .device = pfx_device,
 };

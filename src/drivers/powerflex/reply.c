@@ -110,15 +110,6 @@ struct err *pfx_volume_parse(const json_t *o, const char *sdc, struct pfx_volume
     return read_volume(o, sdc, ret) ? NULL : wrong("a volume");
 }
 
-static void add_volume(struct pfx_volumes *l, const struct pfx_volume *v)
-{
-    if (l->n == l->cap) {
-        l->cap = l->cap ? 2 * l->cap : 64;
-        l->all = xrealloc(l->all, l->cap, sizeof(*l->all));
-    }
-    l->all[l->n++] = *v;
-}
-
 struct err *pfx_volumes_parse(const json_t *o, const char *sdc, struct pfx_volumes *ret)
 {
     CLEANUP_PFX_VOLUMES struct pfx_volumes l = {0};
@@ -133,7 +124,8 @@ struct err *pfx_volumes_parse(const json_t *o, const char *sdc, struct pfx_volum
             continue; /* what others have does not disturb */
         if (!read_volume(one, sdc, &v))
             return wrong("a list of volumes");
-        add_volume(&l, &v);
+        l.all = mem_grow(l.all, l.n, &l.cap, sizeof(*l.all));
+        l.all[l.n++] = v;
     }
     *ret = l;
     l = (struct pfx_volumes){0};
@@ -240,9 +232,15 @@ struct err *pfx_sdc_parse(const json_t *o, struct pfx_sdc *ret)
     return read_sdc(o, ret) ? NULL : wrong("an SDC");
 }
 
-/* Hosts that use NVMe are in the list as well, and have no GUID: what cannot be read is not this host. */
-struct err *pfx_sdc_of_list(const json_t *o, const char *guid, struct pfx_sdc *ret)
+void pfx_sdcs_done(struct pfx_sdcs *s)
 {
+    free(s->all);
+    *s = (struct pfx_sdcs){0};
+}
+
+struct err *pfx_sdcs_parse(const json_t *o, struct pfx_sdcs *ret)
+{
+    CLEANUP_PFX_SDCS struct pfx_sdcs l = {0};
     struct pfx_sdc s;
     const json_t *one;
     size_t i;
@@ -250,8 +248,21 @@ struct err *pfx_sdc_of_list(const json_t *o, const char *guid, struct pfx_sdc *r
     if (!json_is_array(o))
         return wrong("a list of SDCs");
     json_array_foreach (o, i, one) {
-        if (read_sdc(one, &s) && streq(s.guid, guid)) {
-            *ret = s;
+        if (!read_sdc(one, &s))
+            continue;
+        l.all = mem_grow(l.all, l.n, &l.cap, sizeof(*l.all));
+        l.all[l.n++] = s;
+    }
+    *ret = l;
+    l = (struct pfx_sdcs){0};
+    return NULL;
+}
+
+struct err *pfx_sdcs_find(const struct pfx_sdcs *s, const char *guid, struct pfx_sdc *ret)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (streq(s->all[i].guid, guid)) {
+            *ret = s->all[i];
             return NULL;
         }
     }
@@ -260,6 +271,15 @@ struct err *pfx_sdc_of_list(const json_t *o, const char *guid, struct pfx_sdc *r
                    "connected to this system (drv_cfg "
                    "--query_mdms), and approved in it?",
                    guid);
+}
+
+const char *pfx_sdcs_guid(const struct pfx_sdcs *s, const char *id)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (streq(s->all[i].id, id))
+            return s->all[i].guid;
+    }
+    return NULL;
 }
 
 /* ---- errors ---- */

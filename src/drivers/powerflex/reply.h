@@ -55,8 +55,18 @@ struct pfx_sdc {
     char ip[64]; /* "": not told */
 };
 struct err *pfx_sdc_parse(const json_t *o, struct pfx_sdc *ret) MUST_USE;
-/* The one of the list with this GUID (in lower case). ERR_NOT_FOUND. */
-struct err *pfx_sdc_of_list(const json_t *o, const char *guid, struct pfx_sdc *ret) MUST_USE;
+struct pfx_sdcs {
+    struct pfx_sdc *all;
+    size_t n, cap;
+};
+void pfx_sdcs_done(struct pfx_sdcs *s);
+#define CLEANUP_PFX_SDCS CLEANUP(pfx_sdcs_done)
+/* Hosts that use NVMe are in the list as well, and have no GUID: what cannot be read is left out. */
+struct err *pfx_sdcs_parse(const json_t *o, struct pfx_sdcs *ret) MUST_USE;
+/* The one with this GUID (in lower case). ERR_NOT_FOUND. */
+struct err *pfx_sdcs_find(const struct pfx_sdcs *s, const char *guid, struct pfx_sdc *ret) MUST_USE;
+/* GUID of the one with this id, or NULL. */
+const char *pfx_sdcs_guid(const struct pfx_sdcs *s, const char *id);
 /* "9E56672F-2F4B-4A42-BFF4-88B6846FBFDA" in lower case; false when it is no GUID. */
 bool pfx_guid_parse(const char *text, char ret[PFX_GUID_SIZE]);
 

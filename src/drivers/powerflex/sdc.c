@@ -102,7 +102,7 @@ static struct err *check_single(int dir, const char *link, const struct stat *de
 }
 
 static struct err *check_size(const char *path, const struct stat *expected, const char *volume,
-                              uint64_t size)
+                              uint64_t size, uint64_t least)
 {
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     uint64_t found = 0;
@@ -111,7 +111,7 @@ static struct err *check_size(const char *path, const struct stat *expected, con
     if (fd < 0 || fstat(fd, &st) < 0)
         return err_errno(errno, "cannot open %s", path);
     if (!S_ISBLK(st.st_mode) || st.st_rdev != expected->st_rdev ||
-        ioctl(fd, BLKGETSIZE64, &found) < 0 || found != size)
+        ioctl(fd, BLKGETSIZE64, &found) < 0 || found > size || found < least)
         return err_new(ERR_CORRUPT,
                        "the device %s should be volume %s, but has %" PRIu64
                        " bytes instead of %" PRIu64 ": not used",
@@ -120,7 +120,7 @@ static struct err *check_size(const char *path, const struct stat *expected, con
 }
 
 struct err *pfx_sdc_device(const char *root, const char *system, const char *volume, uint64_t size,
-                           char **ret_path)
+                           uint64_t least, char **ret_path)
 {
     CLEANUP_FREE char *link = xasprintf(LINK_PREFIX "%s-%s", system, volume);
     CLEANUP_FREE char *folder = xasprintf("%s/" BY_ID, root);
@@ -133,7 +133,7 @@ struct err *pfx_sdc_device(const char *root, const char *system, const char *vol
     if (dir < 0 || !block_device(dir, link, &st) || !realpath(full, path))
         return NULL;
     TRY(check_single(dir, link, &st));
-    TRY(check_size(path, &st, volume, size));
+    TRY(check_size(path, &st, volume, size, least));
     *ret_path = xstrdup(path);
     return NULL;
 }

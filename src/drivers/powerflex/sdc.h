@@ -15,6 +15,6 @@ void pfx_sdc_rescan(const char *root);
 /* The device of a volume, by its link root/dev/disk/by-id/emc-vol-SYSTEM-VOLUME, which udev makes with what the module says. It
  * remembers nothing, so it is asked at each use. *ret_path is the device itself, below root; NULL: there is none, as shortly after
  * mapping. The caller frees it.
- * ERR_CORRUPT: it has another size than the volume, or another volume's link shows it, too: one of them is old. */
+ * ERR_CORRUPT: it has neither the volume's size nor one from `least` up (that of a volume that grows), or another volume's link shows it, too: one of them is old. */
 struct err *pfx_sdc_device(const char *root, const char *system, const char *volume, uint64_t size,
-                           char **ret_path) MUST_USE;
+                           uint64_t least, char **ret_path) MUST_USE;

@@ -20,6 +20,7 @@ void pfx_self(struct powerflex *p, char ret_sdc[PFX_ID_SIZE])
 
 struct err *pfx_self_check(struct powerflex *p, struct pfx_try *t)
 {
+    CLEANUP_PFX_SDCS struct pfx_sdcs all = {0};
     struct pfx_sdc found;
     char sdc[PFX_ID_SIZE];
 
@@ -33,7 +34,8 @@ struct err *pfx_self_check(struct powerflex *p, struct pfx_try *t)
             return e;
         err_free(e);
     }
-    TRY(pfx_sdc_by_guid_sync(p->gateway, t, p->guid, &found));
+    TRY(pfx_sdcs_sync(p->gateway, t, &all));
+    TRY(pfx_sdcs_find(&all, p->guid, &found));
     (void)pthread_mutex_lock(&p->lock);
     memcpy(p->sdc, found.id, sizeof(p->sdc));
     (void)pthread_mutex_unlock(&p->lock);
@@ -165,6 +167,47 @@ struct err *pfx_inspect(void *cookie, const struct uuid *dataset, struct volume_
 
 /* ---- all ---- */
 
+/* In the names that instance_id() has. Where it is mapped to all, or to more than are told, no machine has that name. */
+static char *hosts_of(const struct powerflex *p, const struct pfx_volume *v,
+                      const struct pfx_sdcs *sdcs)
+{
+    CLEANUP_STR struct str s = {0};
+
+    if (v->here)
+        str_append(&s, p->guid);
+    for (size_t i = 0; i < v->n_others; i++) {
+        const char *guid = pfx_sdcs_guid(sdcs, v->others[i]);
+
+        str_appendf(&s, "%s%s", s.len ? " " : "", guid ? guid : v->others[i]);
+    }
+    if (v->elsewhere && !v->n_others)
+        str_appendf(&s, "%sall", s.len ? " " : "");
+    return s.len ? str_steal(&s) : NULL;
+}
+
+/* The names of the machines cost a call, when a volume is anywhere else. */
+static struct err *add_volumes(struct powerflex *p, struct pfx_try *t,
+                               const struct pfx_volumes *all, struct volume_list *l)
+{
+    CLEANUP_PFX_SDCS struct pfx_sdcs sdcs = {0};
+    struct uuid dataset;
+
+    for (size_t i = 0; i < all->n; i++) {
+        const struct pfx_volume *from = &all->all[i];
+
+        if (!pfx_name_parse(from->name, &p->cluster, &dataset))
+            continue;
+        if (from->n_others && !sdcs.n)
+            TRY(pfx_sdcs_sync(p->gateway, t, &sdcs));
+        struct volume_state *v = volume_list_get(l, &dataset);
+
+        fill(from, v);
+        free(v->hosts);
+        v->hosts = hosts_of(p, from, &sdcs);
+    }
+    return NULL;
+}
+
 struct err *pfx_list(void *cookie, struct volume_state **ret_states, size_t *ret_n)
 {
     struct powerflex *p = cookie;
@@ -173,16 +216,13 @@ struct err *pfx_list(void *cookie, struct volume_state **ret_states, size_t *ret
     struct wait w = wait_for(LOOK_S);
     struct pfx_try t = pfx_try_until(&w);
     char sdc[PFX_ID_SIZE];
-    struct uuid dataset;
 
     pfx_self(p, sdc);
     TRY(pfx_volumes_sync(p->gateway, &t, sdc, &all));
-    for (size_t i = 0; i < all.n; i++) {
-        if (pfx_name_parse(all.all[i].name, &p->cluster, &dataset))
-            fill(&all.all[i], volume_list_get(&l, &dataset));
-    }
-    struct err *e = notes_list(&p->notes, &l, p, pfx_inspect);
+    struct err *e = add_volumes(p, &t, &all, &l);
 
+    if (!e)
+        e = notes_list(&p->notes, &l, p, pfx_inspect);
     if (e) {
         volume_list_done(&l);
         return e;

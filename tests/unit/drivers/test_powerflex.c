@@ -456,12 +456,35 @@ static void map_by_hand(const struct uuid *id, const char *first, const char *se
         simulator_tell(&node_array, "{s:{s:[]}}", "map", NAME(id));
 }
 
+/* As the list says, which one node makes for all. */
+static void hosts_are(int node, const struct uuid *id, const char *wanted)
+{
+    struct volume_state *states;
+    bool seen = false;
+    size_t n;
+
+    ok(driver->list(at[node], &states, &n));
+    for (size_t i = 0; i < n; i++) {
+        if (uuid_eq(&states[i].dataset, id)) {
+            seen = true;
+            if (!str_equal_null(states[i].hosts, wanted))
+                fail_msg("on %s, not %s", states[i].hosts ? states[i].hosts : "none",
+                         wanted ? wanted : "none");
+        }
+        volume_state_done(&states[i]);
+    }
+    free(states);
+    assert_true(seen);
+}
+
 static void test_mapped_elsewhere(void **state)
 {
     const char *a = node_instance(A), *b = node_instance(B);
     struct uuid id = attached(0);
 
     is(1, &id, true, false, true);
+    hosts_are(1, &id, a);
+    hosts_are(0, &id, a);
     fails(driver->attach(at[1], &id), ERR_BUSY, a);
     fails(driver->destroy(at[1], &id), ERR_BUSY, a);
     ok(driver->detach(at[1], &id)); /* of what is not here: nothing */
@@ -469,11 +492,16 @@ static void test_mapped_elsewhere(void **state)
     /* somebody maps it to a second host: seen by both, and refused to use */
     map_by_hand(&id, a, b);
     is(0, &id, true, true, true);
+    CLEANUP_FREE char *both = xasprintf("%s %s", a, b);
+
+    hosts_are(0, &id, both);
     fails(driver->attach(at[0], &id), ERR_BUSY, b);
     map_by_hand(&id, b, NULL); /* and takes it away from here */
     is(0, &id, true, false, true);
     map_by_hand(&id, NULL, NULL);
+    hosts_are(0, &id, NULL);
     simulator_tell(&node_array, "{s:[s]}", "all_sdcs", NAME(&id));
+    hosts_are(0, &id, "all");
     is(0, &id, true, false, true);
     fails(driver->attach(at[0], &id), ERR_BUSY, "all SDCs");
     simulator_tell(&node_array, "{s:b}", "reset", 1);
@@ -594,6 +622,31 @@ static void test_pools(void **state)
     assert_int_equal(json_integer_value(json_object_get(json_array_get(list, 0), "sizeInKb")),
                      80 << 20); /* 75 GiB, in steps of 8 */
     end(0, &id);
+}
+
+/* ---- growing ---- */
+
+/* Of the volume; device and file system are the conformance suite's. */
+static void test_grow(void **state)
+{
+    static const char *const hows[] = {"none", "lost", "twice", "drop", "late"};
+    struct uuid id = attached(0);
+
+    for (size_t i = 0; i < ARRAY_SIZE(hows); i++) {
+        struct volume_state v = {0};
+
+        fault("resize", hows[i], 1, 0, 0.3);
+        ok(driver->grow(at[0], &id, (2 + i) * 8 * GIB));
+        ok(driver->grow(at[0], &id, 8 * GIB)); /* never smaller */
+        ok(driver->inspect(at[0], &id, &v));
+        assert_int_equal(v.size, (2 + i) * 8 * GIB);
+        volume_state_done(&v);
+    }
+    fault("resize", "error", 100, 403, 0);
+    fails(driver->grow(at[0], &id, 80 * GIB), ERR_DENIED, "role");
+    simulator_tell(&node_array, "{s:[]}", "faults");
+    end(0, &id);
+    fails(driver->grow(at[0], &id, 80 * GIB), ERR_NOT_FOUND, NULL);
 }
 
 /* ---- what it costs ---- */
@@ -723,6 +776,7 @@ static int run(void)
         cmocka_unit_test_setup_teardown(test_device_is_another, fresh, done),
         cmocka_unit_test_setup_teardown(test_volumes_of_others, fresh, done),
         cmocka_unit_test_setup_teardown(test_pools, fresh, done),
+        cmocka_unit_test_setup_teardown(test_grow, fresh, done),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

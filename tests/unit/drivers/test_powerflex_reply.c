@@ -237,11 +237,18 @@ static void test_sdcs(void **state)
     assert_null(pfx_sdc_parse(odd, &s));
     assert_string_equal(s.ip, "");
     CLEANUP_ERR struct err *e = pfx_sdc_parse(none, &s);
-    CLEANUP_ERR struct err *f = pfx_sdc_of_list(without, GUID, &s);
+    CLEANUP_PFX_SDCS struct pfx_sdcs all = {0}, others = {0};
+
+    assert_null(pfx_sdcs_parse(without, &others));
+    CLEANUP_ERR struct err *f = pfx_sdcs_find(&others, GUID, &s);
 
     assert_true(err_is(e, ERR_CORRUPT));
     assert_true(err_is(f, ERR_NOT_FOUND) && strstr(f->text, GUID));
-    assert_null(pfx_sdc_of_list(list, GUID, &s));
+    assert_null(pfx_sdcs_parse(list, &all));
+    assert_int_equal(all.n, 1);
+    assert_null(pfx_sdcs_find(&all, GUID, &s));
+    assert_string_equal(pfx_sdcs_guid(&all, SDC), GUID);
+    assert_null(pfx_sdcs_guid(&all, "c000000200000000"));
     assert_string_equal(s.id, SDC);
     assert_string_equal(s.ip, "2001:db8::1");
 }

@@ -1256,7 +1256,7 @@ static void test_xfs(void **state)
         return;
     }
     struct uuid id = node_new_dataset();
-    uint64_t size = 512ull * MIB;
+    uint64_t unit = node_unit(), size = (512ull * MIB + unit - 1) / unit * unit;
 
     ok(reopen(A, "xfs", "noatime,largeio"));
     ok(storage_create(A->storage, &id, size, NULL, 1));
@@ -1399,7 +1399,7 @@ static void test_kill_anywhere(void **state)
 static void test_kill_while_growing(void **state)
 {
     struct uuid id;
-    uint64_t seed = 43, step = 16 * MIB;
+    uint64_t seed = 43, step = node_unit() > 16 * MIB ? node_unit() : 16 * MIB;
     struct random r = random_seeded(&seed);
 
     if (streq(node_backend, "aws") || !growable(&id)) /* EC2 lets a volume grow four times a day */
