@@ -213,6 +213,8 @@ static void on_message(void *cookie, struct control_message *m)
         node_route_none(a->node, now, m->port);
         break;
     case CONTROL_MESSAGE_LIST_ORDER:
+        if (m->list_order.duty == LIST_FOR_ALL && node_list_duty(a->node) != LIST_FOR_ALL)
+            log_info("this node lists the shared storage for all others");
         node_list_order(a->node, now, &m->list_order);
         break;
     case CONTROL_MESSAGE_SIGHTING:

@@ -23,6 +23,8 @@
 #define STOP_GRACE_US (5 * USEC_PER_SEC)
 #define EXIT_STORE_UNCERTAIN 75 /* EX_TEMPFAIL: start again, from the store */
 
+#define BURST_SECONDS 25 /* --call-budget: of the rate, when nothing is said of the burst */
+
 #define KEEP_REPLICA_US (24 * 3600 * (uint64_t)USEC_PER_SEC)
 
 struct options {
@@ -31,6 +33,7 @@ struct options {
     const char *audit_log; /* NULL = none */
     uint64_t purge_after_us; /* 0 = never */
     uint64_t keep_replica_us; /* 0 = none is kept */
+    struct bucket_limits calls;
     const char *backup, *restore, *import;
     bool replace, import_empty;
     char *host, *agent_host;
@@ -285,6 +288,7 @@ static struct err *load(struct control *c, const struct options *o)
     c->engine = engine_new(&content.history, content.revision, random_os());
     engine_purge_after(c->engine, o->purge_after_us);
     engine_keep_replicas(c->engine, o->keep_replica_us);
+    engine_call_budget(c->engine, o->calls);
     for (size_t i = 0; i < content.n_datasets; i++)
         engine_restore_dataset(c->engine, steal(&content.datasets[i]));
     for (size_t i = 0; i < content.n_containers; i++)
@@ -467,6 +471,21 @@ static struct err *parse_endpoint(const char *text, char **ret_host, uint16_t *r
     return NULL;
 }
 
+/* RATE or RATE,BURST: calls a second, and at once. */
+static struct err *parse_calls(const char *text, struct bucket_limits *ret)
+{
+    CLEANUP_FREE char *rate_text = xstrndup(text, strcspn(text, ","));
+    const char *burst_text = strchr(text, ',');
+    long rate, burst;
+
+    TRY(cli_parse_number("--call-budget", rate_text, 1, BUCKET_PER_HOUR_MAX / 3600, &rate));
+    burst = rate * BURST_SECONDS < BUCKET_BURST_MAX ? rate * BURST_SECONDS : BUCKET_BURST_MAX;
+    if (burst_text)
+        TRY(cli_parse_number("--call-budget", burst_text + 1, 1, BUCKET_BURST_MAX, &burst));
+    *ret = (struct bucket_limits){.per_hour = (uint32_t)rate * 3600, .burst = (uint32_t)burst};
+    return NULL;
+}
+
 static struct err *take(void *cookie, int id, const char *value)
 {
     struct options *o = cookie;
@@ -497,6 +516,8 @@ static struct err *take(void *cookie, int id, const char *value)
     case 9:
         o->import = value;
         return NULL;
+    case 13:
+        return parse_calls(value, &o->calls);
     case 12:
         if (!streq(value, "0"))
             return cli_parse_duration("--keep-replica", value, &o->keep_replica_us);
@@ -540,6 +561,8 @@ int control_main(int argc, char **argv)
         {11, 0, "purge-deleted-after", "DURATION", "Forget deleted datasets after that long: 30d, 12h, 90m, 45s (never)"},
         {12, 0, "keep-replica", "DURATION",
          "Keep the copy that a move leaves behind that long, so that moving back is quick: 7d, 30m, 0 (24h)"},
+        {13, 0, "call-budget", "RATE[,BURST]",
+         "Calls a second, and at once, that all nodes make of their storage's API together (20,500)"},
         {10, 0, "import-empty", NULL, "With --import: make its datasets anew, empty"},
     };
     static const struct cli_spec spec = {
@@ -554,7 +577,8 @@ int control_main(int argc, char **argv)
                         .certificates = "/etc/flocker",
                         .port = 4523,
                         .agent_port = 4524,
-                        .keep_replica_us = KEEP_REPLICA_US};
+                        .keep_replica_us = KEEP_REPLICA_US,
+                        .calls = CALL_BUDGET};
     struct err *e = NULL;
     int first, status;
 

@@ -1,5 +1,6 @@
 /* The conformance suite: the same cases against every backend, through storage.h, on real mounts.
  */
+#include "drivers/driver.h"
 #include "node.h"
 
 #include "base/now.h"
@@ -1000,6 +1001,104 @@ static void test_attachable_move(void **state)
     destroy_everywhere(&id);
 }
 
+static const struct volume_state *find_state(const struct volume_state *states, size_t n, const struct uuid *id)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (uuid_eq(&states[i].dataset, id))
+            return &states[i];
+    }
+    return NULL;
+}
+
+static void free_states(struct volume_state *states, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        volume_state_done(&states[i]);
+    free(states);
+}
+
+/* What one node's list says is enough for another one to know where a volume is. */
+static void test_list_serves_all(void **state)
+{
+    const struct driver *d;
+    struct volume_state *states;
+    size_t n;
+
+    ok(driver_find(node_backend, &d));
+    if (!d->tells_hosts)
+        return;
+    struct uuid id = new_mounted(A, 1), other = node_new_dataset();
+
+    ok(storage_create(A->storage, &other, size_wanted(), NULL, 2));
+    for (unsigned i = 0; i < NODES; i++) {
+        ok(storage_list(nodes[i].storage, &states, &n));
+        const struct volume_state *v = find_state(states, n, &id);
+        assert_non_null(v);
+        struct sighting s = {.dataset = id, .present = true, .hosts = v ? v->hosts : NULL};
+        struct where_attached a = storage_where(A->storage, &s), b = storage_where(B->storage, &s);
+        assert_true(a.here && !a.elsewhere);
+        assert_true(!b.here && b.elsewhere);
+        v = find_state(states, n, &other);
+        assert_true(v && !v->hosts);
+        free_states(states, n);
+    }
+    destroy_everywhere(&id);
+    destroy_everywhere(&other);
+}
+
+static unsigned ec2_calls(void)
+{
+    return streq(node_backend, "aws") ? fake_ec2_calls(&node_ec2, "DescribeVolumes") : 0;
+}
+
+/* Looking again at what is known costs as little as it can, and still sees what is another. */
+static void test_list_again(void **state)
+{
+    struct volume_state *states;
+    size_t n;
+
+    if (local())
+        return;
+    struct uuid id = new_mounted(A, 1);
+    struct volume_state known = look(A, &id);
+
+    assert_true(known.mounted);
+    unsigned before = ec2_calls();
+    ok(storage_list_again(A->storage, &known, 1, LIST_HERE_ONLY, &states, &n));
+    assert_int_equal(ec2_calls(), before);
+    assert_int_equal(n, 1);
+    assert_true(states[0].mounted && states[0].attached && states[0].present && states[0].size == known.size);
+    assert_string_equal(states[0].device, known.device);
+    assert_int_equal(states[0].mark.state, MARK_OWNED);
+    free_states(states, n);
+
+    ok(storage_list_again(A->storage, &known, 1, /* flags= */ 0, &states, &n));
+    if (streq(node_backend, "aws"))
+        assert_int_equal(ec2_calls(), before + 1); /* one page; not one call more for what is mounted */
+    const struct volume_state *v = find_state(states, n, &id);
+    assert_true(v && v->mounted && v->attached);
+    free_states(states, n);
+
+    char *place = node_place(A, &id);
+    shell("umount '%s'", place); /* by hand */
+    ok(storage_list_again(A->storage, &known, 1, LIST_HERE_ONLY, &states, &n));
+    assert_false(states[0].mounted);
+    free_states(states, n);
+    shell("mount -t tmpfs none '%s'", place); /* something else in its place */
+    ok(storage_list_again(A->storage, &known, 1, LIST_HERE_ONLY, &states, &n));
+    assert_false(states[0].mounted);
+    free_states(states, n);
+    shell("umount '%s'", place);
+    free(place);
+    volume_state_done(&known);
+    known = (struct volume_state){.dataset = id, .present = true, .attached = true};
+    ok(storage_mount(A->storage, &id, 1));
+    ok(storage_list_again(A->storage, &known, 1, LIST_HERE_ONLY, &states, &n));
+    assert_true(states[0].mounted); /* is not as known: to be looked at */
+    free_states(states, n);
+    destroy_everywhere(&id);
+}
+
 /* A's machine is off: its volume is taken away from it, and from no other. */
 static void test_take_away(void **state)
 {
@@ -1554,6 +1653,8 @@ static int run(void)
         cmocka_unit_test(test_promoted_limit),
         cmocka_unit_test(test_final_snapshot_is_retaken),
         cmocka_unit_test(test_attachable_move),
+        cmocka_unit_test(test_list_serves_all),
+        cmocka_unit_test(test_list_again),
         cmocka_unit_test(test_take_away),
         cmocka_unit_test(test_grow),
         cmocka_unit_test(test_grown_elsewhere),
