@@ -5,6 +5,7 @@
 
 #define OWN_PART 4   /* that part of all belongs to the nodes' own shares together */
 #define AT_ONCE 16u  /* calls that one node is handed out before the next one's turn */
+#define AHEAD 8u     /* more than are waited for while there is plenty: who begins something makes several, one after the other */
 #define FEW_NODES 4u /* shares are for so many, or twice that and so on: they seldom change when nodes come and go */
 
 /* All nodes of one backend, as if they had one account: they mostly do. */
@@ -140,16 +141,24 @@ static void leave_turns(struct call_account *a, struct node_entry *n)
     n->calls.next = NULL;
 }
 
+static uint32_t wish_of(const struct call_account *a, const struct node_entry *n)
+{
+    bool plenty = a->pool.level > a->pool.limits.burst * BUCKET_CALL / 2;
+    uint32_t waiting = n->calls.waiting < AT_ONCE ? n->calls.waiting : AT_ONCE, wish = plenty ? waiting + AHEAD : waiting;
+
+    return wish < AT_ONCE ? wish : AT_ONCE;
+}
+
 static void serve(struct engine *e, struct call_account *a, uint64_t now_us)
 {
     while (a->first) {
-        uint32_t waiting = a->first->calls.waiting, n = bucket_take(&a->pool, waiting < AT_ONCE ? waiting : AT_ONCE, now_us);
+        uint32_t n = bucket_take(&a->pool, wish_of(a, a->first), now_us);
 
         if (!n)
             break;
         struct node_entry *node = take_first(a);
         node->calls.handed += n;
-        node->calls.waiting -= n;
+        node->calls.waiting -= n < node->calls.waiting ? n : node->calls.waiting;
         send_share(e, a, node);
         if (node->calls.waiting)
             wait_turn(a, node);

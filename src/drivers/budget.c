@@ -91,7 +91,7 @@ static struct err *too_late(const struct budget *b)
     return err_new(ERR_TIMEOUT,
                    "the calls that this node may make of the storage's API are used up (its share "
                    "is %u an hour, and "
-                   "%u others wait): tried again later; call_budget in control.yml says how many "
+                   "%u others wait): tried again later; flocker-control --call-budget says how many "
                    "there are for all",
                    b->share.limits.per_hour, b->waiting - 1);
 }

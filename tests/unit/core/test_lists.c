@@ -342,12 +342,12 @@ static void test_throttled_account(void **state)
     come(w, 2, 0);
     ask(w, 1, 0, 0, 7); /* before this session */
     ask(w, 2, 1, 0, 0);
-    assert_int_equal(w->share[2].handed, 1);
+    assert_int_equal(w->share[2].handed, 1 + 8); /* there is plenty: some for what follows */
     ask(w, 1, 0, 0, 8);
     ask(w, 2, 5, 0, 0);
-    assert_int_equal(w->share[2].handed, 1); /* slows all down */
+    assert_int_equal(w->share[2].handed, 9); /* slows all down */
     sleep_us(w, S);
-    assert_in_range(w->share[2].handed, 2, 3);
+    assert_in_range(w->share[2].handed, 10, 11);
     world_free(w);
 }
 
