@@ -2,7 +2,7 @@
 """How many calls of a cloud's API an idle cluster makes: a control service and many agents, each in a mount namespace of its own,
 on the EC2 of tests/ec2, which counts. Needs root; all of it runs in one network namespace.
 
-  bench/idle_calls.py [--nodes N] [--volumes N] [--mounted N] [--seconds S] [--agents DIR]
+  bench/idle_calls.py [--nodes N] [--volumes N] [--mounted N] [--seconds S] [--call-budget RATE,BURST] [--agents DIR]
 """
 
 import argparse
@@ -117,7 +117,7 @@ class Cluster:
     def control(self):
         endpoint = "tcp:0:interface=127.0.0.1"
         p = self.start("control", [os.path.join(BIN, "flocker-control"), "-d", self.path("store"), "-c", self.path("certificates"),
-                                   "-p", endpoint, "-a", endpoint])
+                                   "-p", endpoint, "-a", endpoint, f"--call-budget={self.o.call_budget}"])
         end = time.monotonic() + 60
         while not (ports := re.search(r"REST API on port (\d+), agents on port (\d+)", self.log("control"))):
             if p.poll() is not None or time.monotonic() > end:
@@ -197,12 +197,13 @@ class Cluster:
         self.wait(lambda: len(self.rest("GET", "/v1/state/nodes")) == self.o.nodes, "all agents are there", 300)
         start = sum(self.calls().values())
         say(f"{self.o.nodes} agents, {self.memory() // 1024} MiB of private memory; {start} calls to start")
+        begun = time.monotonic()
         for i in range(self.o.mounted):
             self.rest("POST", "/v1/configuration/datasets", {"primary": nodes[i % len(nodes)], "maximum_size": GIB})
         self.wait(lambda: sum("path" in d for d in self.rest("GET", "/v1/state/datasets")) == self.o.mounted,
                   f"{self.o.mounted} datasets are mounted", 600)
         created = sum(self.calls().values()) - start
-        say(f"{self.o.mounted} volumes mounted with {created} calls; idle for {SETTLE_S} s, then {self.o.seconds} s are counted")
+        say(f"{self.o.mounted} volumes mounted with {created} calls in {time.monotonic() - begun:.1f} s; idle for {SETTLE_S} s, then {self.o.seconds} s are counted")
         time.sleep(SETTLE_S)
         self.ec2_control("POST", {"forget_calls": True})
         time.sleep(self.o.seconds)
@@ -213,7 +214,7 @@ class Cluster:
 
 
 def measure(**given):
-    options = argparse.Namespace(**{"nodes": 100, "volumes": 1000, "mounted": 100, "seconds": 600, "agents": None, **given})
+    options = argparse.Namespace(**{"nodes": 100, "volumes": 1000, "mounted": 100, "seconds": 600, "agents": None, "call_budget": "20,500", **given})
     cluster = Cluster(options)
     try:
         return cluster.run()
@@ -227,6 +228,7 @@ def main():
     p.add_argument("--volumes", type=int, default=1000, help="in the account, of this cluster")
     p.add_argument("--mounted", type=int, default=100, help="so many of them are mounted on the nodes")
     p.add_argument("--seconds", type=int, default=600, help="so long the calls are counted: best a multiple of 300")
+    p.add_argument("--call-budget", default="20,500", metavar="RATE,BURST", help="of the control service")
     p.add_argument("--agents", metavar="DIR", help="where the agents' program is (another version's); else build/bin")
     if os.environ.get("FLOCKER_BENCH_NETNS") != "1":
         script = 'ip link set lo up && mount -t sysfs sysfs /sys && exec "$@"'
