@@ -494,6 +494,18 @@ static bool is_attachable(const struct engine *e, const struct dataset *d, const
     return false;
 }
 
+/* An operator says who has it, if anybody does. */
+static void because_freed_in_copy(const struct engine *e, struct dataset_entry *entry, struct now now)
+{
+    if (e->history.unsettled || is_anywhere(entry))
+        because(entry, now, REASON_STORE_UNKNOWN,
+                "the store was put back from a copy that was made while nobody owned the dataset");
+    else
+        because(entry, now, REASON_DATA_MISSING,
+                "the store was put back from a copy that was made while nobody owned the dataset, and no node that is here has "
+                "anything of it");
+}
+
 void reconcile_freed(struct engine *e, struct dataset_entry *entry, struct now now)
 {
     const struct dataset *d = entry->committed;
@@ -502,8 +514,7 @@ void reconcile_freed(struct engine *e, struct dataset_entry *entry, struct now n
     const struct report *r = report_of(entry, from);
 
     if (is_of_copy(e, d)) {
-        because(entry, now, REASON_STORE_UNKNOWN,
-                "the store was put back from a copy that was made while nobody owned the dataset");
+        because_freed_in_copy(e, entry, now);
     } else if (d->dropped) {
         because(entry, now, REASON_NONE, NULL);
     } else if (!is_signed_off(e, from)) {

@@ -395,6 +395,8 @@ bool is_mounted_on(const struct dataset_entry *entry, const struct uuid *node);
 /* Is the other node kept out by the storage itself, which lets one node at a time attach the volume, and `node` has it? */
 bool is_shut_out(const struct engine *e, const struct dataset_entry *entry, const struct uuid *node,
                  const struct uuid *other);
+/* Has some node told that it has something of it, if only a mark? */
+bool is_anywhere(const struct dataset_entry *entry);
 /* Is the node ready, and all reported that it has? (One whose storage does not answer is ready, too.) */
 bool node_has_told(const struct engine *e, const struct uuid *node);
 /* Appends the nodes that the store knows, or has seen, and that have not told what they have, with "; " between. */

@@ -147,6 +147,15 @@ static bool has_anything(const struct report *r)
     return r && (!volume_state_is_empty(&r->volume) || r->volume.mark.state != MARK_NONE);
 }
 
+bool is_anywhere(const struct dataset_entry *entry)
+{
+    for (size_t i = 0; i < entry->n_reports; i++) {
+        if (has_anything(&entry->reports[i].report))
+            return true;
+    }
+    return false;
+}
+
 /* May the operator say where its data are, or is the store's own word good? */
 static bool is_in_doubt(const struct engine *e, const struct dataset_entry *entry)
 {

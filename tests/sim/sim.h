@@ -204,6 +204,7 @@ struct sim_dataset {
     bool busy;             /* a command about it is unanswered */
     bool container_exists; /* of the group's first: its container */
     bool lost;             /* a disk with a copy of it is gone: it may stay where it is */
+    bool wiped;            /* all that was written was on a disk that is gone */
     struct sim_lease lease;
     uint64_t releases; /* how often what was promised to mounts was taken back */
     uint64_t compared; /* number of the comparison that was made last, maybe more than once, and what it showed */
@@ -415,6 +416,8 @@ void sim_begin_stream(struct sim *s, struct event *ev, unsigned d);
 void sim_observe(const struct sim *s, unsigned host, unsigned d, struct volume_state *ret);
 void sim_volumes_down(struct sim *s, unsigned host); /* what is volatile of them is gone */
 bool sim_volume_is_blank(const struct sim *s, unsigned host, unsigned d);
+/* On local storage: all that was acknowledged is there, as a volume or as what the owner released it with. */
+bool sim_has_newest(const struct sim *s, unsigned host, unsigned d);
 /* Changes the replica of the dataset, if there is one. */
 void sim_damage_replica(struct sim *s, unsigned d);
 void sim_vanish(struct sim *s, unsigned host, unsigned d);

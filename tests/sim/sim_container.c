@@ -181,6 +181,7 @@ static void write_to(struct sim *s, unsigned host, unsigned d)
         sim_violation(s, V_LOST_WRITE, "h%u has version %llu of d%u, but %llu was acknowledged", host,
                       (unsigned long long)*version, d, (unsigned long long)ds->acked);
     *version = ++ds->acked;
+    ds->wiped = false;
     s->result->writes++;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/str.h"
 #include "core/fault.h"
+#include "core/plan.h"
 
 /* Between two parts of a step: here it may end, with the first part done. */
 #define PART(ev)                                                                                   \
@@ -219,6 +220,36 @@ static struct err *create(struct sim *s, struct event *ev, unsigned host, unsign
     return NULL;
 }
 
+bool sim_has_newest(const struct sim *s, unsigned host, unsigned d)
+{
+    const struct sim_volume *v = &s->hosts[host].volumes[d];
+    const struct sim_dataset *ds = &s->datasets[d];
+    bool has = v->present && v->life == ds->life && v->version == ds->acked;
+
+    for (size_t i = 0; i < v->n_snapshots; i++)
+        has |= plan_is_final(v->snapshots[i].name) && v->snapshots[i].life == ds->life && v->snapshots[i].version == ds->acked;
+    return has;
+}
+
+/* After a restore somebody said that all are back. The disk with the newest data was not among them, so what there is counts: the
+ * newest volume that a machine has which is not dead for ever. */
+static bool is_all_there_is(const struct sim *s, unsigned host, unsigned d)
+{
+    const struct sim_volume *mine = &s->hosts[host].volumes[d];
+    bool gone = s->datasets[d].wiped;
+
+    if (!s->restored || s->store.history.unsettled || sim_is_shared(s))
+        return false;
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        const struct sim_volume *v = &s->hosts[i].volumes[d];
+        bool newer = v->present && v->life == mine->life && v->version > mine->version;
+        if (!s->hosts[i].dead && (newer || sim_has_newest(s, i, d)))
+            return false;
+        gone |= s->hosts[i].dead && sim_has_newest(s, i, d);
+    }
+    return gone;
+}
+
 static struct err *mount_volume(struct sim *s, struct event *ev, unsigned host, unsigned d)
 {
     struct sim_volume *v = &s->hosts[host].volumes[d];
@@ -245,11 +276,13 @@ static struct err *mount_volume(struct sim *s, struct event *ev, unsigned host, 
         }
     }
     v->mounted = true;
-    const struct sim_dataset *ds = &s->datasets[d];
+    struct sim_dataset *ds = &s->datasets[d];
     uint64_t version = sim_is_shared(s) ? s->shared[d].version : v->version;
     uint64_t life = sim_is_shared(s) ? s->shared[d].life : v->life;
     if (life != ds->life)
         sim_violation(s, V_RESURRECTED, "h%u mounts what was deleted of d%u", host, d);
+    else if (version != ds->acked && is_all_there_is(s, host, d))
+        ds->acked = version;
     else if (version != ds->acked)
         sim_violation(s, V_LOST_WRITE, "h%u mounts d%u at version %llu, but %llu was acknowledged",
                       host, d, (unsigned long long)version, (unsigned long long)ds->acked);

@@ -74,6 +74,7 @@ static void wipe(struct sim *s, unsigned i, struct random *r)
         return;
     sim_kill_host(s, i);
     for (unsigned d = 0; d < s->n_datasets; d++) {
+        s->datasets[d].wiped |= sim_has_newest(s, i, d);
         s->hosts[i].volumes[d] = (struct sim_volume){0};
         s->hosts[i].containers[d] = (struct sim_container){0};
         if (s->store.datasets[d] && dataset_has_holder(s->store.datasets[d], &s->hosts[i].id))

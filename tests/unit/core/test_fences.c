@@ -465,6 +465,7 @@ static void test_fence_of_a_copy(void **state)
     fence(f, 1);
     f->restored = f->revision;
     start_again(f);
+    assert_int_equal(reason(f), REASON_DATA_MISSING); /* nobody has anything */
     come_back(f, 2);
     move(f, 2);
     assert_true(uuid_is_nil(&f->stored->owner));
