@@ -771,6 +771,8 @@ static bool follow_data(struct engine *e, struct dataset_entry *entry, struct no
     changed->base = NULL;
     changed->transfer = (struct transfer){0};
     replica_end(changed);
+    dataset_end_freed(changed);
+    dataset_remove_fenced(changed, &r->node);
     dataset_add_holder(changed, &r->node);
     propose_dataset(e, entry, changed);
     becausef(entry, now, REASON_STORE_UNKNOWN, "node %s has later data than the store knew of; the store follows",

@@ -478,6 +478,30 @@ static void test_fence_of_a_copy(void **state)
     assert_null(f->stored->fenced);
 }
 
+/* The copy says that nobody owns it, as it was taken from a node that has it no more: the record follows who got it since, and nothing
+ * is given back (simulator's seed 15926). */
+static void test_fence_of_a_copy_and_a_later_owner(void **state)
+{
+    struct fake *f = *state;
+    struct volume_mark later = {.state = MARK_OWNED};
+
+    stand(f, STORAGE_LOCAL, REPLICAS_NONE);
+    create(f, 1);
+    leave(f, 1);
+    fence(f, 1);
+    assert_true(uuid_is_nil(&f->stored->owner));
+    f->restored = f->revision;
+    later.epoch = f->revision + 5;
+    f->reports[2].volume = (struct volume_state){.present = true, .mounted = true, .mark = later};
+    f->reports[1].volume.mark = (struct volume_mark){MARK_RELEASED, f->revision + 3, f->revision + 4, "final"};
+    start_again(f);
+    f->deaf[1] = f->deaf[2] = true;
+    boot(f, 1);
+    come_back(f, 2);
+    assert_true(is_owner(f, 2));
+    assert_null(dataset_freed_from(f->stored));
+}
+
 static void test_two_fences(void **state)
 {
     struct fake *f = *state;
@@ -529,6 +553,7 @@ int main(void)
         TEST(test_freed_after_a_restart),
         TEST(test_unknown_boot),
         TEST(test_fence_of_a_copy),
+        TEST(test_fence_of_a_copy_and_a_later_owner),
         TEST(test_two_fences),
         TEST(test_deleted),
     };
