@@ -44,6 +44,8 @@ static void drop_dataset_reports(struct engine *e, const struct uuid *node, bool
             report_done(&r->report);
             *r = entry->reports[--entry->n_reports];
             effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
+            if (entry->committed)
+                queue_dataset(e, entry); /* it may not concern the node any more */
             index_dataset(e, entry);
             break; /* a node has one report a dataset */
         }

@@ -258,6 +258,22 @@ static void test_a_stranger(void **state)
     assert_int_equal(reason(f), REASON_NONE);
 }
 
+/* It is started anew, on a new disk: nothing is in the way any more. */
+static void test_a_stranger_that_lost_it(void **state)
+{
+    struct fake *f = *state;
+
+    f->reports[3].volume.present = f->reports[3].volume.mounted = true;
+    tell(f, 3);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    leave(f, 3);
+    f->reports[3] = (struct report){0};
+    f->hellos[3].era = id(123);
+    come_back(f, 3);
+    assert_int_equal(reason(f), REASON_NONE);
+    assert_true(f->reports[1].volume.mounted);
+}
+
 /* A damaged mark must not use up the numbers. */
 static void test_a_damaged_mark(void **state)
 {
@@ -395,6 +411,7 @@ int main(void)
         TEST(test_a_lease_holds_until_its_release_is_durable),
         TEST(test_the_image_first),
         TEST(test_a_stranger),
+        TEST(test_a_stranger_that_lost_it),
         TEST(test_a_damaged_mark),
         TEST(test_two_later_owners),
         TEST(test_data_without_an_owner),
