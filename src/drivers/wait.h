@@ -13,8 +13,8 @@
  *     return err_new(ERR_TIMEOUT, ...); */
 struct wait {
     uint64_t deadline_us; /* monotonic */
-    uint64_t pause_us;    /* the next one: 0.2 s at first, half as much again each time, at most 3 s */
-    uint64_t least_us;    /* no pause is shorter, but the one after wait_soon() */
+    uint64_t pause_us; /* the next one: 0.2 s at first, half as much again each time, at most 3 s */
+    uint64_t least_us; /* no pause is shorter, but the one after wait_soon() */
 };
 struct wait wait_for(unsigned seconds);
 /* For what costs nothing to look at, as in this machine's /sys: the first pause is 5 ms. */

@@ -143,10 +143,10 @@ static void address(const char *text)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct fuzz_choice choices[] = {
-        {'v', .bytes = volumes}, {'c', .bytes = created}, {'i', .bytes = instances},
-        {'z', .bytes = zones},   {'e', .bytes = failure}, {'x', .bytes = xml},
-        {'r', .bytes = role},    {'p', .text = profiles}, {'t', .text = when},
-        {'u', .text = address}, {'m', .bytes = modification},
+        {'v', .bytes = volumes}, {'c', .bytes = created},      {'i', .bytes = instances},
+        {'z', .bytes = zones},   {'e', .bytes = failure},      {'x', .bytes = xml},
+        {'r', .bytes = role},    {'p', .text = profiles},      {'t', .text = when},
+        {'u', .text = address},  {'m', .bytes = modification},
     };
 
     return fuzz_choose(choices, ARRAY_SIZE(choices), data, size);

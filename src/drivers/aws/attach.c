@@ -357,10 +357,11 @@ static struct err *prove_off(struct aws *a, const struct aws_volume *v, const ch
             return NULL;
         state = found.all[i].state;
     }
-    return err_new(ERR_BUSY,
-                   "volume %s is attached to instance %s, which is said to be off, but EC2 says that it is "
-                   "%s: stop it (aws ec2 stop-instances --force)",
-                   v->id, instance, state);
+    return err_new(
+        ERR_BUSY,
+        "volume %s is attached to instance %s, which is said to be off, but EC2 says that it is "
+        "%s: stop it (aws ec2 stop-instances --force)",
+        v->id, instance, state);
 }
 
 struct err *aws_detach_from(void *cookie, const struct uuid *dataset, const struct uuid *node)

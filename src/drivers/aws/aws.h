@@ -20,7 +20,7 @@ struct aws_patience {
         struct uuid dataset;
         uint64_t until_us; /* monotonic */
         char *text;
-    } *all;
+    } * all;
     size_t n, cap;
 };
 

@@ -118,7 +118,8 @@ struct err *aws_disk_find(const char *root, const char *volume, uint64_t size, u
     CLEANUP_FREE char *xen = xen_name(attached_as);
     CLEANUP_FREE char *path = xasprintf("%s/sys/block", root);
     CLEANUP_CLOSE int block = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct search s = {.root = root, .volume = volume, .xen = xen, .size = size, .least = least, .block = block};
+    struct search s = {
+        .root = root, .volume = volume, .xen = xen, .size = size, .least = least, .block = block};
 
     if (block < 0)
         return err_errno(errno, "cannot open %s", path);

@@ -95,8 +95,8 @@ static struct err *explain(struct aws *a, const char *id)
     if (m.failed)
         return err_new(ERR_IO, "EC2 could not enlarge volume %s: %s", id,
                        *m.message ? m.message : "it does not say why");
-    return err_new(ERR_TIMEOUT, "EC2 is still enlarging volume %s (%s) after %d seconds", id, m.state,
-                   GROW_S);
+    return err_new(ERR_TIMEOUT, "EC2 is still enlarging volume %s (%s) after %d seconds", id,
+                   m.state, GROW_S);
 }
 
 struct err *aws_grow(void *cookie, const struct uuid *dataset, uint64_t size)

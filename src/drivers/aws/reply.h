@@ -87,9 +87,11 @@ struct err *aws_instances_parse(const char *bytes, size_t n, struct aws_instance
 
 /* DescribeVolumesModifications of one volume: how the last change of it goes. */
 struct aws_modification {
-    bool failed, ended;           /* ended: completed or failed; otherwise it goes on, and no other can begin */
-    uint64_t target_size;         /* bytes */
-    char state[AWS_NAME_SIZE];    /* "modifying", "optimizing", "completed", "failed"; "" : it was never changed */
+    bool failed,
+        ended; /* ended: completed or failed; otherwise it goes on, and no other can begin */
+    uint64_t target_size; /* bytes */
+    char state
+        [AWS_NAME_SIZE]; /* "modifying", "optimizing", "completed", "failed"; "" : it was never changed */
     char message[AWS_ID_SIZE * 4]; /* of a failure */
 };
 struct err *aws_modification_parse(const char *bytes, size_t n,
