@@ -222,7 +222,8 @@ struct control_message sample_control_message(enum control_message_kind kind)
                                      .known = uuid_of(52),
                                      .known_until = UINT64_MAX - 1,
                                      .routes = true,
-                                     .volumes = true};
+                                     .volumes = true,
+                                     .calls = true};
         break;
     case CONTROL_MESSAGE_ORDER:
         m.order = sample_order();

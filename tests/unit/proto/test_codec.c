@@ -94,6 +94,23 @@ static void test_hello(void **state)
     assert_int_equal(a->replicas, b->replicas);
     assert_true(b->routes);
     assert_true(b->volumes);
+    assert_true(b->lists);
+    assert_true(b->calls);
+}
+
+/* An agent of the version before knows nothing of lists and calls, and says nothing of them; a control service likewise. */
+static void test_older_peers(void **state)
+{
+    CLEANUP_AGENT_MESSAGE struct agent_message hello = sample_agent_message(AGENT_MESSAGE_HELLO);
+    struct control_message welcome = sample_control_message(CONTROL_MESSAGE_WELCOME), told = over_control(&welcome);
+
+    assert_true(told.welcome.calls);
+    hello.hello.lists = hello.hello.calls = welcome.welcome.calls = false;
+    CLEANUP_AGENT_MESSAGE struct agent_message back = over_agent(&hello);
+    told = over_control(&welcome);
+    assert_false(back.hello.lists);
+    assert_false(back.hello.calls);
+    assert_false(told.welcome.calls);
 }
 
 static void test_hello_without_store(void **state)
@@ -629,6 +646,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_older_peers),
         cmocka_unit_test(test_hello_without_store),
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_report_flags),
