@@ -411,13 +411,15 @@ static void session(struct brain *b)
     run(b);
 }
 
+static char h1[] = "h1", h2[] = "h2", h3[] = "h3";
+
 static struct brain *brain_new(void)
 {
     struct brain *b = xcalloc(1, sizeof(*b));
 
     b->now = (struct now){.mono_us = S, .wall_us = 5 * S};
-    b->states[0] = (struct volume_state){.dataset = D, .present = true, .attached = true, .size = 5, .hosts = (char[]){"h1"}};
-    b->states[1] = (struct volume_state){.dataset = id(78), .present = true, .attached_elsewhere = true, .hosts = (char[]){"h2"}};
+    b->states[0] = (struct volume_state){.dataset = D, .present = true, .attached = true, .size = 5, .hosts = h1};
+    b->states[1] = (struct volume_state){.dataset = id(78), .present = true, .attached_elsewhere = true, .hosts = h2};
     b->n_states = 2;
     b->n = node_new(&(struct node_config){
         .era = id(50), .storage = STORAGE_ATTACHABLE, .random = random_seeded(&b->seed), .shares_lists = true});
@@ -489,7 +491,7 @@ static void test_for_all(void **state)
     assert_in_range(b->lists, 31, 33);
     assert_int_equal(b->told, 2); /* no news */
     assert_true(b->completes + 1 == b->lists);
-    b->states[1].hosts = (char[]){"h3"};
+    b->states[1].hosts = h3;
     pass(b, 121 * S);
     assert_int_equal(b->told, 3);
     b->n_states = 1;
