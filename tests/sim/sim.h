@@ -279,6 +279,7 @@ struct sim_session {
     bool agent_open, control_open;
     bool dead; /* nothing passes any more */
     bool greeted;
+    uint64_t ended_us; /* when the engine ended it, after it was greeted; 0 = not */
     struct sim_message *up, **up_last, *down, **down_last;
     uint64_t last_up_us, last_down_us; /* delivery times so far: a stream keeps its order */
 };

@@ -409,8 +409,8 @@ static void check_welcome(struct sim *s, uint64_t number)
 
     for (size_t i = 0; i < s->n_sessions; i++) {
         const struct sim_session *o = s->sessions[i];
-        if (o != c && o->greeted && o->control_open && o->control == c->control &&
-            o->host != c->host && uuid_eq(&s->hosts[o->host].id, &s->hosts[c->host].id))
+        bool served = o->greeted || o->ended_us == s->now_us; /* nor one take it over from the other */
+        if (o != c && served && o->control_open && o->control == c->control && o->host != c->host && uuid_eq(&s->hosts[o->host].id, &s->hosts[c->host].id))
             sim_violation(s, V_SESSION, "h%u and h%u are served as one node", o->host, c->host);
     }
     s->sessions[number - 1]->greeted = true;
@@ -424,6 +424,8 @@ static void refuse(struct sim *s, struct effect *f)
     sim_trace(s, "session %llu refused: %s", (unsigned long long)f->session, f->text);
     if (c)
         control_notices(s, c, sim_random(s, 500000));
+    if (s->sessions[f->session - 1]->greeted)
+        s->sessions[f->session - 1]->ended_us = s->now_us;
     s->sessions[f->session - 1]->greeted = false;
     send_from_engine(s, f, MSG_REFUSED);
 }
