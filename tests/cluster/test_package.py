@@ -4,7 +4,9 @@ The tests are one story, in their order. Both machines get the very same package
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -21,6 +23,8 @@ import lab
 from lab import wait_until
 
 sys.path.insert(0, os.path.join(lab.CHECKOUT, "lab"))
+import engines  # noqa: E402 pylint: disable=wrong-import-position
+import images  # noqa: E402 pylint: disable=wrong-import-position
 import machines  # noqa: E402 pylint: disable=wrong-import-position
 import roots  # noqa: E402 pylint: disable=wrong-import-position
 
@@ -33,6 +37,22 @@ flocker-docker-plugin flocker-node-era flocker-volume flocker-volumes flockerctl
 # What `systemd-analyze security` gave each unit when it was last looked at. A unit that is given more must not get a worse mark
 # unnoticed.
 EXPOSURE = {"flocker-control.service": 1.1, "flocker-agent.service": 5.7}
+ENGINE = "docker-26"
+IMAGE = "flocker-lab/busybox:1"
+# Networks are of no use here, and may not be set up; the controllers of cgroups are there, but read-only.
+START_DOCKER = """for controller in /sys/fs/cgroup/*/; do mount -o remount,rw,bind "$controller" || true; done
+    mkdir /run/docker-data; mount -t tmpfs docker-data /run/docker-data
+    systemd-run --quiet --unit=docker-of-the-lab --property=Delegate=yes dockerd --data-root=/run/docker-data --storage-driver=vfs \
+        --bridge=none --iptables=false --ip6tables=false --ip-forward=false --userland-proxy=false --exec-opt=native.cgroupdriver=cgroupfs --cgroup-parent=/{mark}"""
+# No program of such a machine may have a session keyring of its own.
+RUNC = """#!/bin/sh
+for a in "$@"; do
+    shift
+    set -- "$@" "$a"
+    [ "$a" != create ] || set -- "$@" --no-new-keyring
+done
+exec /usr/local/bin/runc-itself "$@"
+"""
 # An agent.yml; a name of its own for the pool tells whose loop device it is.
 AGENT_YML = """version: 1
 control-service:
@@ -63,7 +83,7 @@ class World:
         self.api = None
         self.deb = self.build()
         self.higher = self.with_higher_version()
-        self.dataset = self.writer = None
+        self.dataset = self.writer = self.mount = self.started = None
 
     @staticmethod
     def build(*options, **env):
@@ -105,9 +125,17 @@ class World:
     def down(self):
         for m in self.machines.values():
             m.down()
+        self.remove_cgroups()
         machines.detach_loops(self.mark)
         for space in self.spaces.values():
             subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)
+
+    def remove_cgroups(self):
+        """Those of Docker's containers, which were under a name of their own; nothing is in them any more."""
+        for top, _, _ in list(os.walk("/sys/fs/cgroup", topdown=False)):
+            if f"/{self.mark}" in top:
+                with contextlib.suppress(OSError):
+                    os.rmdir(top)
 
     def each(self):
         return self.machines.items()
@@ -173,12 +201,48 @@ def lines_written(m, dataset):
     return int(m.run("wc", "-l", f"/flocker/{dataset}/lines").stdout.split()[0])
 
 
-def goes_on(world):
-    """The process that uses the mount is the same and writes still, and nothing was unmounted."""
+def docker(m, method, path):
+    said = m.run("curl", "-sS", "--unix-socket", "/run/docker.sock", "-X", method, f"http://docker{path}").stdout
+    return json.loads(said) if said.strip() else None
+
+
+def start_docker(world, m):
+    """A real one, of the same release; with an image."""
+    root = engines.build(ENGINE, f"{lab.CHECKOUT}/build/cache", say)
+    for folder in ("usr/bin", "usr/sbin"):
+        for name in ("dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init"):
+            if os.path.exists(f"{root}/{folder}/{name}"):
+                shutil.copy(f"{root}/{folder}/{name}", f"/proc/{m.leader}/root/usr/local/bin/")
+    m.run("mv", "/usr/local/bin/runc", "/usr/local/bin/runc-itself")
+    m.put("/usr/local/bin/runc", RUNC, "0755")
+    images.build_busybox(f"/proc/{m.leader}/root/root/busybox.tar", world.folder)
+    m.shell(START_DOCKER.format(mark=world.mark))
+    wait_until(lambda: docker(m, "GET", "/version"), "Docker answers", 60, tolerate=(machines.MachineError,))
+    m.shell("""curl -fsS --unix-socket /run/docker.sock -X POST --data-binary @/root/busybox.tar -H 'Content-Type: application/x-tar' \
+        http://docker/images/load >/dev/null""")
+
+
+def start_container(world):
+    """On the dataset that the writer uses, by Flocker; since when it runs."""
     m = world.machines["trixie"]
-    before = lines_written(m, world.dataset)
-    wait_until(lambda: lines_written(m, world.dataset) > before, "the writer goes on")
-    return m.shell("cat /root/writer.pid").strip() == world.writer and mount_of(m, world.dataset) == world.mount
+    start_docker(world, m)
+    world.ctl("create-container", "-n", ADDRESSES["trixie"], "-V", "data:/data", "--wait=90", "app", IMAGE, "--",
+              "sh", "-c", "while :; do echo line >>/data/from-container; sleep 0.05; done")
+    return docker(m, "GET", "/containers/flocker--app/json")["State"]["StartedAt"]
+
+
+def lines_of_container(m, dataset):
+    return int(m.run("wc", "-l", f"/flocker/{dataset}/from-container").stdout.split()[0])
+
+
+def goes_on(world):
+    """The process and the container that use the mount are the same and write still, and nothing was unmounted."""
+    m = world.machines["trixie"]
+    before = lines_written(m, world.dataset), lines_of_container(m, world.dataset)
+    wait_until(lambda: lines_written(m, world.dataset) > before[0] and lines_of_container(m, world.dataset) > before[1], "both go on")
+    now = docker(m, "GET", "/containers/flocker--app/json")["State"]
+    return now["Running"] and now["StartedAt"] == world.started and m.shell("cat /root/writer.pid").strip() == world.writer and \
+        mount_of(m, world.dataset) == world.mount
 
 
 @pytest.mark.deadline(1200)
@@ -247,6 +311,7 @@ def certificates(world):
         node.put("/etc/flocker/agent.yml", AGENT_YML.format(control=ADDRESSES[CONTROL], mark=world.mark))
 
 
+@pytest.mark.deadline(300)
 def test_set_up(world):
     """Certificates, agent.yml, systemctl start: both services come up, and a dataset moves from one release to the other."""
     certificates(world)
@@ -268,6 +333,7 @@ def test_set_up(world):
     assert other.shell(f"cat /flocker/{world.dataset}/lines") == "first\n"
     world.mount = mount_of(other, world.dataset)
     world.writer = start_writer(other, world.dataset)
+    world.started = start_container(world)
     for machine in world.machines.values():
         assert "not permitted" not in machine.shell("journalctl --no-pager -u 'flocker-*'").lower()
 
@@ -293,7 +359,7 @@ class Storm(threading.Thread):
 
 
 def test_upgrade(world):
-    """A higher version is installed while a process uses a volume and the configuration changes."""
+    """A higher version is installed while a container and a process use a volume and the configuration changes."""
     storm = Storm(world.api, world.node("bookworm"))
     storm.start()
     before = {}
