@@ -65,7 +65,7 @@ class PowerFlex(Array):
         self.close()
         super().reset()
         self.volumes, self.tokens, self.serial, self.logins, self.gone = {}, {}, 0, 0, []
-        self.sdcs = {f"c{i:07x}00000000": {"guid": guid.upper(), "root": root} for i, (guid, root) in enumerate(self.hosts.items(), 1)}
+        self.sdcs = {f"c{i:07x}00000000": {"guid": guid.upper(), "root": root, "state": "Connected"} for i, (guid, root) in enumerate(self.hosts.items(), 1)}
 
     def close(self):
         for v in getattr(self, "volumes", {}).values():
@@ -85,6 +85,8 @@ class PowerFlex(Array):
             self.set_mapped(v, [i for i, s in self.sdcs.items() if s["guid"].lower() in sdcs])
         for old, new in what.get("rename", {}).items():
             next(v for v in self.volumes.values() if v["name"] == old)["name"] = new
+        for s in self.sdcs.values():
+            s["state"] = what.get("states", {}).get(s["guid"].lower(), s["state"])
         if what.get("new_sdc_ids"):  # removed from the system, and back
             self.sdcs = {f"d{sdc[1:]}": s for sdc, s in self.sdcs.items()}
             for v in self.volumes.values():
@@ -207,7 +209,7 @@ class PowerFlex(Array):
 
     def sdc_shown(self, sdc):
         s = self.sdcs[sdc]
-        return {"id": sdc, "sdcGuid": s["guid"], "sdcIp": "192.0.2." + str(int(sdc[1:8], 16)), "name": None, "mdmConnectionState": "Connected"}
+        return {"id": sdc, "sdcGuid": s["guid"], "sdcIp": "192.0.2." + str(int(sdc[1:8], 16)), "name": None, "mdmConnectionState": s["state"]}
 
     def do_sdc_list(self):
         return Answer([self.sdc_shown(s) for s in self.sdcs])

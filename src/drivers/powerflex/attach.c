@@ -222,3 +222,42 @@ struct err *pfx_detach(void *cookie, const struct uuid *dataset)
     wait_vanished(p, &v);
     return NULL;
 }
+
+/* An operator signed that the other node is off; its machine is known here only as the one that has the volume. So the system has to
+ * say of that SDC that it is gone, too. */
+static struct err *check_gone(struct powerflex *p, struct pfx_try *t, const struct pfx_volume *v)
+{
+    struct pfx_sdc who;
+
+    if (!v->n_others)
+        return pfx_elsewhere(p, t, v);
+    TRY(pfx_sdc_sync(p->gateway, t, v->others[0], &who));
+    if (who.disconnected)
+        return NULL;
+    return err_new(ERR_BUSY,
+                   "the volume %s is mapped to SDC %s (%s), which PowerFlex does not call "
+                   "disconnected: end that host, or unmap the volume "
+                   "from it by hand",
+                   v->id, who.guid, *who.ip ? who.ip : who.id);
+}
+
+/* What the system unmaps, it serves no longer, also to a host that comes back. */
+struct err *pfx_detach_from(void *cookie, const struct uuid *dataset, const struct uuid *node)
+{
+    struct powerflex *p = cookie;
+    struct mapping m = {.wait = wait_for(DETACH_S)};
+    struct pfx_volume v;
+    bool found;
+
+    do {
+        struct pfx_try t = pfx_try_until(&m.wait);
+
+        TRY(pfx_find(p, dataset, &v, &found));
+        if (!found || !v.elsewhere)
+            return NULL;
+        TRY(check_gone(p, &t, &v));
+        TRY(weigh(&m, &t, pfx_unmap_sync(p->gateway, &t, v.id, v.others[0])));
+    } while (wait_more(&m.wait));
+    return err_new(ERR_TIMEOUT, "volume %s is still mapped to SDC %s after %d seconds", v.id,
+                   v.others[0], DETACH_S);
+}

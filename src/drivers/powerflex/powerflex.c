@@ -227,6 +227,7 @@ const struct driver driver_powerflex = {
     .allocation_unit = powerflex_allocation_unit,
     .attach = pfx_attach,
     .detach = pfx_detach,
+    .detach_from = pfx_detach_from,
     .grow = pfx_grow,
     .device = pfx_device,
 };

@@ -60,5 +60,7 @@ struct err *pfx_destroy(void *cookie, const struct uuid *dataset) MUST_USE;
 
 struct err *pfx_attach(void *cookie, const struct uuid *dataset) MUST_USE;
 struct err *pfx_detach(void *cookie, const struct uuid *dataset) MUST_USE;
+struct err *pfx_detach_from(void *cookie, const struct uuid *dataset,
+                            const struct uuid *node) MUST_USE;
 struct err *pfx_grow(void *cookie, const struct uuid *dataset, uint64_t size) MUST_USE;
 struct err *pfx_device(void *cookie, const struct uuid *dataset, char **ret_path) MUST_USE;

@@ -223,6 +223,7 @@ static bool read_sdc(const json_t *o, struct pfx_sdc *ret)
         return false;
     if (strlen(ip) < sizeof(s.ip) && strspn(ip, "0123456789abcdefABCDEF.:") == strlen(ip))
         memcpy(s.ip, ip, strlen(ip) + 1);
+    s.disconnected = streq(text_of(o, "mdmConnectionState"), "Disconnected");
     *ret = s;
     return true;
 }

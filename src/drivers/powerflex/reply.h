@@ -52,7 +52,8 @@ struct err *pfx_pool_parse(const json_t *o, bool *ret_zeros) MUST_USE;
 struct pfx_sdc {
     char id[PFX_ID_SIZE];
     char guid[PFX_GUID_SIZE];
-    char ip[64]; /* "": not told */
+    char ip[64];       /* "": not told */
+    bool disconnected; /* the system has lost it, and says so */
 };
 struct err *pfx_sdc_parse(const json_t *o, struct pfx_sdc *ret) MUST_USE;
 struct pfx_sdcs {

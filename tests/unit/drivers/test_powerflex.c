@@ -507,6 +507,29 @@ static void test_mapped_elsewhere(void **state)
     simulator_tell(&node_array, "{s:b}", "reset", 1);
 }
 
+/* An operator signed that A is off: that is enough only when PowerFlex has lost it, too. */
+static void test_taken_from_a_host_that_is_gone(void **state)
+{
+    const char *a = node_instance(A);
+    struct uuid id = attached(0);
+    const struct uuid *node = &A->config.node;
+
+    fails(driver->detach_from(at[1], &id, node), ERR_BUSY, a);
+    is(0, &id, true, true, false);
+    simulator_tell(&node_array, "{s:{s:s}}", "states", a, "Disconnected");
+    fault("unmap", "lost", 1, 0, 0);
+    ok(driver->detach_from(at[1], &id, node));
+    ok(driver->detach_from(at[1], &id, node));
+    is(1, &id, true, false, false);
+    ok(driver->attach(at[1], &id));
+    fails(device(0, &id), ERR_NOT_FOUND, "not attached"); /* A comes back */
+    simulator_tell(&node_array, "{s:{s:s}}", "states", a, "Connected");
+    ok(driver->detach_from(at[1], &id, node)); /* what is here stays */
+    is(1, &id, true, true, false);
+    end(1, &id);
+    ok(driver->detach_from(at[1], &id, node));
+}
+
 /* Somebody took it away between the look and the order, or was faster. */
 static void test_mapped_between(void **state)
 {
@@ -770,6 +793,7 @@ static int run(void)
         cmocka_unit_test_setup_teardown(test_versions, fresh, done),
         cmocka_unit_test_setup_teardown(test_device_comes_late, fresh, done),
         cmocka_unit_test_setup_teardown(test_mapped_elsewhere, fresh, done),
+        cmocka_unit_test_setup_teardown(test_taken_from_a_host_that_is_gone, fresh, done),
         cmocka_unit_test_setup_teardown(test_mapped_between, fresh, done),
         cmocka_unit_test_setup_teardown(test_new_id_of_the_host, fresh, done),
         cmocka_unit_test_setup_teardown(test_busy_is_not_forced, fresh, done),
