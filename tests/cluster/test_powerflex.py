@@ -1,17 +1,14 @@
 """Datasets on a PowerFlex system (tests/arrays/powerflex.py) that real agents use over HTTPS: they move between hosts, through
-crashes and trouble of the gateway; a database, too."""
+crashes and trouble of the gateway."""
 
 import json
 
-import pytest
-
 from lab import https_in, wait_until
-from volumes import Guard, create, is_mounted, state, wait_settled
+from volumes import Guard, create, digest, fill, is_mounted, state, volume, wait_settled
 
 CLUSTER = {"nodes": 2, "backend": "powerflex"}
 HOSTS = ["h1", "h2"]
 GATEWAY = ("10.77.0.8", 443)
-SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
 SIZE = 8 << 30
 
 
@@ -33,16 +30,8 @@ def owners(cluster):
     return [[f"h{int(guid.rsplit('-')[-1], 16)}" for guid in v["guids"]] for v in gateway(cluster)["volumes"]]
 
 
-def sql(cluster, host, text, check=True):
-    return cluster.shell(host, f'{SQL} "{text}"', check=check).strip()
-
-
-def wait_database(cluster, host):
-    wait_until(lambda: sql(cluster, host, "select 1", check=False) == "1", f"PostgreSQL answers on {host}", 60)
-
-
 def test_gateway_down(cluster):
-    """What is mounted stays and is written to; a move waits, and says for what."""
+    """A move waits, says for what, and goes on."""
     dataset = create(cluster, "h1", maximum_size=SIZE)
     gateway(cluster, faults=[{"how": "error", "status": 503, "times": 1 << 30}])
     try:
@@ -78,30 +67,20 @@ def test_agent_dies(cluster):
     cluster.wait_gone(dataset)
 
 
-@pytest.mark.deadline(600)
-def test_database_moves(make_cluster):
-    """There and back; the second time the gateway loses answers, and has forgotten who is logged in."""
-    cluster = make_cluster(nodes=2, backend="powerflex", docker=True, images=["postgres"])
+def test_moves(cluster):
+    """There and back; the second time the gateway loses answers, and has forgotten who is logged in. No byte changes."""
     dataset = create(cluster, "h1", maximum_size=SIZE)
-    cluster.api.create_container(cluster.node("h1"), "db", "flocker-lab/postgres:1",
-                                 volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
-    cluster.wait_container("db", "h1", 120)
-    wait_database(cluster, "h1")
-    sql(cluster, "h1", "create table t (n int)")
-    with Guard(cluster, dataset, HOSTS):
-        for n, (source, target) in enumerate([("h1", "h2"), ("h2", "h1")]):
-            sql(cluster, source, f"insert into t values ({n})")
-            assert owners(cluster) == [[source]]
-            if n:
-                gateway(cluster, forget_tokens=True, faults=[{"action": a, "how": "lost"} for a in ("map", "unmap", "read")])
-            cluster.api.move_container("db", cluster.node(target))
-            cluster.wait_container("db", target, 60)
+    fill(volume(cluster, "h1", dataset), big=16 << 20)
+    before = digest(volume(cluster, "h1", dataset))
+    for source, target, faults in (("h1", "h2", ()), ("h2", "h1", ("map", "unmap", "read"))):
+        assert owners(cluster) == [[source]]
+        if faults:
+            gateway(cluster, forget_tokens=True, faults=[{"action": a, "how": "lost"} for a in faults])
+        with Guard(cluster, dataset, HOSTS):
+            cluster.api.move_dataset(dataset, cluster.node(target))
             wait_settled(cluster, dataset, target, [source])
-            wait_database(cluster, target)
-            assert sql(cluster, target, "select count(*), max(n) from t") == f"{n + 1}|{n}"
-            assert owners(cluster) == [[target]]
-    cluster.api.delete_container("db")
-    wait_until(lambda: not cluster.api.container_states(), "container gone", 40)
+        assert digest(volume(cluster, target, dataset)) == before
+        assert owners(cluster) == [[target]]
     cluster.api.delete_dataset(dataset)
     cluster.wait_gone(dataset)
     wait_until(lambda: not gateway(cluster)["volumes"], "volume removed", 20)
