@@ -8,4 +8,5 @@ extern const struct driver driver_btrfs;
 extern const struct driver driver_fake;
 extern const struct driver driver_loopback;
 extern const struct driver driver_powerflex;
+extern const struct driver driver_xtremio;
 extern const struct driver driver_zfs;

@@ -4,13 +4,14 @@
 #include "drivers/backends.h"
 
 static const struct driver *const backends[] = {
-    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_powerflex, &driver_zfs,
+    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_powerflex, &driver_xtremio, &driver_zfs,
 };
 
 /* Other names of them: those of Flocker 1's third parties, and of products that were renamed. */
 static const struct {
     const char *name, *backend;
 } aliases[] = {
+    {"emc_xtremio_flocker_plugin", "xtremio"},
     {"scaleio", "powerflex"},
     {"scaleio_flocker_driver", "powerflex"},
 };

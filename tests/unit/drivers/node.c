@@ -145,8 +145,35 @@ static void powerflex_start(void)
                     (const char *const[]){"--tls", "--host", a, "--host", b, NULL});
 }
 
+static json_t *xtremio_options(int i)
+{
+    CLEANUP_FREE char *root = xasprintf("%s/%d/host", node_dir, i);
+    CLEANUP_FREE char *xms = xasprintf("127.0.0.1:%u", node_array.port);
+
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "backend", "emc_xtremio_flocker_plugin",
+                     "xms_ip", xms, "xms_user", "flocker", "xms_password", "secret+/=", "ca_file",
+                     node_array.ca, "compute_instance_id", node_instance(&nodes[i]), "host_root",
+                     root);
+}
+
+/* Its hosts' programs (multipath, iscsiadm) are found first, and find it. */
+static void xtremio_start(void)
+{
+    CLEANUP_FREE char *dir = xasprintf("%s/array", node_dir);
+    CLEANUP_FREE char *a = xasprintf("%s=%s/0/host", node_instance(&nodes[0]), node_dir);
+    CLEANUP_FREE char *b = xasprintf("%s=%s/1/host", node_instance(&nodes[1]), node_dir);
+    CLEANUP_FREE char *san = xasprintf("%s/san", dir);
+    CLEANUP_FREE char *path = xasprintf("%s:%s", ARRAYS "/san", getenv("PATH"));
+
+    assert_int_equal(setenv("FLOCKER_TEST_SAN", san, 1) | setenv("PATH", path, 1), 0);
+    simulator_start(&node_array, ARRAYS "/xtremio.py", dir,
+                    (const char *const[]){"--tls", "--host", a, "--host", b, NULL});
+}
+
 static json_t *options(int i)
 {
+    if (streq(node_backend, "xtremio"))
+        return xtremio_options(i);
     if (streq(node_backend, "powerflex"))
         return powerflex_options(i);
     if (streq(node_backend, "aws"))
@@ -263,6 +290,8 @@ void node_reboot(struct node *n)
 
     node_close(n);
     sweep(streq(node_backend, "loopback") ? node_dir : dir);
+    if (streq(node_backend, "xtremio"))
+        simulator_tell(&node_array, "{s:[s]}", "reboot", node_instance(n));
     node_open(n);
 }
 
@@ -314,8 +343,26 @@ static char *powerflex_volume_file(const struct uuid *dataset)
     return file;
 }
 
+static char *xtremio_volume_file(const struct uuid *dataset)
+{
+    json_t *state = simulator_state(&node_array), *volume;
+    CLEANUP_FREE char *name = xasprintf("block-%s", UUID_STR(dataset));
+    char *file = NULL;
+    size_t i;
+
+    json_array_foreach (json_object_get(state, "volumes"), i, volume) {
+        if (str_has_prefix(json_string_value(json_object_get(volume, "name")), name))
+            file = xstrdup(json_string_value(json_object_get(volume, "file")));
+    }
+    json_decref(state);
+    assert_non_null(file);
+    return file;
+}
+
 char *node_volume_file(const struct uuid *dataset)
 {
+    if (streq(node_backend, "xtremio"))
+        return xtremio_volume_file(dataset);
     if (streq(node_backend, "powerflex"))
         return powerflex_volume_file(dataset);
     if (streq(node_backend, "aws"))
@@ -325,7 +372,8 @@ char *node_volume_file(const struct uuid *dataset)
 
 char *node_mark_folder(const struct node *n, const struct uuid *dataset)
 {
-    if (streq(node_backend, "aws") || streq(node_backend, "powerflex"))
+    if (streq(node_backend, "aws") || streq(node_backend, "powerflex") ||
+        streq(node_backend, "xtremio"))
         return xasprintf("%s/%s/marks/%s", n->state_dir, node_backend, UUID_STR(dataset));
     return xasprintf("%s/shared/marks/%s/%s", node_dir, node_instance(n), UUID_STR(dataset));
 }
@@ -444,6 +492,8 @@ static void child_main(int (*run)(void))
         aws_start();
     if (streq(node_backend, "powerflex"))
         powerflex_start();
+    if (streq(node_backend, "xtremio"))
+        xtremio_start();
     struct random r = random_os();
     struct uuid cluster = uuid_random_v4(&r);
 
@@ -495,7 +545,8 @@ int node_main(int argc, char **argv, int (*run)(void))
     if (pid < 0)
         return 2;
     if (!pid) {
-        alarm(zfs_in_kernel() || streq(node_backend, "aws") || streq(node_backend, "powerflex")
+        alarm(zfs_in_kernel() || streq(node_backend, "aws") || streq(node_backend, "powerflex") ||
+                      streq(node_backend, "xtremio")
                   ? SLOW_DEADLINE_S
                   : DEADLINE_S);
         prctl(PR_SET_PDEATHSIG, SIGKILL);

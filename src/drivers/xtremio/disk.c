@@ -1,0 +1,330 @@
+#include "drivers/xtremio/disk.h"
+
+#include "base/now.h"
+#include "base/str.h"
+#include "drivers/blockdev.h"
+#include "drivers/durable.h"
+#include "drivers/wait.h"
+#include "exec/exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define SECTOR 512u
+#define PATHS_MAX 64u
+#define PROGRAM_US (60 * (uint64_t)USEC_PER_SEC)
+#define GONE_S 30
+#define PAUSE_FIRST_US 4000u
+
+/* ---- sysfs ---- */
+
+void sysfs_text(const char *root, const char *path, char ret[SYSFS_TEXT_SIZE])
+{
+    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
+    CLEANUP_CLOSE int fd = open(whole, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, ret, SYSFS_TEXT_SIZE - 1);
+
+    while (n > 0 && strchr(" \n", ret[n - 1]))
+        n--;
+    ret[n > 0 ? n : 0] = '\0';
+}
+
+struct err *sysfs_write(const char *root, const char *path, const char *text)
+{
+    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
+    CLEANUP_CLOSE int fd = open(whole, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_errno(errno, "cannot open %s", whole);
+    if (dprintf(fd, "%s\n", text) < 0)
+        return err_errno(errno, "cannot write to %s", whole);
+    return NULL;
+}
+
+static void text_of(const char *root, const char *device, const char *attribute,
+                    char ret[SYSFS_TEXT_SIZE])
+{
+    CLEANUP_FREE char *path = xasprintf("block/%s/%s", device, attribute);
+
+    sysfs_text(root, path, ret);
+}
+
+static int open_folder(const char *root, const char *path)
+{
+    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
+
+    return open(whole, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* ---- looking ---- */
+
+void xtremio_disk_done(struct xtremio_disk *d)
+{
+    for (size_t i = 0; i < d->n_paths; i++)
+        free(d->paths[i]);
+    free(d->paths);
+    free(d->map);
+    free(d->map_name);
+    *d = (struct xtremio_disk){0};
+}
+
+struct search {
+    const char *root, *naa;
+    uint64_t size;
+    struct xtremio_disk *found;
+};
+
+/* 0: it is going away at this moment. */
+static uint64_t bytes_of(const struct search *s, const char *name)
+{
+    char text[SYSFS_TEXT_SIZE];
+    uint64_t sectors;
+
+    text_of(s->root, name, "size", text);
+    return sscanf(text, "%" SCNu64, &sectors) == 1 ? sectors * SECTOR : 0;
+}
+
+static struct err *check_size(const struct search *s, const char *name, bool *ret_there)
+{
+    uint64_t bytes = bytes_of(s, name);
+
+    *ret_there = bytes;
+    if (!bytes || bytes == s->size)
+        return NULL;
+    return err_new(ERR_CORRUPT,
+                   "the device %s should be the volume with NAA %s, but has %" PRIu64
+                   " bytes instead of %" PRIu64 ": not used",
+                   name, s->naa, bytes, s->size);
+}
+
+static bool is_path(const struct search *s, const char *name)
+{
+    char text[SYSFS_TEXT_SIZE];
+
+    text_of(s->root, name, "device/wwid", text);
+    return str_has_prefix(text, "naa.") && streq(text + strlen("naa."), s->naa);
+}
+
+/* All XtremIO says of itself is in the device's own vendor field. */
+static bool is_of_array(const struct search *s, const char *name)
+{
+    char text[SYSFS_TEXT_SIZE];
+
+    text_of(s->root, name, "device/vendor", text);
+    return streq(text, "XtremIO");
+}
+
+static struct err *look_at_path(struct search *s, const char *name)
+{
+    if (!is_path(s, name) && !is_of_array(s, name))
+        return NULL;
+    CLEANUP_FREE char *rescan = xasprintf("block/%s/device/rescan", name);
+    bool there;
+
+    err_free(sysfs_write(s->root, rescan, "1")); /* what cannot be asked shows in its use */
+    if (!is_path(s, name))
+        return NULL;
+    if (s->found->n_paths == PATHS_MAX)
+        return err_new(ERR_CORRUPT, "the volume with NAA %s has more than %u paths", s->naa,
+                       PATHS_MAX);
+    TRY(check_size(s, name, &there));
+    if (!there)
+        return NULL;
+    s->found->paths = xrealloc(s->found->paths, s->found->n_paths + 1, sizeof(char *));
+    s->found->paths[s->found->n_paths++] = xstrdup(name);
+    return NULL;
+}
+
+/* multipath's WWID is the type of the identifier (3: NAA) and the identifier. */
+static bool is_map(const struct search *s, const char *name)
+{
+    char text[SYSFS_TEXT_SIZE];
+
+    text_of(s->root, name, "dm/uuid", text);
+    return str_has_prefix(text, "mpath-3") && streq(text + strlen("mpath-3"), s->naa);
+}
+
+static struct err *check_slaves(const struct search *s, const char *name)
+{
+    CLEANUP_FREE char *path = xasprintf("block/%s/slaves", name);
+    CLEANUP_CLOSE int fd = open_folder(s->root, path);
+    CLEANUP_DIR DIR *d = fd < 0 ? NULL : dir_stream(fd);
+    const char *slave;
+
+    while (d && (slave = dir_next(d))) {
+        if (!is_path(s, slave))
+            return err_new(ERR_CORRUPT,
+                           "the multipath map %s should be the volume with NAA %s, but its path %s "
+                           "is not: not used",
+                           name, s->naa, slave);
+    }
+    return NULL;
+}
+
+static struct err *look_at_map(struct search *s, const char *name)
+{
+    char text[SYSFS_TEXT_SIZE];
+    bool there;
+
+    if (!is_map(s, name))
+        return NULL;
+    if (s->found->map)
+        return err_new(ERR_CORRUPT,
+                       "both %s and %s say that they are the volume with NAA %s: neither is used",
+                       s->found->map, name, s->naa);
+    TRY(check_slaves(s, name));
+    /* With paths as large as the volume it is one that grew. */
+    bool small = s->found->n_paths && bytes_of(s, name) && bytes_of(s, name) < s->size;
+
+    if (!small)
+        TRY(check_size(s, name, &there));
+    if (!small && !there)
+        return NULL;
+    s->found->map_is_small = small;
+    text_of(s->root, name, "dm/name", text);
+    s->found->map = xstrdup(name);
+    s->found->map_name = xstrdup(text);
+    return NULL;
+}
+
+/* Paths first: they are asked anew, and maps are held against them. */
+static struct err *look_at_all(struct search *s, int block)
+{
+    static struct err *(*const look[])(struct search *, const char *) = {look_at_path, look_at_map};
+    static const char *const prefixes[] = {"sd", "dm-"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(look); i++) {
+        CLEANUP_DIR DIR *d = dir_stream(block);
+        const char *name;
+
+        if (!d)
+            return err_errno(errno, "cannot list the block devices in %s/sys/block", s->root);
+        while ((name = dir_next(d))) {
+            if (str_has_prefix(name, prefixes[i]))
+                TRY(look[i](s, name));
+        }
+    }
+    return NULL;
+}
+
+struct err *xtremio_disk_look(const char *root, const char *naa, uint64_t size,
+                              struct xtremio_disk *ret_disk)
+{
+    CLEANUP_CLOSE int block = open_folder(root, "block");
+    CLEANUP_XTREMIO_DISK struct xtremio_disk found = {0};
+    struct search s = {.root = root, .naa = naa, .size = size, .found = &found};
+
+    if (block < 0)
+        return err_errno(errno, "cannot open %s/sys/block", root);
+    if (*naa)
+        TRY(look_at_all(&s, block));
+    *ret_disk = found;
+    found = (struct xtremio_disk){0};
+    return NULL;
+}
+
+struct err *xtremio_disk_choose(const char *root, const struct xtremio_disk *d, bool multipath,
+                                char **ret_path)
+{
+    const char *name = d->map ? d->map : d->n_paths && !multipath ? d->paths[0] : NULL;
+
+    if (!d->map && !multipath && d->n_paths > 1)
+        return err_new(ERR_CONFLICT,
+                       "the volume has %zu paths (%s, %s, ...) and no multipath map: install "
+                       "multipath-tools, or let "
+                       "this node reach the array over one path",
+                       d->n_paths, d->paths[0], d->paths[1]);
+    *ret_path = name ? xasprintf("%s/dev/%s", root, name) : NULL;
+    return NULL;
+}
+
+struct err *xtremio_disk_widen(const struct xtremio_disk *d)
+{
+    const char *const argv[] = {"multipathd", "resize", "map", d->map_name, NULL};
+
+    return err_wrap(exec_run(&(struct exec_request){.argv = argv, .timeout_us = PROGRAM_US}, NULL),
+                    "cannot make the multipath map %s as large as its volume", d->map_name);
+}
+
+/* ---- removing ---- */
+
+/* What is going away at this moment needs nothing any more. */
+static struct err *settle(const char *root, const char *name)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/dev/%s", root, name);
+    struct err *e = blockdev_settle(path);
+
+    return err_is(e, ERR_NOT_FOUND) ? err_free(e) : e;
+}
+
+static struct err *remove_map(const struct xtremio_disk *d)
+{
+    const char *const argv[] = {"multipath", "-f", d->map_name, NULL};
+
+    return err_wrap(exec_run(&(struct exec_request){.argv = argv, .timeout_us = PROGRAM_US}, NULL),
+                    "cannot remove the multipath map %s", d->map_name);
+}
+
+static struct err *remove_paths(const char *root, const struct xtremio_disk *d)
+{
+    for (size_t i = 0; i < d->n_paths; i++) {
+        CLEANUP_FREE char *path = xasprintf("block/%s/device/delete", d->paths[i]);
+
+        TRY(settle(root, d->paths[i])); /* each has a cache of its own */
+        TRY(sysfs_write(root, path, "1"));
+    }
+    return NULL;
+}
+
+static struct err *remove_all(const char *root, const struct xtremio_disk *d)
+{
+    if (d->map) {
+        TRY(settle(root, d->map));
+        TRY(remove_map(d));
+    }
+    return remove_paths(root, d);
+}
+
+/* A path may be going away already, or come back with a scan that was under way: done is when none is left. */
+struct err *xtremio_disk_remove(const char *root, const char *naa, uint64_t size)
+{
+    struct wait w = wait_for(GONE_S);
+    CLEANUP_ERR struct err *last = NULL;
+
+    w.pause_us = PAUSE_FIRST_US; /* the kernel has done it when the write returns */
+    do {
+        CLEANUP_XTREMIO_DISK struct xtremio_disk d = {0};
+
+        TRY(xtremio_disk_look(root, naa, size, &d));
+        if (!d.map && !d.n_paths)
+            return NULL;
+        err_free(last);
+        last = remove_all(root, &d);
+        if (err_is(last, ERR_BUSY))
+            return steal(&last);
+    } while (wait_more(&w));
+    return last ? steal(&last)
+                : err_new(ERR_TIMEOUT,
+                          "the kernel still has the device with NAA %s after it was removed", naa);
+}
+
+/* ---- LUNs ---- */
+
+struct err *xtremio_disk_luns(const char *root, bool *used, size_t n)
+{
+    CLEANUP_CLOSE int fd = open_folder(root, "class/scsi_device");
+    CLEANUP_DIR DIR *d = fd < 0 ? NULL : dir_stream(fd);
+    const char *name;
+    uint64_t lun;
+
+    if (!d && errno != ENOENT)
+        return err_errno(errno, "cannot list the SCSI devices in %s/sys/class/scsi_device", root);
+    while (d && (name = dir_next(d))) { /* host:channel:target:LUN */
+        if (sscanf(name, "%*u:%*u:%*u:%" SCNu64, &lun) == 1 && lun < n)
+            used[lun] = true;
+    }
+    return NULL;
+}
