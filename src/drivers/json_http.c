@@ -134,7 +134,7 @@ static bool may_repeat(const struct json_http_call *call, const struct err *e,
     if (e)
         return !call->once && (e->code == ERR_TIMEOUT || e->code == ERR_UNAVAILABLE);
     *ret_asked_s = a->retry_after_s;
-    if (a->status == 429 || a->status == 503)
+    if (a->status == 429 || a->status == 503 || (a->status == 413 && a->retry_after_s))
         return true;
     return !call->once && (a->status == 500 || a->status == 502 || a->status == 504);
 }
@@ -152,7 +152,7 @@ static struct err *try_until(struct http_client *http, const struct json_http_ca
         raw->timeout_us = retry_time_us(&r, JSON_HTTP_TRY_US);
         struct err *e = http_client_call_sync(http, raw, &a);
 
-        if (!e && a.status == 429)
+        if (!e && (a.status == 429 || (a.status == 413 && a.retry_after_s)))
             budget_throttled(call->budget, a.retry_after_s * (uint64_t)USEC_PER_SEC);
         if (!may_repeat(call, e, &a, &asked) || !retry_pause(&r, asked)) {
             if (!e)
@@ -196,6 +196,7 @@ static struct err *call_sync(struct http_client *http, const struct json_http_ca
                             .headers = headers,
                             .body = body,
                             .body_size = body ? strlen(body) : 0,
+                            .once = call->once,
                             .keep_header = call->keep_header,
                             .answer_max =
                                 call->answer_max ? call->answer_max : JSON_HTTP_ANSWER_MAX,

@@ -33,7 +33,7 @@ struct json_http_answer {
 
 /* Any answer is success, also one of status 404 or 500; what it means is for the caller to say, who
  * makes an error of it with json_http_failure(). Tried again with growing pauses until the deadline: status 429 and 503 (after
- * Retry-After, too), which say that nothing was done; unless `once`, also 500, 502, 504 and a connection that
+ * Retry-After, too), and 413 with Retry-After (as older OpenStacks limit rates), which say that nothing was done; unless `once`, also 500, 502, 504 and a connection that
  * could not be made, broke or was silent: there it may have been done. What is answered last is the result.
  * Errors: those of http_client_call_sync(); ERR_CORRUPT also when an answer below 300 is neither empty nor JSON. */
 struct err *json_http_sync(struct http_client *http, const struct json_http_call *call,

@@ -15,7 +15,7 @@
 
 struct http_client {
     char *ca_file;
-    bool direct;
+    bool direct, insecure;
     pthread_mutex_t lock; /* of the idle ones */
     CURL *idle[IDLE_MAX];
     size_t n_idle;
@@ -46,6 +46,7 @@ struct err *http_client_new(const struct http_client_options *options,
 
     c->ca_file = xstrdup_null(options->ca_file);
     c->direct = options->direct;
+    c->insecure = options->insecure;
     (void)pthread_mutex_init(&c->lock, NULL);
     *ret_client = c;
     return NULL;
@@ -230,6 +231,7 @@ static bool set_limits(CURL *easy, struct transfer *t)
            !curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") &&
            !curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) &&
            !curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L) &&
+           !curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, call->once ? 1L : 0L) &&
            !curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED) &&
            !curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L) &&
            !curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress) &&
@@ -245,8 +247,8 @@ static bool set_limits(CURL *easy, struct transfer *t)
 static bool set_tls(CURL *easy, const struct http_client *c)
 {
     return !curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) &&
-           !curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L) &&
-           !curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L) &&
+           !curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, c->insecure ? 0L : 1L) &&
+           !curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, c->insecure ? 0L : 2L) &&
            (!c->ca_file || (!curl_easy_setopt(easy, CURLOPT_CAINFO, c->ca_file) &&
                             !curl_easy_setopt(easy, CURLOPT_CAPATH, NULL))) &&
            (!c->direct || !curl_easy_setopt(easy, CURLOPT_PROXY, ""));

@@ -2,7 +2,7 @@
  * a worker; it ends at its deadline, or within a second of being cancelled. What the other side sends is limited
  * in every part. TLS (1.2 or newer) is verified against the host's name. Nothing is redirected, nothing is
  * repeated: whether a call may be made again is for the caller to know. (One exception, of HTTP itself: a kept connection that
- * turns out to be closed before anything was answered is replaced by a new one.) The program must ignore SIGPIPE. */
+ * turns out to be closed before anything was answered is replaced by a new one; not for a call that is marked `once`.) The program must ignore SIGPIPE. */
 #pragma once
 
 #include "base/err.h"
@@ -20,6 +20,7 @@ struct http_client;
 
 struct http_client_options {
     const char *ca_file; /* PEM; NULL: the authorities that the system trusts */
+    bool insecure;       /* whoever answers is believed to be it; ca_file is not used then */
     bool direct;         /* without the proxy of the environment (https_proxy): for what is near */
 };
 
@@ -40,6 +41,7 @@ struct http_call {
     const void *body;           /* NULL: none */
     size_t body_size;
     const struct http_sign *sign; /* NULL: not signed */
+    bool once; /* on a new connection, so that it is certainly sent one time only */
     const char *keep_header;      /* NULL, or the name of a header of the answer that is wanted */
     size_t answer_max;            /* 0: HTTP_CLIENT_ANSWER_MAX */
     uint64_t timeout_us;          /* for all of it, at least a millisecond */
