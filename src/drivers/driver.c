@@ -4,7 +4,8 @@
 #include "drivers/backends.h"
 
 static const struct driver *const backends[] = {
-    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_powerflex, &driver_xtremio, &driver_zfs,
+    &driver_aws, &driver_btrfs, &driver_fake, &driver_loopback, &driver_openstack, &driver_powerflex,
+    &driver_xtremio, &driver_zfs,
 };
 
 /* Other names of them: those of Flocker 1's third parties, and of products that were renamed. */

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "drivers/storage.h"
+#include "cloud.h"
 #include "fake_ec2.h"
 
 #include <setjmp.h>
@@ -30,6 +31,10 @@ extern char *node_dir; /* the temporary folder */
 extern struct node nodes[NODES];
 extern struct simulator node_ec2;   /* of the backend aws */
 extern struct simulator node_array; /* of backends whose volumes are on a storage array */
+extern struct cloud node_cloud;       /* of openstack (Cinder alone) and openstack-nova */
+extern struct simulator node_between; /* of openstack-nova: between it and the driver */
+/* Of openstack-nova: what the node is configured with. */
+json_t *node_nova_options(const struct node *n);
 
 /* Runs the tests in a child with a deadline; returns main()'s value. argv[1] names the backend. */
 int node_main(int argc, char **argv, int (*run)(void));

@@ -1,0 +1,243 @@
+#include "base/str.h"
+#include "drivers/blockdev.h"
+#include "drivers/durable.h"
+#include "drivers/loopdev.h"
+#include "drivers/openstack/openstack.h"
+#include "exec/exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <openssl/sha.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MOUNT_US 60000000u
+#define INITIATOR_FILE "/etc/iscsi/initiatorname.iscsi"
+#define INITIATOR_KEY "InitiatorName="
+
+/* Mounting and unmounting of exports, and binding of files: one at a time in this process, which is the only agent here. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct err *wrong_size(const struct os_volume *v, const char *path, uint64_t size)
+{
+    return err_new(ERR_CORRUPT,
+                   "%s should be volume %s, but has %" PRIu64 " bytes instead of %" PRIu64
+                   ": not used",
+                   path, v->id, size, v->size);
+}
+
+/* ---- NFS ---- */
+
+/* Where the export is mounted; the name is the same at each start. */
+static char *place_of(const struct openstack *o, const char *export)
+{
+    unsigned char sum[SHA256_DIGEST_LENGTH];
+
+    (void)SHA256((const unsigned char *)export, strlen(export), sum);
+    return xasprintf("%s/%02x%02x%02x%02x%02x%02x%02x%02x", o->nfs_root, sum[0], sum[1], sum[2],
+                     sum[3], sum[4], sum[5], sum[6], sum[7]);
+}
+
+static struct err *is_mounted(const char *place, bool *ret_mounted)
+{
+    CLEANUP_FREE char *above = xasprintf("%s/..", place);
+    struct statx here, there;
+
+    if (statx(AT_FDCWD, place, 0, STATX_BASIC_STATS, &here) < 0 ||
+        statx(AT_FDCWD, above, 0, STATX_BASIC_STATS, &there) < 0)
+        return err_errno(errno, "cannot look at %s", place);
+    *ret_mounted = here.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+    return NULL;
+}
+
+static struct err *mount_export(const struct os_connection *c, const char *place)
+{
+    const char *with[] = {"mount", "-t", "nfs", "-o", c->options, "--", c->export, place, NULL};
+    const char *without[] = {"mount", "-t", "nfs", "--", c->export, place, NULL};
+    bool mounted;
+
+    TRY(dir_make_path(place, 0700));
+    TRY(is_mounted(place, &mounted));
+    if (mounted)
+        return NULL;
+    return err_wrap(exec_run(&(struct exec_request){.argv = *c->options ? with : without,
+                                                    .timeout_us = MOUNT_US},
+                             NULL),
+                    "cannot mount the NFS export %s", c->export);
+}
+
+/* Opens the file of the volume, and checks that it can be it. */
+static struct err *open_file(const struct os_connection *c, const struct os_volume *v,
+                             const char *place, int *ret_fd, struct stat *st)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/%s", place, c->file);
+    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 || fstat(fd, st) < 0)
+        return err_errno(errno, "cannot open %s of the export %s", c->file, c->export);
+    if (!S_ISREG(st->st_mode))
+        return err_new(ERR_CORRUPT, "%s of the export %s is no file", c->file, c->export);
+    if ((uint64_t)st->st_size != v->size &&
+        (v->status != OS_EXTENDING || (uint64_t)st->st_size < v->size))
+        return wrong_size(v, path, (uint64_t)st->st_size);
+    *ret_fd = steal_fd(&fd);
+    return NULL;
+}
+
+static struct err *connect_nfs(const struct openstack *o, const struct os_volume *v,
+                               const struct os_connection *c, char **ret_path)
+{
+    CLEANUP_FREE char *place = place_of(o, c->export);
+    CLEANUP_CLOSE int file = -1, loop = -1;
+    struct stat st;
+
+    TRY(mount_export(c, place));
+    TRY(open_file(c, v, place, &file, &st));
+    TRY(loopdev_find(st.st_dev, st.st_ino, ret_path));
+    return *ret_path ? loopdev_resize(*ret_path, st.st_dev, st.st_ino)
+                     : loopdev_bind(file, c->file, /* autoclear= */ false, ret_path, &loop);
+}
+
+static struct err *unbind_file(const struct openstack *o, const struct os_volume *v,
+                               const struct os_connection *c, const char *place)
+{
+    CLEANUP_CLOSE int file = -1;
+    CLEANUP_FREE char *device = NULL;
+    struct stat st;
+
+    TRY(open_file(c, v, place, &file, &st));
+    TRY(loopdev_find(st.st_dev, st.st_ino, &device));
+    if (device)
+        TRY(loopdev_unbind(device, st.st_dev, st.st_ino));
+    return fsync(file) < 0 ? err_errno(errno, "cannot flush the file of volume %s", v->id) : NULL;
+}
+
+static struct err *disconnect_nfs(const struct openstack *o, const struct os_volume *v,
+                                  const struct os_connection *c)
+{
+    CLEANUP_FREE char *place = place_of(o, c->export);
+    bool mounted;
+
+    if (access(place, F_OK) < 0)
+        return NULL;
+    TRY(is_mounted(place, &mounted));
+    if (!mounted)
+        return NULL;
+    TRY(unbind_file(o, v, c, place));
+    (void)umount2(place, 0); /* other volumes use it, or it is used again soon: no harm */
+    return NULL;
+}
+
+/* ---- local ---- */
+
+static struct err *connect_local(const struct openstack *o, const struct os_volume *v,
+                                 const struct os_connection *c, char **ret_path)
+{
+    CLEANUP_FREE char *path = xasprintf("%s%s", o->host_root, c->path);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    uint64_t size;
+    struct stat st;
+
+    if (fd < 0 && (errno == ENOENT || errno == ENXIO))
+        return NULL;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_errno(errno, "cannot open %s", path);
+    if (!S_ISBLK(st.st_mode) || ioctl(fd, BLKGETSIZE64, &size) < 0)
+        return err_new(ERR_CORRUPT, "%s is no block device", path);
+    if (size != v->size)
+        return wrong_size(v, path, size);
+    *ret_path = steal(&path);
+    return NULL;
+}
+
+static struct err *disconnect_local(const struct openstack *o, const struct os_volume *v,
+                                    const struct os_connection *c)
+{
+    CLEANUP_FREE char *path = NULL;
+
+    TRY(connect_local(o, v, c, &path));
+    return path ? blockdev_settle(path) : NULL;
+}
+
+/* ---- all ---- */
+
+static struct err *no_iscsi(const struct os_volume *v)
+{
+    return err_new(
+        ERR_UNSUPPORTED,
+        "volume %s is reached by iSCSI, which this agent cannot do yet: attach by Nova, or "
+        "use an NFS back end of Cinder's",
+        v->id);
+}
+
+static struct err *connect_any(const struct openstack *o, const struct os_volume *v,
+                               const struct os_connection *c, char **ret_path)
+{
+    *ret_path = NULL;
+    switch (c->kind) {
+    case OS_CONNECT_NFS:
+        return connect_nfs(o, v, c, ret_path);
+    case OS_CONNECT_LOCAL:
+        return connect_local(o, v, c, ret_path);
+    case OS_CONNECT_ISCSI:
+        break;
+    }
+    return no_iscsi(v);
+}
+
+static struct err *disconnect_any(const struct openstack *o, const struct os_volume *v,
+                                  const struct os_connection *c)
+{
+    switch (c->kind) {
+    case OS_CONNECT_NFS:
+        return disconnect_nfs(o, v, c);
+    case OS_CONNECT_LOCAL:
+        return disconnect_local(o, v, c);
+    case OS_CONNECT_ISCSI:
+        break;
+    }
+    return NULL; /* it was never connected */
+}
+
+struct err *os_host_connect(struct openstack *o, const struct os_volume *v,
+                            const struct os_connection *c, char **ret_path)
+{
+    (void)pthread_mutex_lock(&lock);
+    struct err *e = connect_any(o, v, c, ret_path);
+
+    (void)pthread_mutex_unlock(&lock);
+    return e;
+}
+
+struct err *os_host_disconnect(struct openstack *o, const struct os_volume *v,
+                               const struct os_connection *c)
+{
+    (void)pthread_mutex_lock(&lock);
+    struct err *e = disconnect_any(o, v, c);
+
+    (void)pthread_mutex_unlock(&lock);
+    return e;
+}
+
+struct err *os_host_initiator(const struct openstack *o, char **ret_name)
+{
+    CLEANUP_FREE char *path = xasprintf("%s" INITIATOR_FILE, o->host_root), *text = NULL;
+    const char *at;
+
+    *ret_name = NULL;
+    TRY(file_read(AT_FDCWD, path, 64u << 10, &text));
+    at = text ? strstr(text, INITIATOR_KEY) : NULL;
+    while (at && at != text && at[-1] != '\n') /* not in a comment */
+        at = strstr(at + 1, INITIATOR_KEY);
+    if (at)
+        at += strlen(INITIATOR_KEY);
+    if (at && str_is_utf8(at, strcspn(at, " \t\r\n")))
+        *ret_name = xstrndup(at, strcspn(at, " \t\r\n"));
+    return NULL;
+}
