@@ -1254,6 +1254,10 @@ static bool may_grow_ext4(void)
 /* A mounted volume that can grow, on ext4 where the kernel lets us make one larger that is mounted; false: there is none. */
 static bool growable(struct uuid *ret_id)
 {
+    if (real_cloud()) {
+        print_message("Cinder's NFS driver does not grow a volume that is attached\n");
+        return false;
+    }
     if (local() || !A->storage->driver->grow)
         return false;
     if (!may_grow_ext4()) {
