@@ -325,26 +325,6 @@ static void test_taken_away_under_a_host(void **state)
 
 /* ---- paths ---- */
 
-/* While it is mounted, with a map and without. (Where this process may not make a mounted ext4 larger, only the device grows.) */
-static void test_grows(void **state)
-{
-    for (int multipath = 0; multipath < 2; multipath++) {
-        simulator_tell(&node_array, "{s:{s:i,s:b}}", "settings", "paths", multipath + 1,
-                       "multipath", multipath);
-        struct uuid id = mounted(A);
-
-        err_free(storage_grow(A->storage, &id, 3 * SIZE, 1));
-        struct volume_state v = look(A, &id);
-        CLEANUP_FREE char *bytes =
-            shell_out("cat %s/0/host/sys/block/%s*/size", node_dir, multipath ? "dm-" : "sd");
-
-        assert_int_equal(v.size, 3 * SIZE);
-        assert_true(v.mounted && strtoull(bytes, NULL, 10) * 512 == 3 * SIZE);
-        volume_state_done(&v);
-        end(A, &id);
-    }
-}
-
 static void test_multipath(void **state)
 {
     bool map;
@@ -666,7 +646,6 @@ static int run(void)
         WITH_ARRAY(test_both_map_at_once),
         WITH_ARRAY(test_attached_elsewhere),
         WITH_ARRAY(test_taken_away_under_a_host),
-        WITH_ARRAY(test_grows),
         WITH_ARRAY(test_multipath),
         WITH_ARRAY(test_paths_without_a_map),
         WITH_ARRAY(test_device_is_another),

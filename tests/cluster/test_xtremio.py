@@ -1,0 +1,69 @@
+"""Datasets on an XtremIO array (tests/arrays/xtremio.py) that real agents use over HTTPS: they move between hosts, through crashes and trouble
+of the array."""
+
+import json
+
+from lab import https_in, wait_until
+from volumes import Guard, create, is_mounted, state, wait_settled
+
+CLUSTER = {"nodes": 2, "backend": "xtremio"}
+HOSTS = ["h1", "h2"]
+XMS = ("10.77.0.8", 443)
+SIZE = 256 << 20
+
+
+def array(cluster, **what):
+    """What the array has; with arguments it is told them first (POST /control)."""
+    connection = https_in(int(cluster.variables["CLIENT_PID"]), *XMS, cluster.path("array", "ca.pem"))
+    try:
+        if what:
+            connection.request("POST", "/control", json.dumps(what))
+            assert connection.getresponse().read() == b"{}"
+        connection.request("GET", "/control")
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def owners(cluster):
+    """Of each volume, the hosts that it is mapped to."""
+    return [[m[0][1] for m in v["lun-mapping-list"]] for v in array(cluster)["volumes"]]
+
+
+def test_array_busy(cluster):
+    """What is mounted stays; a move waits, and says for what."""
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    array(cluster, faults=[{"how": "error", "status": 503, "times": 1 << 30}])
+    try:
+        cluster.api.move_dataset(dataset, cluster.node("h2"))
+        wait_until(lambda: "the array says" in (state(cluster, dataset)["reason"] or {}).get("text", ""), "a reason", 60)
+        assert not is_mounted(cluster, "h2", dataset)
+    finally:
+        array(cluster, faults=[])
+    with Guard(cluster, dataset, HOSTS):
+        wait_settled(cluster, dataset, "h2", ["h1"], 60)
+    assert owners(cluster) == [["h2"]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+    assert array(cluster)["violations"] == []
+
+
+def test_agent_dies(cluster):
+    """kill -9 of both agents while the volume is on its way."""
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    cluster.shell("h1", f"echo precious >/flocker/{dataset}/file; sync /flocker/{dataset}/file")
+    for source, target in (("h1", "h2"), ("h2", "h1")):
+        actions = ("DELETE lun-maps", "POST lun-maps")
+        array(cluster, forget_calls=True, faults=[{"action": a, "how": "late", "seconds": 0.7} for a in actions])
+        with Guard(cluster, dataset, HOSTS):
+            cluster.api.move_dataset(dataset, cluster.node(target))
+            for host, action in zip((source, target), actions):
+                wait_until(lambda a=action: array(cluster)["calls"].get(a), f"call {action}", 30, 0.02)
+                cluster.kill(host, "agent")
+                cluster.start(host, "agent")
+            wait_settled(cluster, dataset, target, [source], 60)
+        assert cluster.shell(target, f"cat /flocker/{dataset}/file").strip() == "precious"
+        assert owners(cluster) == [[target]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+    assert array(cluster)["violations"] == []
