@@ -290,7 +290,7 @@ static void test_quota(void **state)
     fails(storage_create(A->storage, &id, GIB, NULL, 1), ERR_NO_SPACE, "VolumeLimitExceeded");
     refuse(ATTACH, 403, "The maximum allowed number of volumes is attached", 0, 1);
     ok(storage_create(A->storage, &id, GIB, NULL, 1));
-    fails(storage_mount(A->storage, &id, 1), ERR_DENIED, "maximum allowed");
+    fails(storage_mount(A->storage, &id, 1), ERR_TOO_MANY, "maximum allowed");
     ok(storage_destroy(A->storage, &id));
 }
 
