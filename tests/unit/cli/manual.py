@@ -14,7 +14,7 @@ FOLDER = os.environ["FLOCKER_MAN"]
 LINKS = dict(item.split("=") for item in os.environ["FLOCKER_MAN_LINKS"].split())
 PAGES = os.environ["FLOCKER_MAN_PAGES"].split()
 # Programs, and files that people write, and where they are told of.
-OTHERS = ["zfs.8"]  # pages of other programs
+OTHERS = ["mount.8", "zfs.8"]  # pages of other programs
 FORMATS = ["agent.yml", "cluster.yml", "flocker-application.yml", "flocker-compose.yml", "flocker-deployment.yml"]
 
 

@@ -215,7 +215,7 @@ static enum result_code unuse(struct fake *f, unsigned char n, const char *mount
 static void restore_lease(struct fake *f, struct lease l)
 {
     l.dataset = D;
-    engine_restore_lease(f->e, f->now, lease_dup(&l));
+    engine_restore_lease(f->e, f->now, &l);
 }
 
 /* Dropped by the copy, or since it was put back, with mounts that it does not know: it stays for them (simulator's seed 291). */
