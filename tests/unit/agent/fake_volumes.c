@@ -58,12 +58,19 @@ static void drop_mounts(struct fake_volume *v)
     v->n_mounts = 0;
 }
 
-void fake_done(void)
+void fake_forget(void)
 {
     for (size_t i = 0; i < fake.n; i++) {
         volume_entry_done(&fake.volumes[i].entry);
         drop_mounts(&fake.volumes[i]);
     }
+    memset(fake.volumes, 0, fake.n * sizeof(*fake.volumes));
+    fake.n = 0;
+}
+
+void fake_done(void)
+{
+    fake_forget();
     free(fake.volumes);
     fake = (struct fake){0};
 }

@@ -38,6 +38,7 @@ extern struct fake fake;
 
 void fake_init(struct loop *loop);
 void fake_done(void);
+void fake_forget(void); /* all volumes, told to nobody */
 void fake_session(bool up); /* begins (the uses are told, and the catalogue) or ends */
 struct fake_volume *fake_find(const char *name); /* not deleted; NULL */
 struct fake_volume *fake_add(const char *name);
