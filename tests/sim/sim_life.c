@@ -561,6 +561,15 @@ static bool is_releasing(const struct dataset *d)
 #define OLD_ENOUGH_US                                                                              \
     (10 * USEC_PER_SEC) /* what was proposed before the container was known is committed by then */
 
+/* The number alone does not tell: a store that was put back gives out the same ones again. */
+static bool is_made_from(const struct sim_container *k, const struct container *c)
+{
+    char spec[CONTAINER_SPEC_SIZE];
+
+    container_spec(c, spec);
+    return k->created == c->created && streq(k->spec, spec);
+}
+
 /* The release of `d` was ordered just now. Who runs on it at the source has to stop, and must not wait for another dataset then. */
 static void check_alone(struct sim *s, unsigned d)
 {
@@ -568,7 +577,7 @@ static void check_alone(struct sim *s, unsigned d)
     int source = sim_node_index(s, &s->store.datasets[d]->transfer.source);
     const struct sim_container *k = source < 0 ? NULL : &s->hosts[source].containers[s->group[d]];
 
-    if (!c || !k || !k->running || k->created != c->created || !k->uses[d] ||
+    if (!c || !k || !k->running || !is_made_from(k, c) || !k->uses[d] ||
         k->started_us + OLD_ENOUGH_US > s->now_us)
         return;
     for (unsigned i = 0; i < s->n_datasets; i++) {
