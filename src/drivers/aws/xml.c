@@ -35,6 +35,10 @@ static void on_start(void *cookie, const char *name, const char **attributes)
         stop(p, p->depth == XML_DEPTH_MAX ? "it is nested too deeply" : "it has too many elements");
         return;
     }
+    if (!*local_name(name)) {
+        stop(p, "an element has no name but a prefix");
+        return;
+    }
     struct xml *x = xcalloc(1, sizeof(*x));
     struct xml *in = p->depth ? p->open[p->depth - 1] : NULL;
 
