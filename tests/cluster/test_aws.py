@@ -101,6 +101,7 @@ def test_grow(cluster):
     tell(cluster, settings={"modify_s": 1, "device_grows_s": 2, "optimize_s": 3, "modify_again_s": 3600})
     cluster.api.expect("POST", f"/v1/configuration/datasets/{dataset}", {"maximum_size": 2 * GIB})
     wait_until(lambda: size_of(cluster, dataset) == 2 * GIB, "it has grown", 60)
+    wait_until(lambda: volumes_of(cluster, dataset)[0]["modification"]["state"] == "completed", "EC2 has optimized it", 30)
     cluster.shell("h1", f"fallocate -l 1200M /flocker/{dataset}/large")
     # EC2 allows the next one only after hours: that is said, and EC2 is not asked all the time.
     cluster.api.expect("POST", f"/v1/configuration/datasets/{dataset}", {"maximum_size": 3 * GIB})

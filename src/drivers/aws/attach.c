@@ -11,6 +11,7 @@
 #define ATTACH_S 90 /* "attaching" for longer is stuck, as AWS's own driver takes it */
 #define DEVICE_S 60
 #define DETACH_S 120
+#define ORDER_AGAIN_S 5
 #define LOOK_S 30
 #define BUSY_S 10
 #define NAMES_TRIED 8u
@@ -254,7 +255,8 @@ struct detaching {
     const char *instance;
     struct wait wait;
     uint64_t busy_until; /* 0: EC2 has not said "busy" */
-    bool ordered, done;
+    uint64_t ordered_us; /* the last order that EC2 took; 0: none yet */
+    bool done;
 };
 
 static const struct aws_attachment *attachment_to(const struct aws_volume *v, const char *instance)
@@ -273,7 +275,8 @@ static struct err *order_detachment(struct aws *a, const char *id, struct detach
 
     if (e && !means_look_again(t.kind))
         return e;
-    d->ordered = !e;
+    if (!e)
+        d->ordered_us = now_os().mono_us;
     err_free(e);
     return NULL;
 }
@@ -292,6 +295,13 @@ static struct err *check_busy(const struct aws_volume *v, struct detaching *d)
         v->id, d->instance);
 }
 
+/* EC2's looks may be behind an order for a moment. But an order to attach that a killed agent gave may come after all, later
+ * than that to detach: so what stays attached is detached again. */
+static bool wants_order(const struct detaching *d)
+{
+    return !d->ordered_us || now_os().mono_us >= d->ordered_us + ORDER_AGAIN_S * (uint64_t)USEC_PER_SEC;
+}
+
 static struct err *detach_step(struct aws *a, struct aws_volume *v, struct detaching *d)
 {
     struct ec2_try t = aws_try(&d->wait);
@@ -305,7 +315,7 @@ static struct err *detach_step(struct aws *a, struct aws_volume *v, struct detac
         return NULL;
     if (its->status == AWS_ATTACHMENT_BUSY)
         return check_busy(v, d);
-    return its->status == AWS_ATTACHED && !d->ordered ? order_detachment(a, v->id, d) : NULL;
+    return its->status == AWS_ATTACHED && wants_order(d) ? order_detachment(a, v->id, d) : NULL;
 }
 
 /* `v` is overwritten. */
