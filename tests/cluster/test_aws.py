@@ -18,7 +18,7 @@ QUICK = {"create_s": 0, "attach_s": 0, "detach_s": 0, "delete_s": 0, "lag_s": 0,
 
 
 def tell(cluster, **what):
-    cluster.run("client", "curl", "-sS", "--fail", "-d", json.dumps(what), EC2)
+    cluster.run("client", "curl", "-sS", "--fail", "--max-time", "15", "--retry", "2", "--retry-all-errors", "-d", json.dumps(what), EC2)
 
 
 def ec2(cluster):
