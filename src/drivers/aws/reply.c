@@ -288,6 +288,8 @@ struct err *aws_instances_parse(const char *bytes, size_t n, struct aws_instance
 static struct err *read_modification(const struct xml *x, struct aws_modification *m)
 {
     TRY(field(x, "modificationState", m->state, sizeof(m->state)));
+    if (!*m->state)
+        return err_new(ERR_CORRUPT, "EC2 sent a change of a volume without its state");
     copy_text(xml_text(x, "statusMessage"), m->message, sizeof(m->message));
     m->failed = streq(m->state, "failed");
     m->ended = m->failed || streq(m->state, "completed");
