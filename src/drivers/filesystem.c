@@ -3,6 +3,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/durable.h"
+#include "drivers/wait.h"
 #include "exec/exec.h"
 
 #include <blkid/blkid.h>
@@ -15,6 +16,7 @@
 #define BLANK_BYTES (1u << 20)
 #define MKFS_TIMEOUT_US (600 * (uint64_t)USEC_PER_SEC)
 #define GROW_TIMEOUT_US (600 * (uint64_t)USEC_PER_SEC)
+#define GROWING_S 30 /* for another's growth to end */
 
 /* A file system with its signature damaged is not blank: that would cost the data. New volumes are
  * all zeros. */
@@ -109,10 +111,18 @@ struct err *filesystem_grow(const char *type, const char *device, const char *pl
 {
     const char *const ext4[] = {"resize2fs", device, NULL};
     const char *const xfs[] = {"xfs_growfs", "-d", place, NULL};
+    struct wait w = wait_for(GROWING_S);
 
-    return exec_run(
-        &(struct exec_request){.argv = streq(type, "xfs") ? xfs : ext4, .timeout_us = GROW_TIMEOUT_US},
-        NULL);
+    for (;;) {
+        struct err *e = exec_run(&(struct exec_request){.argv = streq(type, "xfs") ? xfs : ext4,
+                                                        .timeout_us = GROW_TIMEOUT_US},
+                                 NULL);
+
+        /* The program of a killed agent may still be at it, in the kernel. */
+        if (!e || !strstr(e->text, "operation in progress") || !wait_more(&w))
+            return e;
+        err_free(e);
+    }
 }
 
 /* ---- superblocks ---- */
