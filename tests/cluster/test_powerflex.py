@@ -1,45 +1,30 @@
 """Datasets on a PowerFlex system (tests/arrays/powerflex.py) that real agents use over HTTPS: they move between hosts, through
 crashes and trouble of the gateway."""
 
-import json
-
-from lab import https_in, wait_until
+from arrays import array
+from lab import wait_until
 from volumes import Guard, create, digest, fill, is_mounted, state, volume, wait_settled
 
 CLUSTER = {"nodes": 2, "backend": "powerflex"}
 HOSTS = ["h1", "h2"]
-GATEWAY = ("10.77.0.8", 443)
 SIZE = 8 << 30
-
-
-def gateway(cluster, **what):
-    """What the array has; with arguments it is told them first (POST /control)."""
-    connection = https_in(int(cluster.variables["CLIENT_PID"]), *GATEWAY, cluster.path("array", "ca.pem"))
-    try:
-        if what:
-            connection.request("POST", "/control", json.dumps(what))
-            assert connection.getresponse().read() == b"{}"
-        connection.request("GET", "/control")
-        return json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
 
 
 def owners(cluster):
     """Of each volume, the hosts that it is mapped to."""
-    return [[f"h{int(guid.rsplit('-')[-1], 16)}" for guid in v["guids"]] for v in gateway(cluster)["volumes"]]
+    return [[f"h{int(guid.rsplit('-')[-1], 16)}" for guid in v["guids"]] for v in array(cluster)["volumes"]]
 
 
 def test_gateway_down(cluster):
     """A move waits, says for what, and goes on."""
     dataset = create(cluster, "h1", maximum_size=SIZE)
-    gateway(cluster, faults=[{"how": "error", "status": 503, "times": 1 << 30}])
+    array(cluster, faults=[{"how": "error", "status": 503, "times": 1 << 30}])
     try:
         cluster.api.move_dataset(dataset, cluster.node("h2"))
         wait_until(lambda: "PowerFlex says" in (state(cluster, dataset)["reason"] or {}).get("text", ""), "a reason", 40)
         assert not is_mounted(cluster, "h2", dataset)
     finally:
-        gateway(cluster, faults=[])
+        array(cluster, faults=[])
     with Guard(cluster, dataset, HOSTS):
         wait_settled(cluster, dataset, "h2", ["h1"], 60)
     assert owners(cluster) == [["h2"]]
@@ -52,12 +37,12 @@ def test_agent_dies(cluster):
     dataset = create(cluster, "h1", maximum_size=SIZE)
     cluster.shell("h1", f"echo precious >/flocker/{dataset}/file; sync /flocker/{dataset}/file")
     for source, target in (("h1", "h2"), ("h2", "h1")):
-        before = gateway(cluster, forget_calls=True, faults=[{"action": a, "how": "late", "seconds": 0.7} for a in ("unmap", "map")])
+        before = array(cluster, forget_calls=True, faults=[{"action": a, "how": "late", "seconds": 0.7} for a in ("unmap", "map")])
         assert len(before["volumes"]) == 1
         with Guard(cluster, dataset, HOSTS):
             cluster.api.move_dataset(dataset, cluster.node(target))
             for host, action in ((source, "unmap"), (target, "map")):
-                wait_until(lambda a=action: gateway(cluster)["calls"].get(a), f"call {action}", 30, 0.02)
+                wait_until(lambda a=action: array(cluster)["calls"].get(a), f"call {action}", 30, 0.02)
                 cluster.kill(host, "agent")
                 cluster.start(host, "agent")
             wait_settled(cluster, dataset, target, [source], 60)
@@ -75,7 +60,7 @@ def test_moves(cluster):
     for source, target, faults in (("h1", "h2", ()), ("h2", "h1", ("map", "unmap", "read"))):
         assert owners(cluster) == [[source]]
         if faults:
-            gateway(cluster, forget_tokens=True, faults=[{"action": a, "how": "lost"} for a in faults])
+            array(cluster, forget_tokens=True, faults=[{"action": a, "how": "lost"} for a in faults])
         with Guard(cluster, dataset, HOSTS):
             cluster.api.move_dataset(dataset, cluster.node(target))
             wait_settled(cluster, dataset, target, [source])
@@ -83,4 +68,4 @@ def test_moves(cluster):
         assert owners(cluster) == [[target]]
     cluster.api.delete_dataset(dataset)
     cluster.wait_gone(dataset)
-    wait_until(lambda: not gateway(cluster)["volumes"], "volume removed", 20)
+    wait_until(lambda: not array(cluster)["volumes"], "volume removed", 20)

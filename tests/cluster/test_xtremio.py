@@ -1,28 +1,13 @@
 """Datasets on an XtremIO array (tests/arrays/xtremio.py) that real agents use over HTTPS: they move between hosts, through crashes and trouble
 of the array."""
 
-import json
-
-from lab import https_in, wait_until
+from arrays import array
+from lab import wait_until
 from volumes import Guard, create, is_mounted, state, wait_settled
 
 CLUSTER = {"nodes": 2, "backend": "xtremio"}
 HOSTS = ["h1", "h2"]
-XMS = ("10.77.0.8", 443)
 SIZE = 256 << 20
-
-
-def array(cluster, **what):
-    """What the array has; with arguments it is told them first (POST /control)."""
-    connection = https_in(int(cluster.variables["CLIENT_PID"]), *XMS, cluster.path("array", "ca.pem"))
-    try:
-        if what:
-            connection.request("POST", "/control", json.dumps(what))
-            assert connection.getresponse().read() == b"{}"
-        connection.request("GET", "/control")
-        return json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
 
 
 def owners(cluster):
