@@ -7,7 +7,6 @@
 #include <arpa/inet.h>
 #include <openssl/evp.h>
 #include <stdarg.h>
-#include <stdio.h>
 
 void composition_done(struct composition *c)
 {

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 
 #define LINKS "Invalid links specification. "
 #define PORTS "Invalid ports specification. "

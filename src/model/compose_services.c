@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 char *service_error(const struct application *a, const char *key, const char *format, ...)

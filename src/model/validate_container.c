@@ -2,7 +2,6 @@
 #include "model/validate_private.h"
 
 #include <ctype.h>
-#include <stdio.h>
 
 #define MEMORY_LIMIT_MIN 1048576
 #define CPU_SHARES_MAX 1024
