@@ -28,7 +28,7 @@ void grant_at_birth(struct engine *e, const struct dataset_entry *entry, struct 
 {
     if (!node_ready(e, &d->primary) || stranger_with_data(entry, d))
         return;
-    if (is_doubted(e, d) && !is_mounted_on(entry, &d->primary))
+    if (untold_node(e, d) || (is_doubted(e, d) && !is_mounted_on(entry, &d->primary)))
         return;
     d->owner = d->primary;
     d->epoch = d->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);

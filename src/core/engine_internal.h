@@ -176,6 +176,7 @@ struct node_entry {
     bool refuses;       /* it obeys another store, or knows a later state of this one */
     bool complete;      /* the session's first full state has come */
     bool storage_unknown; /* ... but its storage has not answered yet: more may be there */
+    bool untold; /* it obeyed no store when it came, and has not told since what it has: that may be of another store's time */
     bool sending;       /* first contact: orders are being sent */
     uint64_t closed_mono_us; /* 0 = never, or its grace is over */
     uint64_t closed_wall_us; /* end of the last session */
@@ -254,6 +255,7 @@ struct engine {
     struct replica_due *replicas;  /* by dataset */
     struct sorted replica_ends;    /* the same, the first to end first */
     uint64_t replicas_us;          /* mono: look at them then */
+    bool waits_for_untold; /* some dataset does, until a node has told what it has */
     bool uses_unmet; /* of some node */
     struct listing *listings; /* engine_lists.c */
     uint64_t list_every_us;
@@ -399,6 +401,10 @@ bool is_shut_out(const struct engine *e, const struct dataset_entry *entry, cons
 bool is_anywhere(const struct dataset_entry *entry);
 /* Is the node ready, and all reported that it has? (One whose storage does not answer is ready, too.) */
 bool node_has_told(const struct engine *e, const struct uuid *node);
+/* A node that is here, and may have data under the dataset's id of which neither it nor the record has told; NULL: none. */
+const struct uuid *untold_node(const struct engine *e, const struct dataset *d);
+/* A node has told, or is gone: those that waited for that are looked at again. */
+void queue_waiting_for_untold(struct engine *e);
 /* Appends the nodes that the store knows, or has seen, and that have not told what they have, with "; " between. */
 void append_nodes_away(const struct engine *e, struct str *s);
 enum result_code store_adopt(struct engine *e, const struct command *c, struct command_result *r);

@@ -292,6 +292,14 @@ static void reconcile_unowned(struct engine *e, struct dataset_entry *entry, str
                  UUID_STR(stranger));
         return;
     }
+    const struct uuid *untold = untold_node(e, d);
+    if (untold) {
+        e->waits_for_untold = true;
+        becausef(entry, now, REASON_NODE_UNHEARD,
+                 "node %s has just come to this cluster's store, its storage does not answer yet, and it may hold data under this id",
+                 UUID_STR(untold));
+        return;
+    }
     struct dataset *changed = dataset_copy(d);
     changed->owner = d->primary;
     changed->epoch = changed->number = FAULT(REUSE_EPOCH) ? 1 : next_number(e);

@@ -32,6 +32,28 @@ bool node_has_told(const struct engine *e, const struct uuid *node)
     return node_ready(e, node) && !node_entry_find(e, node)->storage_unknown;
 }
 
+const struct uuid *untold_node(const struct engine *e, const struct dataset *d)
+{
+    if (d->number)
+        return NULL; /* the control service made its id, or gave it a number already */
+    for (const struct node_entry *n = e->nodes; n; n = n->hh.next) {
+        if (n->session && n->untold && !uuid_eq(&n->id, &d->primary))
+            return &n->id;
+    }
+    return NULL;
+}
+
+void queue_waiting_for_untold(struct engine *e)
+{
+    if (!e->waits_for_untold)
+        return;
+    e->waits_for_untold = false;
+    for (struct dataset_entry *d = e->datasets; d; d = d->hh.next) {
+        if (d->committed && !d->committed->number)
+            queue_dataset(e, d);
+    }
+}
+
 /* ---- the whole store ---- */
 
 uint64_t engine_restored(const struct engine *e)

@@ -130,6 +130,7 @@ void engine_session_open(struct engine *e, struct now now, uint64_t session,
     n->space = (struct space){0};
     index_session(e, n, session);
     n->complete = false;
+    n->untold |= uuid_is_nil(&hello->store);
     lists_node_left(e, now, &n->id);
     uint64_t known_until = history_end(&e->history, &hello->generation, e->revision);
     n->refuses = !uuid_is_nil(&hello->store) &&
@@ -177,6 +178,7 @@ void engine_session_closed(struct engine *e, struct now now, uint64_t session)
     if (now.mono_us + NODE_GRACE_US < e->grace_us)
         e->grace_us = now.mono_us + NODE_GRACE_US;
     queue_datasets_of(e, &n->id);
+    queue_waiting_for_untold(e);
     effect_push_changed(e, OBJECT_NODE, UUID_STR(&n->id));
     run_queue(e, now);
 }
@@ -349,6 +351,9 @@ void engine_reports_complete(struct engine *e, struct now now, uint64_t session,
     if (!n)
         return;
     n->storage_unknown = flags & REPORTS_STORAGE_UNKNOWN;
+    n->untold &= n->storage_unknown;
+    if (!n->untold)
+        queue_waiting_for_untold(e);
     if (n->complete) {
         settle_all_uses(e, now, USES_UNMET_ONLY);
         queue_datasets_of(e, &n->id); /* some wait until it has told */

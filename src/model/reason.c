@@ -120,6 +120,9 @@ static const struct {
     [REASON_DATA_ON_FENCED_NODE] =
         {"data-on-fenced-node", "Bring the node named in the text back: no other has the data. If its disk is lost, so are they: "
                                 "destroy the dataset (flockerctl destroy)."},
+    [REASON_NODE_UNHEARD] =
+        {"node-unheard", "Make the storage of the node named in the text answer (its own reasons and the log of flocker-agent there say "
+                         "why it does not). If that node has no part in this: stop flocker-agent there."},
     [REASON_COPY_KEPT] =
         {"copy-kept", "Save what you miss from that copy, then remove it: flockerctl drop-copy DATASET NODE. The dataset itself "
                       "can be used meanwhile, elsewhere."},

@@ -49,6 +49,7 @@ enum reason_code {
     REASON_NODE_FENCED, /* it is wanted on a node that an operator says is off */
     REASON_DATA_ON_FENCED_NODE, /* nobody else has them */
     REASON_COPY_KEPT, /* a node that was fenced and is back keeps what it had, until somebody says that it is not wanted */
+    REASON_NODE_UNHEARD, /* a node that has just come to this store has not told what it has, as its storage does not answer */
     REASON_STORAGE_LIMIT, /* the storage allows no more: volumes on a machine or in an account, changes in a time */
     REASON_CODE_MAX,
     REASON_CODE_INVALID = -1,

@@ -157,13 +157,14 @@ static const int reasons[REASON_CODE_MAX] = {
     CODE(DATA_ON_FENCED_NODE),
     CODE(COPY_KEPT),
     CODE(STORAGE_LIMIT),
+    CODE(NODE_UNHEARD),
 };
 #undef CODE
 const struct enum_map map_reason = {reasons, ARRAY_SIZE(reasons)};
 
 /* A code that is added to the model needs a number on the wire; the unit test finds a hole in a
  * table. */
-_Static_assert(REASON_CODE_MAX == 45, "give the new reason a number in agent.proto and codec.c");
+_Static_assert(REASON_CODE_MAX == 46, "give the new reason a number in agent.proto and codec.c");
 
 void agent_message_done(struct agent_message *m)
 {

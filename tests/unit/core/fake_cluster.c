@@ -162,9 +162,9 @@ void come(struct fake *f, unsigned char n, struct uuid store, struct uuid genera
         engine_volume_use(f->e, f->now, f->sessions[n], &(struct volume_use){.dataset = D, .mount = (char *)f->mount[n]});
     if (f->mount[n])
         engine_volume_uses_complete(f->e, f->now, f->sessions[n]);
-    if (f->reports[n].volume.present || f->reports[n].volume.n_snapshots)
+    if (!f->silent[n] && (f->reports[n].volume.present || f->reports[n].volume.n_snapshots))
         tell(f, n);
-    engine_reports_complete(f->e, f->now, f->sessions[n], 0);
+    engine_reports_complete(f->e, f->now, f->sessions[n], f->silent[n] ? REPORTS_STORAGE_UNKNOWN : 0);
 }
 
 void come_back(struct fake *f, unsigned char n)

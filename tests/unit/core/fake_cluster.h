@@ -25,6 +25,7 @@ struct fake {
     struct report reports[NODES + 1]; /* about dataset D */
     char kept[NODES + 1][1][SNAPSHOT_NAME_SIZE]; /* snapshots in these, of nodes that can keep replicas */
     const char *mount[NODES + 1];     /* of D, which it tells when it comes, first of all; "": it has none; NULL: it does not tell yet */
+    bool silent[NODES + 1];           /* its storage does not answer when it comes: it tells of no dataset */
     bool deaf[NODES + 1];             /* it does nothing of what it is told */
     const char *image_problem[NODES + 1]; /* why it cannot have images; NULL = it has them at once */
     enum role role[NODES + 1];            /* of its last order about D */

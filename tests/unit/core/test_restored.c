@@ -342,6 +342,60 @@ static void test_storage_that_does_not_answer(void **state)
     assert_int_equal(adopt(f, false), RESULT_OK);
 }
 
+/* In a store that is new, and empty: a node that has just come may have data of an earlier one under an id that a user names. */
+static void test_a_silent_node_may_have_the_named_id(void **state)
+{
+    struct fake *f = *state;
+
+    put_back(f, NULL, false);
+    f->silent[2] = true;
+    has(f, 2, owned_20, true);
+    arrive(f, 1);
+    arrive(f, 2);
+    assert_int_equal(create(f, 1), RESULT_CREATED);
+    assert_int_equal(reason(f), REASON_NODE_UNHEARD);
+    assert_true(uuid_is_nil(&f->stored->owner));
+    tell(f, 2);
+    engine_reports_complete(f->e, f->now, f->sessions[2], 0);
+    settle(f);
+    assert_int_equal(reason(f), REASON_STORE_UNKNOWN); /* it has it indeed */
+    assert_false(f->reports[1].volume.present);
+}
+
+static void test_a_silent_node_holds_nothing_up_for_ever(void **state)
+{
+    struct fake *f = *state;
+    struct command fresh = {.kind = COMMAND_DATASET_CREATE, .fresh = true};
+
+    for (unsigned how = 0; how < 4; how++) {
+        put_back(f, NULL, false);
+        has(f, 1, (struct volume_mark){0}, false);
+        f->silent[2] = how < 3;
+        arrive(f, 1);
+        arrive(f, 2);
+        f->silent[2] = true;
+        if (how == 3) { /* it told before */
+            leave(f, 2);
+            come_back(f, 2);
+        }
+        if (how == 2) {
+            fresh.dataset = wanted(77, 1);
+            assert_int_equal(run(f, fresh), RESULT_CREATED);
+        } else {
+            assert_int_equal(how ? create(f, 1) : compose_all(f, 77, 1, false), how ? RESULT_CREATED : RESULT_OK);
+        }
+        assert_int_equal(reason(f), how < 2 ? REASON_NODE_UNHEARD : REASON_NONE);
+        if (how == 0)
+            leave(f, 2);
+        if (how == 1) {
+            engine_reports_complete(f->e, f->now, f->sessions[2], 0);
+            settle(f);
+        }
+        assert_int_equal(reason(f), REASON_NONE);
+        assert_true(f->reports[1].volume.mounted);
+    }
+}
+
 static void test_new_ids(void **state)
 {
     struct fake *f = *state;
@@ -925,6 +979,8 @@ int main(void)
         TEST(test_a_mount_after_the_operators_word),
         TEST(test_a_store_that_failed_is_not_settled),
         TEST(test_storage_that_does_not_answer),
+        TEST(test_a_silent_node_may_have_the_named_id),
+        TEST(test_a_silent_node_holds_nothing_up_for_ever),
         TEST(test_new_ids),
         TEST(test_named_again_where_it_is_mounted),
         TEST(test_a_grant_of_the_copy),
