@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "drivers/blockdev.h"
 #include "drivers/durable.h"
+#include "drivers/sysfs.h"
 #include "drivers/wait.h"
 #include "exec/exec.h"
 
@@ -13,44 +14,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define SECTOR 512u
 #define PATHS_MAX 64u
 #define PROGRAM_US (60 * (uint64_t)USEC_PER_SEC)
 #define GONE_S 30
 #define PAUSE_FIRST_US 4000u
-
-/* ---- sysfs ---- */
-
-void sysfs_text(const char *root, const char *path, char ret[SYSFS_TEXT_SIZE])
-{
-    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
-    CLEANUP_CLOSE int fd = open(whole, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, ret, SYSFS_TEXT_SIZE - 1);
-
-    while (n > 0 && strchr(" \n", ret[n - 1]))
-        n--;
-    ret[n > 0 ? n : 0] = '\0';
-}
-
-struct err *sysfs_write(const char *root, const char *path, const char *text)
-{
-    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
-    CLEANUP_CLOSE int fd = open(whole, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-
-    if (fd < 0)
-        return err_errno(errno, "cannot open %s", whole);
-    if (dprintf(fd, "%s\n", text) < 0)
-        return err_errno(errno, "cannot write to %s", whole);
-    return NULL;
-}
-
-static void text_of(const char *root, const char *device, const char *attribute,
-                    char ret[SYSFS_TEXT_SIZE])
-{
-    CLEANUP_FREE char *path = xasprintf("block/%s/%s", device, attribute);
-
-    sysfs_text(root, path, ret);
-}
 
 static int open_folder(const char *root, const char *path)
 {
@@ -77,19 +44,9 @@ struct search {
     struct xtremio_disk *found;
 };
 
-/* 0: it is going away at this moment. */
-static uint64_t bytes_of(const struct search *s, const char *name)
-{
-    char text[SYSFS_TEXT_SIZE];
-    uint64_t sectors;
-
-    text_of(s->root, name, "size", text);
-    return sscanf(text, "%" SCNu64, &sectors) == 1 ? sectors * SECTOR : 0;
-}
-
 static struct err *check_size(const struct search *s, const char *name, bool *ret_there)
 {
-    uint64_t bytes = bytes_of(s, name);
+    uint64_t bytes = sysfs_block_size(s->root, name);
 
     *ret_there = bytes;
     if (!bytes || bytes == s->size)
@@ -104,7 +61,7 @@ static bool is_path(const struct search *s, const char *name)
 {
     char text[SYSFS_TEXT_SIZE];
 
-    text_of(s->root, name, "device/wwid", text);
+    (void)sysfs_block_text(s->root, name, "device/wwid", text);
     return str_has_prefix(text, "naa.") && streq(text + strlen("naa."), s->naa);
 }
 
@@ -113,7 +70,7 @@ static bool is_of_array(const struct search *s, const char *name)
 {
     char text[SYSFS_TEXT_SIZE];
 
-    text_of(s->root, name, "device/vendor", text);
+    (void)sysfs_block_text(s->root, name, "device/vendor", text);
     return streq(text, "XtremIO");
 }
 
@@ -143,7 +100,7 @@ static bool is_map(const struct search *s, const char *name)
 {
     char text[SYSFS_TEXT_SIZE];
 
-    text_of(s->root, name, "dm/uuid", text);
+    (void)sysfs_block_text(s->root, name, "dm/uuid", text);
     return str_has_prefix(text, "mpath-3") && streq(text + strlen("mpath-3"), s->naa);
 }
 
@@ -177,14 +134,15 @@ static struct err *look_at_map(struct search *s, const char *name)
                        s->found->map, name, s->naa);
     TRY(check_slaves(s, name));
     /* With paths as large as the volume it is one that grew. */
-    bool small = s->found->n_paths && bytes_of(s, name) && bytes_of(s, name) < s->size;
+    uint64_t bytes = sysfs_block_size(s->root, name);
+    bool small = s->found->n_paths && bytes && bytes < s->size;
 
     if (!small)
         TRY(check_size(s, name, &there));
     if (!small && !there)
         return NULL;
     s->found->map_is_small = small;
-    text_of(s->root, name, "dm/name", text);
+    (void)sysfs_block_text(s->root, name, "dm/name", text);
     s->found->map = xstrdup(name);
     s->found->map_name = xstrdup(text);
     return NULL;

@@ -36,9 +36,3 @@ struct err *xtremio_disk_remove(const char *root, const char *naa, uint64_t size
 
 /* Which LUNs have a device here, whoever's: `used` has `n` places, only set. */
 struct err *xtremio_disk_luns(const char *root, bool *used, size_t n) MUST_USE;
-
-/* An attribute in sysfs, without white space at its end; "" when there is none. For the whole folder. */
-#define SYSFS_TEXT_SIZE 256
-void sysfs_text(const char *root, const char *path, char ret[SYSFS_TEXT_SIZE]);
-/* Writes to one. */
-struct err *sysfs_write(const char *root, const char *path, const char *text) MUST_USE;

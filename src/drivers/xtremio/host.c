@@ -4,6 +4,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/durable.h"
+#include "drivers/sysfs.h"
 #include "drivers/xtremio/disk.h"
 #include "exec/exec.h"
 
@@ -46,7 +47,7 @@ static void text_in(const char *root, const char *folder, const char *name, cons
 {
     CLEANUP_FREE char *path = xasprintf("%s/%s/%s", folder, name, attribute);
 
-    sysfs_text(root, path, ret);
+    (void)sysfs_text(root, path, ret);
 }
 
 /* ---- ports ---- */
