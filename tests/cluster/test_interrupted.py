@@ -20,7 +20,7 @@ CLUSTER = {"nodes": 3, "backend": ["btrfs", "zfs"]}
 LONG = True
 HOSTS = ["h1", "h2", "h3"]
 AT_ONCE = {"btrfs": 4, "zfs": 2}  # datasets that move together: each round interrupts so many moves
-MOVES = {"btrfs": 1000 if FULL else 100, "zfs": 100 if FULL else 15}
+MOVES = {"btrfs": 1000 if FULL else 100, "zfs": 100 if FULL else 11}
 RATE = "120mbit"  # of each host's link, so that there is a middle
 SEED = int(os.environ.get("FLOCKER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 
