@@ -78,14 +78,11 @@ static void op_fail(struct plugin_op *op, const char *fmt, ...) PRINTF_LIKE(2, 3
 
 static void op_fail(struct plugin_op *op, const char *fmt, ...)
 {
-    CLEANUP_FREE char *text = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
+    CLEANUP_FREE char *text = xvasprintf(fmt, ap);
     va_end(ap);
-    if (n < 0)
-        mem_exhausted();
     op_end(op, op->http, text);
 }
 

@@ -16,15 +16,6 @@ static const char *const names[ERR_CODE_MAX] = {
     [ERR_INTERNAL] = "internal",
 };
 
-__attribute__((format(printf, 1, 0))) static char *format(const char *fmt, va_list ap)
-{
-    char *text = NULL;
-
-    if (vasprintf(&text, fmt, ap) < 0)
-        mem_exhausted();
-    return text;
-}
-
 static struct err *make(enum err_code code, char *text)
 {
     struct err *e = xmalloc(sizeof(*e));
@@ -39,7 +30,7 @@ struct err *err_new(enum err_code code, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    char *text = format(fmt, ap);
+    char *text = xvasprintf(fmt, ap);
     va_end(ap);
     return make(code, text);
 }
@@ -86,7 +77,7 @@ struct err *err_errno(int errnum, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    CLEANUP_FREE char *text = format(fmt, ap);
+    CLEANUP_FREE char *text = xvasprintf(fmt, ap);
     va_end(ap);
     return make(code_of_errno(errnum), xasprintf("%s: %s", text, strerrordesc_np(errnum)));
 }
@@ -98,7 +89,7 @@ struct err *err_wrap(struct err *e, const char *fmt, ...)
     if (!e)
         return NULL;
     va_start(ap, fmt);
-    CLEANUP_FREE char *context = format(fmt, ap);
+    CLEANUP_FREE char *context = xvasprintf(fmt, ap);
     va_end(ap);
     char *text = xasprintf("%s: %s", context, e->text);
     free(e->text);

@@ -75,13 +75,20 @@ void *xmemdup(const void *p, size_t n)
 
 char *xasprintf(const char *fmt, ...)
 {
-    char *p = NULL;
     va_list ap;
 
     va_start(ap, fmt);
+    char *p = xvasprintf(fmt, ap);
+    va_end(ap);
+    return p;
+}
+
+char *xvasprintf(const char *fmt, va_list ap)
+{
+    char *p = NULL;
+
     if (vasprintf(&p, fmt, ap) < 0)
         mem_exhausted();
-    va_end(ap);
     return p;
 }
 

@@ -4,6 +4,7 @@
  * peer controls are bounded before they get here. All functions are thread-safe. */
 #pragma once
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ char *xstrdup_null(const char *s);
 char *xstrndup(const char *s, size_t n) __attribute__((malloc, returns_nonnull));
 void *xmemdup(const void *p, size_t n) __attribute__((returns_nonnull));
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2) __attribute__((malloc, returns_nonnull));
+char *xvasprintf(const char *fmt, va_list ap) PRINTF_LIKE(1, 0) __attribute__((malloc, returns_nonnull));
 
 /* Makes room for one more element in a growing array; returns the (possibly moved) array. */
 void *mem_grow(void *array, size_t used, size_t *capacity, size_t element_size);

@@ -59,14 +59,13 @@ void cli_print_help(const struct cli_spec *spec, FILE *to)
 
 int cli_usage_error(const struct cli_spec *spec, const char *fmt, ...)
 {
-    CLEANUP_FREE char *text = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
+    CLEANUP_FREE char *text = xvasprintf(fmt, ap);
     va_end(ap);
     cli_print_help(spec, stderr);
-    fprintf(stderr, "ERROR: %s\n", n < 0 ? fmt : text);
+    fprintf(stderr, "ERROR: %s\n", text);
     return 1;
 }
 

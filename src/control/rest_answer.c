@@ -198,14 +198,11 @@ void respond_error(struct http_request *r, enum rest_error error)
 
 void respond_error_about(struct http_request *r, enum rest_error error, const char *fmt, ...)
 {
-    CLEANUP_FREE char *text = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
+    CLEANUP_FREE char *text = xvasprintf(fmt, ap);
     va_end(ap);
-    if (n < 0)
-        mem_exhausted();
     respond_with(r, error, text, NULL);
 }
 

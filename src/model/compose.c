@@ -25,14 +25,9 @@ static char *with_prefix(const char *name, const char *format, va_list args) PRI
 
 static char *with_prefix(const char *name, const char *format, va_list args)
 {
-    struct str s = {0};
-    char *text = NULL;
+    CLEANUP_FREE char *text = xvasprintf(format, args);
 
-    if (vasprintf(&text, format, args) < 0)
-        mem_exhausted();
-    str_appendf(&s, "Application '%s' has a config error. %s", name, text);
-    free(text);
-    return str_steal(&s);
+    return xasprintf("Application '%s' has a config error. %s", name, text);
 }
 
 char *config_error(const struct application *a, const char *format, ...)

@@ -192,12 +192,10 @@ static char *policy_error(const struct application *a, const char *format, ...) 
 
 static char *policy_error(const struct application *a, const char *format, ...)
 {
-    CLEANUP_FREE char *text = NULL;
     va_list args;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
-        mem_exhausted();
+    CLEANUP_FREE char *text = xvasprintf(format, args);
     va_end(args);
     return xasprintf("Application '%s' has a configuration error. %s", a->name, text);
 }

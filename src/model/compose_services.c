@@ -8,12 +8,10 @@
 
 char *service_error(const struct application *a, const char *key, const char *format, ...)
 {
-    CLEANUP_FREE char *text = NULL;
     va_list args;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
-        mem_exhausted();
+    CLEANUP_FREE char *text = xvasprintf(format, args);
     va_end(args);
     return xasprintf("services.%s.%s: %s", a->name, key, text);
 }

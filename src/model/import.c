@@ -39,12 +39,10 @@ static void note(struct reading *r, const char *format, ...) PRINTF_LIKE(2, 3);
 static void note(struct reading *r, const char *format, ...)
 {
     struct import *i = &r->result;
-    char *text = NULL;
     va_list args;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
-        abort(); /* memory */
+    char *text = xvasprintf(format, args);
     va_end(args);
     i->notes = mem_grow(i->notes, i->n_notes, &r->cap_notes, sizeof(*i->notes));
     i->notes[i->n_notes++] = text;

@@ -7,7 +7,6 @@
 
 void complain(struct check *c, const char *fmt, ...)
 {
-    char *text = NULL;
     va_list ap;
 
     if (!c->errors)
@@ -15,8 +14,7 @@ void complain(struct check *c, const char *fmt, ...)
     if (json_array_size(c->errors) >= VALIDATE_MAX_ERRORS)
         return;
     va_start(ap, fmt);
-    if (vasprintf(&text, fmt, ap) < 0)
-        mem_exhausted();
+    CLEANUP_FREE char *text = xvasprintf(fmt, ap);
     va_end(ap);
     /* A key of the client's may have been cut within a character. */
     if (!str_is_utf8(text, strlen(text))) {
@@ -24,7 +22,6 @@ void complain(struct check *c, const char *fmt, ...)
             *p = (char)(isascii(*p) ? *p : '?');
     }
     (void)json_array_append_new(c->errors, json_string(text));
-    free(text);
 }
 
 static const struct field *find_field(const struct field *fields, size_t n, const char *key)

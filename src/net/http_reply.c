@@ -234,14 +234,11 @@ void http_reply_shared(struct http_request *r, unsigned status, const struct htt
 
 void http_reply_error(struct http_request *r, unsigned status, const char *fmt, ...)
 {
-    CLEANUP_FREE char *text = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
+    CLEANUP_FREE char *text = xvasprintf(fmt, ap);
     va_end(ap);
-    if (n < 0)
-        mem_exhausted();
     CLEANUP_FREE char *body = http_error_body(text);
     http_reply(r, status, NULL, 0, body, strlen(body));
 }

@@ -15,12 +15,10 @@
 
 struct err *btrfs_error(int errnum, const char *fmt, ...)
 {
-    CLEANUP_FREE char *what = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    if (vasprintf(&what, fmt, ap) < 0)
-        what = NULL;
+    CLEANUP_FREE char *what = xvasprintf(fmt, ap);
     va_end(ap);
     switch (errnum) {
     case EROFS:

@@ -73,14 +73,12 @@ struct err *sqlite_failure(const struct sqlite_store *s, int rc, const char *doi
 
 struct err *sqlite_damaged(const struct sqlite_store *s, const char *fmt, ...)
 {
-    CLEANUP_FREE char *what = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    if (vasprintf(&what, fmt, ap) < 0)
-        what = NULL;
+    CLEANUP_FREE char *what = xvasprintf(fmt, ap);
     va_end(ap);
-    return err_new(ERR_CORRUPT, "the store %s is damaged: %s%s", s->path, what ? what : "unknown",
+    return err_new(ERR_CORRUPT, "the store %s is damaged: %s%s", s->path, what,
                    SQLITE_ADVICE_DAMAGED);
 }
 
