@@ -1,4 +1,6 @@
 /* Finding an EBS volume among the block devices, in trees as instances have them. */
+#include "device_tree.h"
+
 #include "drivers/aws/disk.h"
 
 #include "base/str.h"
@@ -18,45 +20,18 @@
 #define SERIAL "vol0123456789abcdef0"
 #define EBS "Amazon Elastic Block Store              "
 
-static char root[] = "/tmp/flocker-aws-disk-XXXXXX";
-
-static void run(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run(const char *fmt, ...)
-{
-    va_list ap;
-    char *command = NULL;
-
-    va_start(ap, fmt);
-    assert_true(vasprintf(&command, fmt, ap) > 0);
-    va_end(ap);
-    assert_int_equal(system(command), 0);
-    free(command);
-}
-
-static int empty(void **state)
-{
-    run("rm -rf %s && mkdir -p %s/sys/block %s/dev", root, root, root);
-    return 0;
-}
-
-static int gone(void **state)
-{
-    run("rm -rf %s", root);
-    return 0;
-}
-
 /* As the kernel shows it: device is a link to the controller, whose texts are padded. */
 static void add_nvme(const char *name, const char *model, const char *serial, uint64_t gib)
 {
-    run("cd %s/sys/block && mkdir -p %s ../class/nvme/%s && ln -s ../../class/nvme/%s %s/device && "
+    tree_run("cd %s/sys/block && mkdir -p %s ../class/nvme/%s && ln -s ../../class/nvme/%s %s/device && "
         "echo '%s' >%s/device/model && echo '%s ' >%s/device/serial && echo %llu >%s/size",
-        root, name, name, name, name, model, name, serial, name,
+        tree_root, name, name, name, name, model, name, serial, name,
         (unsigned long long)(gib * GIB / 512), name);
 }
 
 static void add_xen(const char *name, uint64_t gib)
 {
-    run("cd %s/sys/block && mkdir -p %s && echo %llu >%s/size", root, name,
+    tree_run("cd %s/sys/block && mkdir -p %s && echo %llu >%s/size", tree_root, name,
         (unsigned long long)(gib * GIB / 512), name);
 }
 
@@ -66,7 +41,7 @@ static uint64_t least = 4 * GIB;
 static void finds(const char *attached_as, const char *name)
 {
     CLEANUP_FREE char *path = NULL;
-    CLEANUP_ERR struct err *e = aws_disk_find(root, VOLUME, 4 * GIB, least, attached_as, &path);
+    CLEANUP_ERR struct err *e = aws_disk_find(tree_root, VOLUME, 4 * GIB, least, attached_as, &path);
 
     if (e)
         fail_msg("%s", e->text);
@@ -74,7 +49,7 @@ static void finds(const char *attached_as, const char *name)
         assert_null(path);
         return;
     }
-    CLEANUP_FREE char *wanted = xasprintf("%s/dev/%s", root, name);
+    CLEANUP_FREE char *wanted = xasprintf("%s/dev/%s", tree_root, name);
     assert_non_null(path);
     assert_string_equal(path, wanted);
 }
@@ -82,7 +57,7 @@ static void finds(const char *attached_as, const char *name)
 static void refuses(const char *attached_as, const char *part)
 {
     char *path = NULL;
-    CLEANUP_ERR struct err *e = aws_disk_find(root, VOLUME, 4 * GIB, least, attached_as, &path);
+    CLEANUP_ERR struct err *e = aws_disk_find(tree_root, VOLUME, 4 * GIB, least, attached_as, &path);
 
     assert_true(err_is(e, ERR_CORRUPT));
     assert_non_null(strstr(e->text, part));
@@ -182,18 +157,18 @@ static void test_no_sysfs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_nvme, empty),
-        cmocka_unit_test_setup(test_while_it_grows, empty),
-        cmocka_unit_test_setup(test_instance_store_is_none, empty),
-        cmocka_unit_test_setup(test_serial_with_dash, empty),
-        cmocka_unit_test_setup(test_serial_must_be_whole, empty),
-        cmocka_unit_test_setup(test_size_must_be_right, empty),
-        cmocka_unit_test_setup(test_two_of_them, empty),
-        cmocka_unit_test_setup(test_xen, empty),
-        cmocka_unit_test_setup(test_xen_size_must_be_right, empty),
-        cmocka_unit_test_setup(test_no_names_beside_nvme, empty),
-        cmocka_unit_test_setup(test_no_sysfs, empty),
+        cmocka_unit_test_setup(test_nvme, tree_empty),
+        cmocka_unit_test_setup(test_while_it_grows, tree_empty),
+        cmocka_unit_test_setup(test_instance_store_is_none, tree_empty),
+        cmocka_unit_test_setup(test_serial_with_dash, tree_empty),
+        cmocka_unit_test_setup(test_serial_must_be_whole, tree_empty),
+        cmocka_unit_test_setup(test_size_must_be_right, tree_empty),
+        cmocka_unit_test_setup(test_two_of_them, tree_empty),
+        cmocka_unit_test_setup(test_xen, tree_empty),
+        cmocka_unit_test_setup(test_xen_size_must_be_right, tree_empty),
+        cmocka_unit_test_setup(test_no_names_beside_nvme, tree_empty),
+        cmocka_unit_test_setup(test_no_sysfs, tree_empty),
     };
 
-    return mkdtemp(root) ? cmocka_run_group_tests(tests, NULL, gone) : 2;
+    return tree_make() ? 2 : cmocka_run_group_tests(tests, NULL, tree_gone);
 }

@@ -1,4 +1,6 @@
 /* Finding a Cinder volume among the block devices of a server, in trees as hypervisors make them. */
+#include "device_tree.h"
+
 #include "drivers/openstack/openstack.h"
 
 #include "base/str.h"
@@ -18,48 +20,19 @@
 #define SHORT "6f1c2a34-5b6d-4e7f-8" /* as much as virtio-blk shows */
 #define OTHER "7f1c2a34-5b6d-4e7f-8a90-b1c2d3e4f506"
 
-static char root[] = "/tmp/flocker-openstack-disk-XXXXXX";
-
-static void run(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run(const char *fmt, ...)
-{
-    va_list ap;
-    char *command = NULL;
-
-    va_start(ap, fmt);
-    assert_true(vasprintf(&command, fmt, ap) > 0);
-    va_end(ap);
-    assert_int_equal(system(command), 0);
-    free(command);
-}
-
-static int empty(void **state)
-{
-    (void)state;
-    run("rm -rf %s && mkdir -p %s/sys/block %s/dev", root, root, root);
-    return 0;
-}
-
-static int gone(void **state)
-{
-    (void)state;
-    run("rm -rf %s", root);
-    return 0;
-}
-
 /* `attribute` NULL: it says nothing of itself. */
 static void add(const char *name, const char *attribute, const char *value, uint64_t bytes)
 {
-    run("cd %s/sys/block && mkdir -p %s/device && echo %llu >%s/size", root, name, (unsigned long long)(bytes / 512), name);
+    tree_run("cd %s/sys/block && mkdir -p %s/device && echo %llu >%s/size", tree_root, name, (unsigned long long)(bytes / 512), name);
     if (attribute)
-        run("printf '%s' >%s/sys/block/%s/%s", value, root, name, attribute);
+        tree_run("printf '%s' >%s/sys/block/%s/%s", value, tree_root, name, attribute);
 }
 
 static void expect(const char *attached_as, const char *name)
 {
-    CLEANUP_FREE char *path = NULL, *expected = name ? xasprintf("%s/dev/%s", root, name) : NULL;
+    CLEANUP_FREE char *path = NULL, *expected = name ? xasprintf("%s/dev/%s", tree_root, name) : NULL;
 
-    assert_null(os_disk_find(root, VOLUME, GIB, attached_as, &path));
+    assert_null(os_disk_find(tree_root, VOLUME, GIB, attached_as, &path));
     if (expected)
         assert_string_equal(path, expected);
     else
@@ -69,7 +42,7 @@ static void expect(const char *attached_as, const char *name)
 static void expect_error(const char *attached_as, const char *words)
 {
     CLEANUP_FREE char *path = NULL;
-    struct err *e = os_disk_find(root, VOLUME, GIB, attached_as, &path);
+    struct err *e = os_disk_find(tree_root, VOLUME, GIB, attached_as, &path);
 
     assert_non_null(e);
     assert_int_equal(e->code, ERR_CORRUPT);
@@ -140,14 +113,14 @@ static void test_no_sysfs(void **state)
     CLEANUP_FREE char *path = NULL;
 
     (void)state;
-    run("rm -rf %s/sys", root);
-    struct err *e = os_disk_find(root, VOLUME, GIB, "/dev/vdb", &path);
+    tree_run("rm -rf %s/sys", tree_root);
+    struct err *e = os_disk_find(tree_root, VOLUME, GIB, "/dev/vdb", &path);
     assert_non_null(e);
     assert_null(path);
     err_free(e);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, empty, gone)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, tree_empty, tree_gone)
 
 int main(void)
 {
@@ -156,7 +129,7 @@ int main(void)
         TEST(test_two_of_them), TEST(test_xen), TEST(test_no_sysfs),
     };
 
-    if (!mkdtemp(root))
+    if (tree_make())
         return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

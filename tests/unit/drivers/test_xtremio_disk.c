@@ -1,4 +1,6 @@
 /* Finding an XtremIO volume among the block devices, and the ways to the array, in trees as hosts have them. */
+#include "device_tree.h"
+
 #include "drivers/xtremio/disk.h"
 #include "drivers/xtremio/host.h"
 
@@ -20,55 +22,28 @@
 #define ARRAY_A "iqn.2008-05.com.xtremio:a"
 #define ARRAY_B "iqn.2008-05.com.xtremio:b"
 
-static char root[] = "/tmp/flocker-xtremio-disk-XXXXXX";
-
-static void run(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run(const char *fmt, ...)
-{
-    va_list ap;
-    char *command = NULL;
-
-    va_start(ap, fmt);
-    assert_true(vasprintf(&command, fmt, ap) > 0);
-    va_end(ap);
-    assert_int_equal(system(command), 0);
-    free(command);
-}
-
-static int empty(void **state)
-{
-    run("rm -rf %s && mkdir -p %s/sys/block %s/dev %s/etc/iscsi", root, root, root, root);
-    return 0;
-}
-
-static int gone(void **state)
-{
-    run("rm -rf %s", root);
-    return 0;
-}
-
 static void add_path(const char *name, const char *vendor, const char *wwid, uint64_t bytes)
 {
-    run("cd %s/sys/block && mkdir -p %s/device && echo '%s' >%s/device/wwid && echo '%s' "
+    tree_run("cd %s/sys/block && mkdir -p %s/device && echo '%s' >%s/device/wwid && echo '%s' "
         ">%s/device/vendor && "
         ": >%s/device/rescan && echo %llu >%s/size",
-        root, name, wwid, name, vendor, name, name, (unsigned long long)bytes / 512, name);
+        tree_root, name, wwid, name, vendor, name, name, (unsigned long long)bytes / 512, name);
 }
 
 static void add_map(const char *name, const char *uuid, uint64_t bytes, const char *slaves)
 {
-    run("cd %s/sys/block && mkdir -p %s/dm %s/slaves && echo '%s' >%s/dm/uuid && echo mpatha "
+    tree_run("cd %s/sys/block && mkdir -p %s/dm %s/slaves && echo '%s' >%s/dm/uuid && echo mpatha "
         ">%s/dm/name && echo %llu >%s/size && "
         "for s in %s; do ln -s ../../$s %s/slaves/$s; done",
-        root, name, name, uuid, name, name, (unsigned long long)bytes / 512, name, slaves, name);
+        tree_root, name, name, uuid, name, name, (unsigned long long)bytes / 512, name, slaves, name);
 }
 
 static struct err *choose(bool multipath, char **ret_path)
 {
     CLEANUP_XTREMIO_DISK struct xtremio_disk d = {0};
 
-    TRY(xtremio_disk_look(root, NAA, 4 * GIB, &d));
-    return xtremio_disk_choose(root, &d, multipath, ret_path);
+    TRY(xtremio_disk_look(tree_root, NAA, 4 * GIB, &d));
+    return xtremio_disk_choose(tree_root, &d, multipath, ret_path);
 }
 
 /* `name` NULL: not there. */
@@ -83,7 +58,7 @@ static void finds(bool multipath, const char *name)
         assert_null(path);
         return;
     }
-    CLEANUP_FREE char *wanted = xasprintf("%s/dev/%s", root, name);
+    CLEANUP_FREE char *wanted = xasprintf("%s/dev/%s", tree_root, name);
     assert_non_null(path);
     assert_string_equal(path, wanted);
 }
@@ -124,9 +99,9 @@ static void test_paths_are_asked_anew(void **state)
     add_path("sdb", "XtremIO ", "naa." OTHER, 4 * GIB);
     add_path("sdc", "LIO-ORG", "naa." NAA, 4 * GIB);
     finds(false, "sdc");
-    run("cd %s/sys/block && test ! -s sda/device/rescan && test -s sdb/device/rescan && test -s "
+    tree_run("cd %s/sys/block && test ! -s sda/device/rescan && test -s sdb/device/rescan && test -s "
         "sdc/device/rescan",
-        root);
+        tree_root);
 }
 
 static void test_size_must_be_right(void **state)
@@ -177,7 +152,7 @@ static void test_no_naa(void **state)
 
     add_path("sdb", "XtremIO ", "naa.", 4 * GIB);
     add_map("dm-2", "mpath-3", 4 * GIB, "");
-    assert_null(xtremio_disk_look(root, "", 4 * GIB, &d));
+    assert_null(xtremio_disk_look(tree_root, "", 4 * GIB, &d));
     assert_int_equal(d.n_paths, 0);
     assert_null(d.map);
 }
@@ -194,12 +169,12 @@ static void test_luns_in_use(void **state)
 {
     bool used[300] = {0};
 
-    assert_null(xtremio_disk_luns(root, used, ARRAY_SIZE(used)));
-    run("mkdir -p %s/sys/class/scsi_device/2:0:0:17 %s/sys/class/scsi_device/3:0:1:299 "
+    assert_null(xtremio_disk_luns(tree_root, used, ARRAY_SIZE(used)));
+    tree_run("mkdir -p %s/sys/class/scsi_device/2:0:0:17 %s/sys/class/scsi_device/3:0:1:299 "
         "%s/sys/class/scsi_device/3:0:1:300 "
         "%s/sys/class/scsi_device/odd",
-        root, root, root, root);
-    assert_null(xtremio_disk_luns(root, used, ARRAY_SIZE(used)));
+        tree_root, tree_root, tree_root, tree_root);
+    assert_null(xtremio_disk_luns(tree_root, used, ARRAY_SIZE(used)));
     for (size_t i = 0; i < ARRAY_SIZE(used); i++)
         assert_int_equal(used[i], i == 17 || i == 299);
 }
@@ -208,24 +183,24 @@ static void test_luns_in_use(void **state)
 
 static void add_session(unsigned host, unsigned session, const char *target)
 {
-    run("cd %s/sys && d=devices/platform/host%u/session%u/iscsi_session/session%u && mkdir -p $d "
+    tree_run("cd %s/sys && d=devices/platform/host%u/session%u/iscsi_session/session%u && mkdir -p $d "
         "class/iscsi_session "
         "class/scsi_host/host%u && echo %s >$d/targetname && : >class/scsi_host/host%u/scan && ln "
         "-s ../../$d class/iscsi_session/session%u",
-        root, host, session, session, host, target, host, session);
+        tree_root, host, session, session, host, target, host, session);
 }
 
 static void add_remote_port(unsigned host, unsigned number, const char *port, const char *target)
 {
-    run("cd %s/sys && d=class/fc_remote_ports/rport-%u:0-%u && mkdir -p $d class/scsi_host/host%u "
+    tree_run("cd %s/sys && d=class/fc_remote_ports/rport-%u:0-%u && mkdir -p $d class/scsi_host/host%u "
         "&& echo %s >$d/port_name && "
         "echo %s >$d/scsi_target_id && : >class/scsi_host/host%u/scan",
-        root, host, number, host, port, target, host);
+        tree_root, host, number, host, port, target, host);
 }
 
 static void scanned(unsigned host, const char *wanted)
 {
-    run("test \"$(cat %s/sys/class/scsi_host/host%u/scan)\" = '%s'", root, host, wanted);
+    tree_run("test \"$(cat %s/sys/class/scsi_host/host%u/scan)\" = '%s'", tree_root, host, wanted);
 }
 
 static struct err *scan(enum xtremio_protocol protocol, unsigned lun)
@@ -234,7 +209,7 @@ static struct err *scan(enum xtremio_protocol protocol, unsigned lun)
                                    {.port = ARRAY_B, .portal = "10.0.0.2:3260"},
                                    {.port = "21:00:00:24:ff:57:b2:36"}};
 
-    return xtremio_host_scan(root, protocol,
+    return xtremio_host_scan(tree_root, protocol,
                              &(struct xtremio_targets){.all = all, .n = ARRAY_SIZE(all)}, lun);
 }
 
@@ -272,40 +247,40 @@ static void test_ports(void **state)
 {
     CLEANUP_XTREMIO_PORTS struct xtremio_ports p = {0}, fc = {0};
 
-    assert_null(xtremio_host_ports(root, XTREMIO_ISCSI, &p));
+    assert_null(xtremio_host_ports(tree_root, XTREMIO_ISCSI, &p));
     assert_int_equal(p.n, 0);
-    run("echo 'InitiatorName=iqn.1993-08.org.debian:01:abc' >%s/etc/iscsi/initiatorname.iscsi",
-        root);
-    assert_null(xtremio_host_ports(root, XTREMIO_ISCSI, &p));
+    tree_run("echo 'InitiatorName=iqn.1993-08.org.debian:01:abc' >%s/etc/iscsi/initiatorname.iscsi",
+        tree_root);
+    assert_null(xtremio_host_ports(tree_root, XTREMIO_ISCSI, &p));
     assert_true(p.n == 1 && xtremio_ports_has(&p, "iqn.1993-08.org.debian:01:abc"));
-    assert_null(xtremio_host_ports(root, XTREMIO_FC, &fc));
+    assert_null(xtremio_host_ports(tree_root, XTREMIO_FC, &fc));
     assert_int_equal(fc.n, 0);
-    run("cd %s/sys && mkdir -p class/fc_host/host8 class/fc_host/host9 && echo 0x100000109b579ef6 "
+    tree_run("cd %s/sys && mkdir -p class/fc_host/host8 class/fc_host/host9 && echo 0x100000109b579ef6 "
         ">class/fc_host/host8/port_name && "
         "echo 0x100000109b579ef7 >class/fc_host/host9/port_name",
-        root);
-    assert_null(xtremio_host_ports(root, XTREMIO_FC, &fc));
+        tree_root);
+    assert_null(xtremio_host_ports(tree_root, XTREMIO_FC, &fc));
     assert_true(fc.n == 2 && xtremio_ports_has(&fc, "10:00:00:10:9b:57:9e:f7"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_one_path, empty),
-        cmocka_unit_test_setup(test_wwid_must_be_whole, empty),
-        cmocka_unit_test_setup(test_paths_are_asked_anew, empty),
-        cmocka_unit_test_setup(test_size_must_be_right, empty),
-        cmocka_unit_test_setup(test_map_before_path, empty),
-        cmocka_unit_test_setup(test_map_of_another, empty),
-        cmocka_unit_test_setup(test_two_maps, empty),
-        cmocka_unit_test_setup(test_map_size_must_be_right, empty),
-        cmocka_unit_test_setup(test_no_naa, empty),
-        cmocka_unit_test_setup(test_no_sysfs, empty),
-        cmocka_unit_test_setup(test_luns_in_use, empty),
-        cmocka_unit_test_setup(test_scan_iscsi, empty),
-        cmocka_unit_test_setup(test_scan_fc, empty),
-        cmocka_unit_test_setup(test_ports, empty),
+        cmocka_unit_test_setup(test_one_path, tree_empty),
+        cmocka_unit_test_setup(test_wwid_must_be_whole, tree_empty),
+        cmocka_unit_test_setup(test_paths_are_asked_anew, tree_empty),
+        cmocka_unit_test_setup(test_size_must_be_right, tree_empty),
+        cmocka_unit_test_setup(test_map_before_path, tree_empty),
+        cmocka_unit_test_setup(test_map_of_another, tree_empty),
+        cmocka_unit_test_setup(test_two_maps, tree_empty),
+        cmocka_unit_test_setup(test_map_size_must_be_right, tree_empty),
+        cmocka_unit_test_setup(test_no_naa, tree_empty),
+        cmocka_unit_test_setup(test_no_sysfs, tree_empty),
+        cmocka_unit_test_setup(test_luns_in_use, tree_empty),
+        cmocka_unit_test_setup(test_scan_iscsi, tree_empty),
+        cmocka_unit_test_setup(test_scan_fc, tree_empty),
+        cmocka_unit_test_setup(test_ports, tree_empty),
     };
 
-    return mkdtemp(root) ? cmocka_run_group_tests(tests, NULL, gone) : 2;
+    return tree_make() ? 2 : cmocka_run_group_tests(tests, NULL, tree_gone);
 }
