@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from database import move_there_and_back
 from lab import holds, wait_until
 from volumes import is_mounted, wait_reason
 
@@ -12,7 +13,7 @@ from volumes import is_mounted, wait_reason
 CLUSTER = {"nodes": 2, "backend": "aws", "docker": True, "images": ["postgres"], "options": ["--filesystem", "xfs"]}
 GIB = 1 << 30
 EC2 = "http://10.77.0.8:4599/control"
-SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
+HOSTS = ["h1", "h2"]
 QUICK = {"create_s": 0, "attach_s": 0, "detach_s": 0, "delete_s": 0, "lag_s": 0, "rate": 0, "attach_max": 27, "modify_s": 0,
          "optimize_s": 0, "device_grows_s": 0, "modify_again_s": 0}
 
@@ -69,30 +70,8 @@ def test_database_moves(cluster):
     """EC2 takes as long as it really does, its lists are 30 seconds late, and the account may make few calls a second."""
     tell(cluster, settings={"create_s": 1.5, "attach_s": 2, "detach_s": 2, "delete_s": 1, "lag_s": 30, "rate": 5})
     dataset = cluster.api.create_dataset(cluster.node("h1"), maximum_size=GIB)
-    cluster.api.create_container(cluster.node("h1"), "db", "flocker-lab/postgres:1", volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
-    cluster.wait_container("db", "h1", 120)
-
-    def sql(host, text):
-        return cluster.shell(host, f'{SQL} "{text}"').strip()
-
-    def answers(host):
-        wait_until(lambda: cluster.shell(host, f"{SQL} 'select 1'", check=False).strip() == "1", f"PostgreSQL answers on {host}", 60)
-
-    answers("h1")
-    sql("h1", "create table t (n int)")
-    rows = 0
-    for host in ("h2", "h1"):
-        before = "h1" if host == "h2" else "h2"
-        sql(before, "insert into t select generate_series(1, 1000)")
-        rows += 1000
-        cluster.api.move_container("db", cluster.node(host))
-        cluster.wait_container("db", host, 120)
-        answers(host)
-        assert sql(host, "select count(*) from t") == str(rows)
-        assert not is_mounted(cluster, before, dataset)
+    move_there_and_back(cluster, dataset, HOSTS)
     assert len(volumes_of(cluster, dataset)) == 1
-    cluster.api.delete_container("db")
-    wait_until(lambda: not cluster.api.container_states(), "the container has gone", 60)
 
 
 def test_grow(cluster):

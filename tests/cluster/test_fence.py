@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from database import Database
 from lab import holds, wait_until
 from volumes import (POOL, Guard, Writer, create, digest, fill, inside, is_mounted, pool, state, volume, wait_reason,
                      wait_settled)
@@ -222,26 +223,16 @@ def test_without_a_copy_it_stays(cluster, dataset):
     assert not is_fenced(cluster, "h1")
 
 
-SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
-
-
 @pytest.mark.deadline(400)
 def test_database(make_cluster):
     """A PostgreSQL on shared storage: its host dies while it is written to, and all rows that were committed are there on the next."""
     cluster = make_cluster(nodes=2, backend="loopback", docker=True, images=["postgres"])
     dataset = create(cluster, "h1")
-    cluster.api.create_container(cluster.node("h1"), "db", "flocker-lab/postgres:1",
-                                 volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
-    cluster.wait_container("db", "h1", 120)
-
-    def sql(host, text):
-        return cluster.shell(host, f'{SQL} "{text}"').strip()
-
-    wait_until(lambda: cluster.shell("h1", f"{SQL} 'select 1'", check=False).strip() == "1", "PostgreSQL answers", 60)
-    sql("h1", "create table t (n int)")
+    db = Database(cluster, dataset, "h1")
+    db.sql("h1", "create table t (n int)")
     committed = 0
     for n in range(1, 21):
-        sql("h1", f"insert into t values ({n})")
+        db.sql("h1", f"insert into t values ({n})")
         committed = n
     with Guard(cluster, dataset, ["h1", "h2"]):
         cluster.kill("h1")
@@ -251,13 +242,12 @@ def test_database(make_cluster):
         holds(lambda: not is_mounted(cluster, "h2", dataset), "silence is no proof", 2)
         began = time.monotonic()
         cluster.ctl("fence", "--confirm-off", cluster.node("h1"))
-        cluster.wait_container("db", "h2", 120)
-        wait_until(lambda: cluster.shell("h2", f"{SQL} 'select 1'", check=False).strip() == "1", "PostgreSQL answers", 60)
+        db.wait("h2")
         print(f"it answers {time.monotonic() - began:.1f} s after the fence")
-        assert sql("h2", "select count(*), max(n) from t") == f"{committed}|{committed}"
+        assert db.sql("h2", "select count(*), max(n) from t") == f"{committed}|{committed}"
         cluster.start("h1")
         cluster.wait_nodes(["h1", "h2"], 120)
         wait_until(lambda: not is_fenced(cluster, "h1"), "the fence ends with the boot", 60)
         wait_settled(cluster, dataset, "h2", ["h1"], 60)
         assert cluster.shell("h1", "docker ps -q -f name=flocker--db").strip() == ""
-        sql("h2", "insert into t values (0)")
+        db.sql("h2", "insert into t values (0)")

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
+from database import Database
 from lab import CHECKOUT, wait_until
-from volumes import Guard, create, wait_settled
+from volumes import Guard, create
 
 OPENSTACK = os.path.join(CHECKOUT, "lab", "openstack")
 HOSTS = ["h1", "h2"]
-SQL = "docker exec flocker--db psql -h /tmp -U postgres -qtAc"
 
 pytestmark = pytest.mark.skipif(not glob.glob(os.path.join(CHECKOUT, "build", "cache", "cloud-data-*")),
                                 reason="needs an OpenStack (lab/openstack build, some minutes)")
@@ -58,15 +58,6 @@ def use(cluster, cloud, host):
     cluster.start(host, "agent")
 
 
-def sql(cluster, host, text):
-    return cluster.shell(host, f'{SQL} "{text}"').strip()
-
-
-def wait_database(cluster, host):
-    cluster.wait_container("db", host, 180)
-    wait_until(lambda: cluster.shell(host, f"{SQL} 'select 1'", check=False).strip() == "1", "PostgreSQL answers", 90)
-
-
 @pytest.mark.deadline(600)
 def test_database_moves(make_cluster):
     cluster = make_cluster(nodes=2, backend="loopback", docker=True, images=["postgres"])
@@ -76,27 +67,20 @@ def test_database_moves(make_cluster):
             use(cluster, cloud, host)
         cluster.wait_nodes(HOSTS, 120)
         dataset = create(cluster, "h1", maximum_size=1 << 30)
-        cluster.api.create_container(cluster.node("h1"), "db", "flocker-lab/postgres:1",
-                                     volumes=[{"dataset_id": dataset, "mountpoint": "/data"}])
-        wait_database(cluster, "h1")
-        sql(cluster, "h1", "create table t as select n, md5(n::text) as h from generate_series(1, 20000) n")
-        sums = "select count(*), md5(string_agg(h, '' order by n)) from t"
-        before = sql(cluster, "h1", sums)
-        assert before.startswith("20000|")
+        db = Database(cluster, dataset, "h1", 180)
+        before = db.fill("h1", 20000)
         with Guard(cluster, dataset, HOSTS):
             began = time.monotonic()
-            cluster.api.move_container("db", cluster.node("h2"))
-            wait_database(cluster, "h2")
+            db.move("h2", 180)
             print(f"it answers {time.monotonic() - began:.1f} s after the move was ordered")
-            assert sql(cluster, "h2", sums) == before
-            sql(cluster, "h2", "insert into t values (0, 'committed')")
+            assert db.sums("h2") == before
+            db.sql("h2", "insert into t values (0, 'committed')")
             cluster.kill("h2")
             cluster.api.move_container("db", cluster.node("h1"))
             cluster.ctl("fence", "--confirm-off", cluster.node("h2"))
-            wait_database(cluster, "h1")
-        assert sql(cluster, "h1", "select h from t where n = 0") == "committed"
-        cluster.api.delete_container("db")
-        wait_until(lambda: not [c for c in cluster.api.container_states() if c["name"] == "db"], "container gone", 60)
+            db.wait("h1", 180)
+        assert db.sql("h1", "select h from t where n = 0") == "committed"
+        db.delete()
         cluster.api.delete_dataset(dataset)
         wait_until(lambda: not os.listdir(cloud.facts["export"]), "the volume is deleted", 120)
     finally:

@@ -1,11 +1,14 @@
-"""Datasets on a PowerFlex system (tests/arrays/powerflex.py) that real agents use over HTTPS: they move between hosts, through
+"""Datasets on a PowerFlex system (tests/arrays/powerflex.py) that real agents use over HTTPS: a database moves between hosts, volumes move through
 crashes and trouble of the gateway."""
 
+import pytest
+
 from arrays import array
+from database import move_there_and_back
 from lab import wait_until
 from volumes import Guard, create, digest, fill, is_mounted, state, volume, wait_settled
 
-CLUSTER = {"nodes": 2, "backend": "powerflex"}
+CLUSTER = {"nodes": 2, "backend": "powerflex", "docker": True, "images": ["postgres"]}
 HOSTS = ["h1", "h2"]
 SIZE = 8 << 30
 
@@ -30,6 +33,16 @@ def test_gateway_down(cluster):
     assert owners(cluster) == [["h2"]]
     cluster.api.delete_dataset(dataset)
     cluster.wait_gone(dataset)
+
+
+@pytest.mark.deadline(300)
+def test_database_moves(cluster):
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    move_there_and_back(cluster, dataset, HOSTS)
+    assert owners(cluster) == [["h1"]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+    wait_until(lambda: not array(cluster)["volumes"], "the volume is removed", 20)
 
 
 def test_agent_dies(cluster):

@@ -1,11 +1,14 @@
-"""Datasets on an XtremIO array (tests/arrays/xtremio.py) that real agents use over HTTPS: they move between hosts, through crashes and trouble
+"""Datasets on an XtremIO array (tests/arrays/xtremio.py) that real agents use over HTTPS: a database moves between hosts, volumes through crashes and trouble
 of the array."""
 
+import pytest
+
 from arrays import array
+from database import move_there_and_back
 from lab import wait_until
 from volumes import Guard, create, is_mounted, state, wait_settled
 
-CLUSTER = {"nodes": 2, "backend": "xtremio"}
+CLUSTER = {"nodes": 2, "backend": "xtremio", "docker": True, "images": ["postgres"]}
 HOSTS = ["h1", "h2"]
 SIZE = 256 << 20
 
@@ -30,6 +33,17 @@ def test_array_busy(cluster):
     assert owners(cluster) == [["h2"]]
     cluster.api.delete_dataset(dataset)
     cluster.wait_gone(dataset)
+    assert array(cluster)["violations"] == []
+
+
+@pytest.mark.deadline(300)
+def test_database_moves(cluster):
+    dataset = create(cluster, "h1", maximum_size=SIZE)
+    move_there_and_back(cluster, dataset, HOSTS)
+    assert owners(cluster) == [["h1"]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+    wait_until(lambda: not array(cluster)["volumes"], "the volume is removed", 20)
     assert array(cluster)["violations"] == []
 
 
