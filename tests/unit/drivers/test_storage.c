@@ -1391,8 +1391,10 @@ static void test_xfs(void **state)
     ok(storage_mount(A->storage, &id, 1));
     is_mounted_as(&id, "xfs noatime largeio");
     put(A, &id, "f", "kept");
-    ok(storage_grow(A->storage, &id, 2 * size, 1));
-    is_as_large(A, &id, 2 * size);
+    if (!real_cloud()) { /* Cinder's NFS driver does not grow a volume that is attached */
+        ok(storage_grow(A->storage, &id, 2 * size, 1));
+        is_as_large(A, &id, 2 * size);
+    }
     /* What is there counts, not what new volumes get. */
     ok(storage_unmount(A->storage, &id));
     ok(reopen(A, "ext4", NULL));
