@@ -23,7 +23,7 @@ FOLDER = 250  # small files in one
 MEMORY = 32 * MIB  # private dirty, of an agent
 
 
-def move(cluster, dataset, source, target, timeout=60):
+def move(cluster, dataset, source, target, timeout=300 if FULL else 60):
     with Guard(cluster, dataset, HOSTS):
         cluster.api.move_dataset(dataset, cluster.node(target))
         wait_settled(cluster, dataset, target, [h for h in HOSTS if h != target], timeout)
@@ -74,7 +74,7 @@ class Crowd:
 def test_many_datasets_at_once(cluster):
     crowd = Crowd(cluster, big=32 * MIB if FULL else MIB)
     for _ in range(4 if FULL else 1):
-        crowd.change_places(timeout=150)
+        crowd.change_places(timeout=600 if FULL else 150)
     crowd.remove()
 
 
