@@ -3,7 +3,6 @@
 
 #include <ctype.h>
 #include <stdarg.h>
-#include <stdio.h>
 
 void complain(struct check *c, const char *fmt, ...)
 {
