@@ -2,7 +2,9 @@
 
 import json
 
-from lab import https_in
+from database import move_there_and_back
+from lab import https_in, wait_until
+from volumes import create
 
 ADDRESS = ("10.77.0.8", 443)
 
@@ -18,3 +20,13 @@ def array(cluster, **what):
         return json.loads(connection.getresponse().read())
     finally:
         connection.close()
+
+
+def move_database(cluster, size, owners):
+    """A database moves between h1 and h2; `owners` says to which hosts each volume is mapped. Nothing is left on the array."""
+    dataset = create(cluster, "h1", maximum_size=size)
+    move_there_and_back(cluster, dataset, ["h1", "h2"])
+    assert owners(cluster) == [["h1"]]
+    cluster.api.delete_dataset(dataset)
+    cluster.wait_gone(dataset)
+    wait_until(lambda: not array(cluster)["volumes"], "the volume is removed", 20)

@@ -3,8 +3,7 @@ crashes and trouble of the gateway."""
 
 import pytest
 
-from arrays import array
-from database import move_there_and_back
+from arrays import array, move_database
 from lab import wait_until
 from volumes import Guard, create, digest, fill, is_mounted, state, volume, wait_settled
 
@@ -37,12 +36,7 @@ def test_gateway_down(cluster):
 
 @pytest.mark.deadline(300)
 def test_database_moves(cluster):
-    dataset = create(cluster, "h1", maximum_size=SIZE)
-    move_there_and_back(cluster, dataset, HOSTS)
-    assert owners(cluster) == [["h1"]]
-    cluster.api.delete_dataset(dataset)
-    cluster.wait_gone(dataset)
-    wait_until(lambda: not array(cluster)["volumes"], "the volume is removed", 20)
+    move_database(cluster, SIZE, owners)
 
 
 def test_agent_dies(cluster):
