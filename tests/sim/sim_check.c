@@ -179,12 +179,12 @@ static bool cannot_settle(const struct sim *s, const struct dataset *st, unsigne
     return false;
 }
 
-/* Waits until the user lets go of it. */
+/* Waits until the user lets go of it: where it is, or on a machine that is gone for ever, which nobody has signed to be off. */
 static bool is_held(const struct sim *s, const struct dataset *st, unsigned d)
 {
     const struct lease *l = s->store.leases[d];
 
-    return l && uuid_eq(&l->node, &st->owner) &&
+    return l && (uuid_eq(&l->node, &st->owner) || (is_gone(s, &l->node) && !is_gone_and_fenced(s, &l->node))) &&
            (st->deleted || st->dropped || !uuid_eq(&st->owner, &st->primary) || st->transfer.id);
 }
 
