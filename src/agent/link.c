@@ -17,6 +17,7 @@
 /* Dead hosts are found by TCP; the ping finds an end that hangs. Each costs every end a wake-up or two. */
 #define PING_US (60 * USEC_PER_SEC)
 #define PONG_US (15 * USEC_PER_SEC)
+#define HURRY_US USEC_PER_SEC /* between two tries while somebody waits */
 
 struct agent_link {
     struct agent_link_config config;
@@ -31,6 +32,8 @@ struct agent_link {
     char *last_failure; /* logged already */
     struct backoff backoff;
     struct timer retry, ping;
+    uint64_t tried_us;       /* the last try began */
+    uint64_t hurry_until_us; /* somebody waits for a session until then */
     uint64_t pinged_us; /* waiting for the pong since; 0 = not waiting */
     uint64_t counter;
 };
@@ -38,9 +41,20 @@ struct agent_link {
 static void look_up(void *cookie);
 static void looked_up(void *cookie);
 
+/* When the back-off has passed; once a second while somebody waits. */
+static void set_retry(struct agent_link *l, uint64_t now_us)
+{
+    uint64_t due_us = l->backoff.next_us;
+
+    if (now_us < l->hurry_until_us && l->tried_us + HURRY_US < due_us)
+        due_us = l->tried_us + HURRY_US;
+    timer_set(&l->retry, due_us);
+}
+
 static void try_again_later(struct agent_link *l, const char *why)
 {
     struct random r = random_os();
+    uint64_t now_us = now_os().mono_us;
 
     if (!str_equal_null(l->last_failure, why)) {
         log_warning("no session with the control service at %s:%u: %s; trying again", l->host,
@@ -48,8 +62,8 @@ static void try_again_later(struct agent_link *l, const char *why)
         free(l->last_failure);
         l->last_failure = xstrdup(why);
     }
-    backoff_fail(&l->backoff, now_os().mono_us, &r);
-    timer_set(&l->retry, l->backoff.next_us);
+    backoff_fail(&l->backoff, now_us, &r);
+    set_retry(l, now_us);
 }
 
 static void session_over(struct agent_link *l)
@@ -290,6 +304,7 @@ static void start(void *cookie)
     struct look *k = xcalloc(1, sizeof(*k));
 
     l->client = grpc_client_free(l->client);
+    l->tried_us = now_os().mono_us;
     k->link = l;
     k->host = xstrdup(l->host);
     k->port = l->config.port;
@@ -330,6 +345,14 @@ void agent_link_send(struct agent_link *l, const char *key, const struct agent_m
 {
     if (l && l->outbox && l->begun)
         send_message(l, key, m);
+}
+
+void agent_link_hurry(struct agent_link *l, uint64_t until_us)
+{
+    if (until_us > l->hurry_until_us)
+        l->hurry_until_us = until_us;
+    if (timer_is_set(&l->retry))
+        set_retry(l, now_os().mono_us);
 }
 
 const char *agent_link_address(const struct agent_link *l)

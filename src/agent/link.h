@@ -28,5 +28,8 @@ struct agent_link *agent_link_new(const struct agent_link_config *config);
 struct agent_link *agent_link_free(struct agent_link *l); /* accepts NULL; returns NULL */
 /* Sends in the present session; without one the message is dropped. `key`: see outbox_send(). */
 void agent_link_send(struct agent_link *l, const char *key, const struct agent_message *m);
+/* Somebody waits for a session until then (CLOCK_BOOTTIME, microseconds): as long as there is none, it is tried once a second,
+ * however long the delay has grown. */
+void agent_link_hurry(struct agent_link *l, uint64_t until_us);
 /* The address under which this node reaches the control service; "" until known. */
 const char *agent_link_address(const struct agent_link *l);

@@ -348,6 +348,8 @@ static void start_link(struct agent *a)
         agent_calls_down(a->calls);
     a->link = agent_link_free(a->link);
     a->link = agent_link_new(&link);
+    if (a->volumes)
+        agent_volumes_set_link(a->volumes, a->link);
 }
 
 static void take_storage(struct agent *a, struct step_job *j)

@@ -407,6 +407,7 @@ static void op_alone(struct plugin_op *op)
         op->away_us = now_us;
     op->stage = STAGE_WAITING;
     op_timer_set(op, USEC_NEVER);
+    agent_volumes_hurry(op->plugin->volumes, op->deadline_us);
 }
 
 static void op_answered(void *cookie, const struct volume_answer *a)

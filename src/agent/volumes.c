@@ -23,7 +23,8 @@ struct known {
 
 struct agent_volumes {
     struct agent_volumes_config config;
-    struct agent_link *link; /* with a session that has calls; NULL = none */
+    struct agent_link *sessions; /* where they come from; NULL = nowhere yet */
+    struct agent_link *link;     /* with a session that has calls; NULL = none */
     uint64_t next_number;
     struct calling *waiting; /* in order; first those sent */
     struct calling *by_number;
@@ -251,6 +252,17 @@ static void tell_use(void *cookie, const struct volume_use *use)
     struct agent_message m = {.kind = AGENT_MESSAGE_VOLUME_USE, .use = *use};
 
     agent_link_send(v->link, NULL, &m);
+}
+
+void agent_volumes_set_link(struct agent_volumes *v, struct agent_link *link)
+{
+    v->sessions = link;
+}
+
+void agent_volumes_hurry(struct agent_volumes *v, uint64_t until_us)
+{
+    if (v->sessions)
+        agent_link_hurry(v->sessions, until_us);
 }
 
 void agent_volumes_up(struct agent_volumes *v, struct agent_link *link)

@@ -34,6 +34,8 @@ uint64_t agent_volumes_call(struct agent_volumes *v, const struct volume_call *c
 /* `answered` will not be called. What was asked for may have been done, or be done yet. */
 void agent_volumes_forget(struct agent_volumes *v, uint64_t number);
 
+/* Somebody waits for a session until then: agent_link_hurry(). No effect before the agent has a link. */
+void agent_volumes_hurry(struct agent_volumes *v, uint64_t until_us);
 bool agent_volumes_is_up(const struct agent_volumes *v); /* there is a session with calls */
 
 /* The catalogue, as last told; it is kept when the session ends. Pointers are valid until the loop runs again. */
@@ -49,6 +51,8 @@ void agent_volumes_remember(struct agent_volumes *v, const struct volume_entry *
 
 /* ---- for the agent's main part ---- */
 
+/* What makes the sessions, not owned; NULL before it is freed. */
+void agent_volumes_set_link(struct agent_volumes *v, struct agent_link *link);
 /* After the welcome of a session whose control service has calls and the catalogue; and when that is over (no effect when none is up). */
 void agent_volumes_up(struct agent_volumes *v, struct agent_link *link);
 void agent_volumes_down(struct agent_volumes *v);

@@ -25,6 +25,7 @@ struct fake {
     size_t n;
     bool up;
     uint64_t answer_us; /* how long an answer takes */
+    uint64_t hurry_until_us; /* somebody waited for a session until then */
     bool silent;        /* calls get no answer at all */
     bool mounts_late;   /* a dataset that was granted is mounted only when fake_mounted() says so */
     bool releasing;     /* USE answers RELEASING */

@@ -553,6 +553,7 @@ static void test_away(void **state)
     quick(GET, "{\"Name\":\"other\"}", "\"Name\":\"other\",\"Mountpoint\":\"\"");
     quick(PATH, "{\"Name\":\"data\"}", "/flocker/3f0c");
     finish(&w, "The control service at control.example:4524 has not answered for 1 seconds.");
+    assert_true(fake.hurry_until_us > 0);
     assert_true(w.ms < 5000);
     expect_word(CREATE, "{\"Name\":\"new\"}", "The control service at control.example:4524 has not answered");
     expect_word(REMOVE, "{\"Name\":\"other\"}", "The control service at control.example:4524 has not answered");

@@ -25,6 +25,14 @@ void agent_link_send(struct agent_link *l, const char *key, const struct agent_m
         str_append(&sent, "end\n");
 }
 
+static uint64_t hurried_us;
+
+void agent_link_hurry(struct agent_link *l, uint64_t until_us)
+{
+    assert_non_null(l);
+    hurried_us = until_us;
+}
+
 struct world {
     struct loop *loop;
     struct agent_volumes *v;
@@ -184,6 +192,18 @@ static void test_calls(void **state)
     assert_int_equal(w->answers, 2);
 }
 
+static void test_hurry(void **state)
+{
+    struct world *w = *state;
+
+    agent_volumes_hurry(w->v, 3); /* nothing makes sessions yet */
+    assert_int_equal(hurried_us, 0);
+    agent_volumes_set_link(w->v, a_link);
+    assert_false(agent_volumes_is_up(w->v));
+    agent_volumes_hurry(w->v, 4);
+    assert_int_equal(hurried_us, 4);
+}
+
 static void test_a_call_without_a_session(void **state)
 {
     struct world *w = *state;
@@ -267,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_uses_come_first),
         TEST(test_calls),
+        TEST(test_hurry),
         TEST(test_a_call_without_a_session),
         TEST(test_no_more_calls_than_it_takes),
         TEST(test_the_catalogue),
