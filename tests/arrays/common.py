@@ -7,11 +7,8 @@ It prints "port N" when it is ready and ends when its standard input does. With 
 for localhost, 127.0.0.1 and A. Beside the array's own paths, the port serves, without any login:
 
   POST /control      JSON: {"settings": {...}, "faults": [{"action": "map", "how": "lost", "times": 1}], "reset": true, "forget_calls": true}
-                     how: "error" (with status and body), "drop" (nothing is done, the connection ends), "hang" (nothing is done, and
-                     the connection ends after `seconds`), "stall" (done, the same otherwise), "lost" (done, the answer does not arrive), "late" (done after `seconds`,
-                     answered then), "twice" (done two times, the second answer arrives), "garbage" (done, a page of HTML arrives).
-                     An action is the array's name of it, or any when left out; "skip": so many calls go well first.
-  GET /control       JSON: settings, volumes, faults (`times` that are left), number of calls by action, the last body of each
+                     faults: faults.py; "error" has status and body
+  GET /control       JSON: settings, volumes, faults (`times` that are left), number of calls by action, the last body of each, the order of the last thousand
 """
 
 import argparse
@@ -25,6 +22,8 @@ import subprocess
 import sys
 import threading
 import time
+
+from faults import Faults
 
 
 class Disk:
@@ -107,6 +106,7 @@ class Array:
     def __init__(self, folder, hosts):
         self.lock = threading.RLock()
         self.folder, self.hosts = folder, hosts  # hosts: name -> HOSTROOT
+        self.faults = Faults()
         self.reset()
 
     # ---- what an array says ----
@@ -114,7 +114,8 @@ class Array:
     def reset(self):
         """As at the start; derived classes remove their volumes first."""
         self.settings = json.loads(json.dumps(self.SETTINGS))
-        self.faults, self.calls, self.last = [], {}, {}
+        self.faults.set([])
+        self.calls, self.last, self.order = {}, {}, []
 
     def action(self, request):
         """The name of what is asked for, as faults and counts have it."""
@@ -140,19 +141,9 @@ class Array:
 
     def count(self, action, request):
         self.calls[action] = self.calls.get(action, 0) + 1
+        self.order = [*self.order[-999:], action]
         if request.body:
             self.last[action] = request.json()
-
-    def fault(self, action):
-        for f in self.faults:
-            if f.get("action", action) != action or f.setdefault("times", 1) <= 0:
-                continue
-            if f.get("skip", 0) > 0:
-                f["skip"] -= 1
-                continue
-            f["times"] -= 1
-            return f
-        return {"how": "none"}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -182,28 +173,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         if self.path == "/control":
             return self.control(body)
-        array, request = self.array, Request(self.command, self.path, self.headers, body)
+        array, request, peer = self.array, Request(self.command, self.path, self.headers, body), self.client_address[0]
         with array.lock:
             action = array.action(request)
             array.count(action, request)
-            fault = dict(array.fault(action))
-        how = fault["how"]
-        if how == "error":
+            fault = array.faults.take(action, f"{self.path} {body.decode(errors='replace')}")
+        if fault["how"] == "error":
             return self.send(Answer(fault.get("body"), fault.get("status", 500)))
-        if how in ("late", "hang"):
-            time.sleep(fault["seconds"])
-        if how in ("drop", "hang"):
+        if not array.faults.before(fault, peer):
             return self.cut()
         with array.lock:
             answer = array.answer(request)
-            if how == "twice":
+            if fault["how"] == "twice":
                 answer = array.answer(request)
-        if how == "stall":
-            time.sleep(fault["seconds"])
+        if not array.faults.after(fault, peer):
             return self.cut()
-        if how == "garbage":
+        if fault["how"] == "garbage":
             answer = Answer("<html><body>It works!</body></html>", kind="text/html")
-        return self.cut() if how == "lost" else self.send(answer)
+        return self.send(answer)
 
     do_GET = do_POST = do_PUT = do_DELETE = serve  # noqa: N815
 
@@ -211,14 +198,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         array = self.array
         with array.lock:
             if self.command == "GET":
-                return self.send(Answer({"settings": array.settings, "faults": array.faults, "calls": array.calls, "last": array.last, **array.state()}))
+                return self.send(Answer({"settings": array.settings, "faults": array.faults.all, "held": array.faults.held(), "calls": array.calls, "order": array.order, "last": array.last, **array.state()}))
             what = json.loads(body)
             if what.get("reset"):
                 array.reset()
             array.settings.update(what.get("settings", {}))
-            array.faults = [dict(f) for f in what.get("faults", array.faults)]
+            if "faults" in what:
+                array.faults.set(what["faults"])
+            if "let_go" in what:
+                array.faults.let_go(what["let_go"], what.get("of"))
             if what.get("forget_calls"):
-                array.calls, array.last = {}, {}
+                array.calls, array.last, array.order = {}, {}, []
             array.change(what)
         return self.send(Answer({}))
 

@@ -11,9 +11,8 @@ It prints "port N" when it is ready and ends when its standard input does, or, w
   /latest/...        the instance metadata service, version 2 only
   /container         access keys of a container
   POST /control      JSON: {"settings": {...}}, {"make": [parameters of CreateVolume, with "Tags": {...}]} and {"faults": [{"action": "CreateVolume", "how": "lost", "times": 1}]}
-                     how: "error" (with code, status, message), "drop" (nothing is done, the connection ends), "lost" (done, the
-                     answer does not arrive), "late" (done after `seconds`, answered then), "twice" (done two times)
-  GET /control       JSON: settings, volumes, number of calls by action
+                     faults: ../arrays/faults.py; "error" has code, status, message
+  GET /control       JSON: settings, volumes, number of calls by action, calls that are held
 
 A volume is a file in DIR. An attached one is behind a loop device, whose node and sysfs texts appear below HOSTROOT as those of an
 NVMe drive of EBS (or of Xen, by the setting `bus`). Detaching takes them away, and stops at "busy" while somebody has the device.
@@ -37,6 +36,11 @@ import threading
 import time
 import urllib.parse
 from xml.sax.saxutils import escape
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "arrays"))
+
+from faults import Faults  # noqa: E402
 
 GIB = 1 << 30
 NS = "http://ec2.amazonaws.com/doc/2016-11-15/"
@@ -65,7 +69,7 @@ class Cloud:
     def __init__(self, folder, instances):
         self.lock = threading.RLock()
         self.folder, self.hosts = folder, instances
-        self.volumes = {}
+        self.volumes, self.faults = {}, Faults()
         self.reset()
 
     def reset(self):
@@ -83,8 +87,9 @@ class Cloud:
             "keys": {"AKIATEST": {"secret": "wJalr/K7MDENG+test=", "token": None}},
             "role_keys_s": 3600.0, "imds": True, "role": "flocker-role",
         }
-        self.volumes, self.tokens, self.faults = {}, {}, []
-        self.calls, self.recent, self.last_form = {}, [], {}
+        self.volumes, self.tokens = {}, {}
+        self.faults.set([])
+        self.calls, self.order, self.recent, self.last_form = {}, [], [], {}
         self.imds_tokens, self.role_serial, self.serial = set(), 0, 0
 
     # ---- time ----
@@ -442,13 +447,6 @@ class Cloud:
         self.recent.append(now)
         return self.settings["rate"] and len(self.recent) > self.settings["rate"]
 
-    def fault(self, action):
-        for f in self.faults:
-            if f.get("action", action) == action and f.setdefault("times", 1) > 0:
-                f["times"] -= 1
-                return f
-        return {"how": "none"}
-
     # ---- keys ----
 
     def check_signature(self, method, path, headers, body):
@@ -568,16 +566,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with cloud.lock:
             cloud.check_signature("POST", self.path, self.headers, body)
             cloud.calls[action] = cloud.calls.get(action, 0) + 1
+            cloud.order = [*cloud.order[-999:], action]
             cloud.last_form[action] = form
-            fault = cloud.fault(action)
+            fault = cloud.faults.take(action, body.decode())
             if fault["how"] == "error":
                 raise Failure(fault["code"], fault.get("message", ""), fault.get("status", 400))
             if cloud.throttled():
                 raise Failure("RequestLimitExceeded", "Request limit exceeded.", 503)
-        if fault["how"] == "drop":
+        if not cloud.faults.before(fault, self.client_address[0]):
             return self.cut()
-        if fault["how"] == "late":
-            time.sleep(fault["seconds"])
         with cloud.lock:
             name, text = cloud.act(form)
             if fault["how"] == "twice":
@@ -585,7 +582,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     name, text = cloud.act(form)
                 except Failure as f:
                     return self.fail(f)
-        if fault["how"] == "lost":
+        if not cloud.faults.after(fault, self.client_address[0]):
             return self.cut()
         return self.reply(200, f'<?xml version="1.0" encoding="UTF-8"?>\n<{name} xmlns="{NS}"><requestId>fake</requestId>{text}</{name}>')
 
@@ -598,11 +595,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if what.get("reset"):
                 self.cloud.reset()
             self.cloud.settings.update(what.get("settings", {}))
-            self.cloud.faults = [dict(f) for f in what.get("faults", self.cloud.faults)]
+            if "faults" in what:
+                self.cloud.faults.set(what["faults"])
+            if "let_go" in what:
+                self.cloud.faults.let_go(what["let_go"], what.get("of"))
             for i, changes in what.get("instances", {}).items():
                 self.cloud.instances.setdefault(i, {"root": None, "state": "running", "zone": ZONES[0]}).update(changes)
             if what.get("forget_calls"):
-                self.cloud.calls = {}
+                self.cloud.calls, self.cloud.order = {}, []
             for vid, tag in what.get("tags", {}).items():
                 self.cloud.volumes[vid]["tags"] = tag
             for form in what.get("make", []):
@@ -630,7 +630,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.cloud.advance()
                 hidden = ("history", "born", "since")
                 return self.reply(200, json.dumps({
-                    "calls": self.cloud.calls, "last": self.cloud.last_form, "instances": self.cloud.instances,
+                    "calls": self.cloud.calls, "order": self.cloud.order, "held": self.cloud.faults.held(), "last": self.cloud.last_form, "instances": self.cloud.instances,
                     "volumes": [{k: x for k, x in v.items() if k not in hidden} for v in self.cloud.volumes.values()]}), "application/json")
             if self.path == "/container":
                 if self.headers.get("Authorization") != "container-token":
