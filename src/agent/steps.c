@@ -118,7 +118,8 @@ static struct err *dataset_step(struct step_job *j)
             TRY(storage_take_away(st, &s->dataset, s->epoch, s->fenced, s->n_fenced));
         return storage_mount(st, &s->dataset, s->epoch);
     case STEP_UNMOUNT:
-        return storage_unmount(st, &s->dataset);
+        TRY(storage_unmount(st, &s->dataset));
+        return storage_detach(st, &s->dataset);
     case STEP_SNAPSHOT:
         return storage_snapshot(st, &s->dataset, s->snapshot);
     case STEP_SEND:

@@ -83,16 +83,34 @@ static void send_sighting(struct engine *e, const struct node_entry *n, const st
     sighting_copy(&f->sighting, s);
 }
 
+/* A volume that is attached twice, or where its owner is not, may be so to a node that has nothing to do with it any more (an order to
+ * attach of an agent that was killed, which came through late): only that node can tell. */
+static bool concerns_all(const struct dataset_entry *d, const struct sighting *s)
+{
+    if (!s->present || !s->hosts)
+        return false;
+    if (strchr(s->hosts, ' '))
+        return true;
+    const struct report *r = d && d->committed ? report_of(d, &d->committed->owner) : NULL;
+
+    return d && d->committed && (!r || !r->volume.attached);
+}
+
+static void tell(struct engine *e, const struct listing *l, const struct node_entry *n, const struct sighting *s)
+{
+    if (n && hears(n, &l->shared) && !uuid_eq(&n->id, &l->lister))
+        send_sighting(e, n, s);
+}
+
 static void tell_near(struct engine *e, const struct listing *l, const struct sighting *s)
 {
     const struct dataset_entry *d = dataset_entry_find(e, &s->dataset);
+    bool all = concerns_all(d, s);
 
-    for (uint32_t i = 0; d && i < d->near.n; i++) {
-        const struct node_entry *n = node_entry_find(e, &d->near.links[i].node->node);
-
-        if (n && hears(n, &l->shared) && !uuid_eq(&n->id, &l->lister))
-            send_sighting(e, n, s);
-    }
+    for (const struct node_entry *n = all ? e->nodes : NULL; n; n = n->hh.next)
+        tell(e, l, n, s);
+    for (uint32_t i = 0; d && !all && i < d->near.n; i++)
+        tell(e, l, node_entry_find(e, &d->near.links[i].node->node), s);
 }
 
 #define ONLY_MISSING 1u

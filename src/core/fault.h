@@ -38,6 +38,7 @@
     X(FENCE_SILENT) /* take silence for a fence */ \
     X(KEEP_FENCED_MOUNT) /* let a node that comes back after a fence go on with what it had */ \
     X(DROP_FENCED) /* remove what a fenced node had of a dataset as any other copy */ \
+    X(KEEP_STRAY)       /* leave a volume attached that nobody wants here */                          \
     X(LOST_LISTER)      /* name no other node to list the storage when the one that did is gone */    \
     X(MANY_LISTERS)     /* let every node list the storage for all */                                 \
     X(FORGET_SIGHTINGS) /* do not tell the others what the one saw */                                 \

@@ -175,6 +175,34 @@ static bool blame_container(const struct node *n, struct now now, struct node_da
     return false;
 }
 
+/* May an order to attach that an earlier agent gave here come through, and be in the way of the one that is to have the volume? An owner that only
+ * keeps it is in nobody's way. */
+static bool may_be_attached_late(const struct node *n, const struct node_dataset *d)
+{
+    bool others = d->has_order && (d->order.role == ROLE_KEEP || d->order.role == ROLE_RECEIVE);
+
+    return n->storage == STORAGE_ATTACHABLE && others && d->volume.mark.state != MARK_OWNED;
+}
+
+/* What happens behind the back of this node, and is waited for, is looked for: data that were missing come back, or the above. */
+static void look_again_later(const struct node *n, struct now now, struct node_dataset *d, const struct decision *decision)
+{
+    bool missing = decision->reason == REASON_DATA_MISSING, late = !missing && may_be_attached_late(n, d);
+
+    if (!late)
+        d->look_wait_us = 0;
+    if (!missing && !late)
+        d->look_us = 0;
+    if (missing && (!d->look_us || d->look_us > now.mono_us + MISSING_LOOK_US))
+        d->look_us = now.mono_us + MISSING_LOOK_US;
+    if (!late || d->look_us)
+        return;
+    d->look_wait_us = d->look_wait_us ? d->look_wait_us * 2 : LATE_LOOK_US;
+    if (d->look_wait_us > LATE_LOOK_MOST_US)
+        d->look_wait_us = LATE_LOOK_MOST_US;
+    d->look_us = now.mono_us + d->look_wait_us;
+}
+
 void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
 {
     if (d->step) {
@@ -205,7 +233,7 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
     struct dataset_view v = {.order = d->has_order ? &d->order : NULL,
                              .volume = &d->volume,
                              .storage = n->storage,
-                             .live = d->has_order && node_is_live(n, d->order.revision),
+                             .live = node_is_live(n, d->has_order ? d->order.revision : 0),
                              .in_use = may_be_taken_away(d) && dataset_in_use(n, &d->id),
                              .gone = d->gone,
                              .announced = d->announced,
@@ -226,10 +254,7 @@ void node_decide_dataset(struct node *n, struct now now, struct node_dataset *d)
     }
     backoff_reset(&d->backoff);
     d->wake_us = decision.wake_us;
-    if (decision.reason != REASON_DATA_MISSING)
-        d->look_us = 0;
-    else if (!d->look_us)
-        d->look_us = now.mono_us + MISSING_LOOK_US;
+    look_again_later(n, now, d, &decision);
     if (d->look_us)
         d->wake_us = d->look_us;
     if (!decision.stop_containers || !blame_container(n, now, d))

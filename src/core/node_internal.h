@@ -31,7 +31,8 @@ struct node_dataset {
     uint64_t gone; /* DROP or DESTROY up to this number is done */
     uint64_t bytes_sent, bytes_total;
     uint64_t wake_us; /* the decision wants to be made again then; 0 = not */
-    uint64_t look_us; /* missing data may have come back: look again then; 0 = not */
+    uint64_t look_us; /* missing data may have come back, or a volume been attached late: look again then; 0 = not */
+    uint64_t look_wait_us; /* the latter: the present wait; 0 = it cannot be */
     struct reason reason;
     bool reported; /* in this session */
     struct report last;
@@ -160,6 +161,8 @@ struct node {
 #define NODE_RESYNC_US (300 * USEC_PER_SEC)
 #define ROUTES_LOOK_US (300 * USEC_PER_MSEC) /* who changes the packet filter does so in several steps */
 #define MISSING_LOOK_US (5 * USEC_PER_SEC)
+#define LATE_LOOK_US (10 * USEC_PER_SEC) /* each may cost calls of a storage's API: the first, then after twice the time ... */
+#define LATE_LOOK_MOST_US (160 * USEC_PER_SEC)
 /* A host that goes down may end its containers before the engine, and those that have a clean end exit with 0. It is down long
  * before that. */
 #define CONTAINER_ENDED_US (10 * USEC_PER_SEC)

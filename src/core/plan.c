@@ -11,6 +11,8 @@ static struct decision act(const struct dataset_view *v, enum step_kind kind)
     struct decision d = {.act = true};
 
     d.step.kind = kind;
+    if (!v->order)
+        return d;
     d.step.dataset = v->order->dataset;
     d.step.epoch = v->order->epoch;
     d.step.transfer = v->order->transfer;
@@ -124,6 +126,19 @@ bool plan_is_gone(const struct order *order, const struct volume_state *volume,
         return false;
     return plan_is_not_here(volume, storage) &&
            (storage == STORAGE_LOCAL || order->role == ROLE_DROP || !volume->present);
+}
+
+/* Attached here, though nothing here is to use it: an order to attach that a killed agent gave came through after all, or the machine was away
+ * while the dataset was taken from it. It is in the way of whoever is to have it. */
+static bool is_stray(const struct dataset_view *v)
+{
+    return v->storage == STORAGE_ATTACHABLE && v->volume->attached && !v->volume->mounted && !FAULT(KEEP_STRAY);
+}
+
+/* The same where nothing of the dataset should be: no order names it, or what it asked for is done. */
+static struct decision plan_stray(const struct dataset_view *v)
+{
+    return is_stray(v) && v->live && v->volume->mark.state == MARK_NONE ? act(v, STEP_UNMOUNT) : nothing();
 }
 
 /* Stop what runs on it, then take the mount away. */
@@ -383,7 +398,7 @@ static struct decision plan_release(const struct dataset_view *v)
         if (FAULT(REMOUNT_RELEASED) && !v->live)
             return act(v, STEP_CLAIM);
         if (v->storage == STORAGE_ATTACHABLE)
-            return because(REASON_RELEASING, NULL);
+            return is_stray(v) ? act(v, STEP_UNMOUNT) : because(REASON_RELEASING, NULL);
         if (v->copy->final_sent != o->transfer || v->mono_us >= v->copy->again_us)
             return plan_final(v);
         struct decision d = because(REASON_RELEASING, NULL);
@@ -408,10 +423,12 @@ static struct decision plan_unmounted(const struct dataset_view *v)
 {
     const struct volume_mark *mark = &v->volume->mark;
 
-    if (!v->volume->mounted)
-        return nothing();
     /* A control service of before says no number to all that are to unmount. */
-    if (v->order->number && mark->state == MARK_OWNED && mark->epoch > v->order->number)
+    bool newer = v->order->number && mark->state == MARK_OWNED && mark->epoch > v->order->number;
+
+    if (!v->volume->mounted)
+        return is_stray(v) && !newer ? act(v, STEP_UNMOUNT) : nothing();
+    if (newer)
         return because(REASON_STORE_UNKNOWN, "this node has it mounted at a later epoch than the order knows of");
     return take_away(v, STEP_UNMOUNT);
 }
@@ -422,7 +439,7 @@ static struct decision plan_remove(const struct dataset_view *v)
 
     /* Once done, done: on shared storage a volume that appears later is that of a new dataset under the same id. */
     if (v->gone >= o->number || plan_is_gone(o, v->volume, v->storage))
-        return nothing();
+        return plan_stray(v);
     if (!v->live)
         return because(REASON_DELETING, "waiting for the control service to confirm");
     if (is_newer(v))
@@ -472,7 +489,7 @@ struct decision plan_dataset(const struct dataset_view *v)
     if (!o && FAULT(DESTROY_UNKNOWN) && v->volume->present)
         return (struct decision){.act = true, .step.kind = STEP_DESTROY};
     if (!o)
-        return nothing();
+        return plan_stray(v);
     switch (o->role) {
     case ROLE_OWNER:
     case ROLE_SOURCE:

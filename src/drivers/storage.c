@@ -573,6 +573,11 @@ static struct err *detach(struct storage *s, const struct uuid *dataset)
     return e;
 }
 
+struct err *storage_detach(struct storage *s, const struct uuid *dataset)
+{
+    return is_local(s) ? NULL : err_wrap(detach(s, dataset), "dataset %s", UUID_STR(dataset));
+}
+
 /* ---- snapshots ---- */
 
 struct err *storage_find_user(struct storage *s, const struct uuid *dataset, char **ret_user)

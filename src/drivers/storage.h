@@ -82,6 +82,9 @@ struct err *storage_take_away(struct storage *s, const struct uuid *dataset, uin
  * immutable afterwards. ERR_BUSY: somebody uses it; the text names pid and command. Nothing is forced, and on
  * ERR_BUSY the volume is mounted at its place as before. */
 struct err *storage_unmount(struct storage *s, const struct uuid *dataset) MUST_USE;
+/* Attachable: detaches the volume, which is unmounted, from this machine, and checks that the backend says so; no effect when it is not attached here.
+ * ERR_BUSY: somebody has the device open. Local: no effect. */
+struct err *storage_detach(struct storage *s, const struct uuid *dataset) MUST_USE;
 /* Who uses the volume that is mounted at its place, other than by that mount: for people; NULL = nobody, or it is not mounted; the caller
  * frees it. An error: it could not be looked everywhere, so nothing is proven. */
 struct err *storage_find_user(struct storage *s, const struct uuid *dataset, char **ret_user) MUST_USE;

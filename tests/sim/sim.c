@@ -391,6 +391,9 @@ static void dispatch(struct sim *s, struct event *ev)
     case EV_SETTLE:
         sim_settle(s);
         break;
+    case EV_LATE_ATTACH:
+        sim_attach_late(s, ev->host, (unsigned)ev->number);
+        break;
     case EV_FENCE:
         sim_fence(s, ev->host);
         break;

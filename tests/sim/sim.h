@@ -238,6 +238,7 @@ enum event_kind {
     EV_ADOPT, /* an operator looks whether the node refuses its store */
     EV_LOSE_STORE,
     EV_SETTLE, /* an operator looks whether the store was put back and all nodes are there */
+    EV_LATE_ATTACH, /* an order of an agent that has died */
     EV_FENCE, /* an operator looks whether the host is off, or back */
     EV_LOOK,  /* has it settled? */
     EV_MAX,
@@ -422,6 +423,8 @@ bool sim_has_newest(const struct sim *s, unsigned host, unsigned d);
 /* Changes the replica of the dataset, if there is one. */
 void sim_damage_replica(struct sim *s, unsigned d);
 void sim_vanish(struct sim *s, unsigned host, unsigned d);
+/* Attaches the volume if it is attached nowhere. */
+void sim_attach_late(struct sim *s, unsigned host, unsigned d);
 
 /* sim_container.c */
 struct err *sim_container_step(struct sim *s, unsigned host, struct event *ev);

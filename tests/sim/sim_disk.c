@@ -130,6 +130,14 @@ void sim_vanish(struct sim *s, unsigned host, unsigned d)
     s->hosts[host].volumes[d].mounted = false;
 }
 
+void sim_attach_late(struct sim *s, unsigned host, unsigned d)
+{
+    if (!sim_faults(s) || !s->shared[d].present || s->shared[d].attached)
+        return;
+    sim_trace(s, "d%u is attached to h%u after all", d, host);
+    attach(s, host, d);
+}
+
 static unsigned device_of(const struct sim *s, unsigned host, unsigned d)
 {
     const struct sim_host *h = &s->hosts[host];
@@ -552,7 +560,10 @@ struct err *sim_dataset_step(struct sim *s, unsigned host, struct event *ev, uns
     case STEP_MOUNT:
         return mount_volume(s, ev, host, d);
     case STEP_UNMOUNT:
-        return unmount(s, host, d);
+        TRY(unmount(s, host, d));
+        PART(ev);
+        detach(s, host, d);
+        return NULL;
     case STEP_SNAPSHOT:
         if (!find_snapshot(v, ev->step.snapshot))
             add_snapshot(s, v, ev->step.snapshot, v->version, v->life);

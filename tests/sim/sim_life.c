@@ -51,6 +51,22 @@ static void settle_steps(struct sim *s, unsigned host)
     }
 }
 
+/* Orders to attach that it gave, and that the storage carries out after its death. Random numbers of their own: they leave the others as they
+ * are. */
+static void leave_orders(struct sim *s, unsigned host)
+{
+    uint64_t state = s->options.seed * 0x9e3779b97f4a7c15u + s->now_us;
+    struct random r = random_seeded(&state);
+
+    /* What is attached to a machine that is dead for ever only a person can take away. */
+    if (!sim_is_shared(s) || host >= s->n_nodes || s->hosts[host].dead || s->nuisances[N_HOST_DEAD])
+        return;
+    for (unsigned d = 0; d < s->n_datasets; d++) {
+        if (random_below(&r, 6) == 0)
+            sim_schedule(s, 1000 + random_below(&r, 20 * USEC_PER_SEC), EV_LATE_ATTACH, host)->number = d;
+    }
+}
+
 void sim_kill_agent(struct sim *s, unsigned host)
 {
     struct sim_host *h = &s->hosts[host];
@@ -63,6 +79,7 @@ void sim_kill_agent(struct sim *s, unsigned host)
     h->brain = node_free(h->brain);
     sim_list_free(steal(&h->last_list));
     settle_steps(s, host);
+    leave_orders(s, host);
     for (unsigned d = 0; d < s->n_datasets; d++)
         h->volumes[d].announced = 0;
 }

@@ -95,12 +95,17 @@ static void report(struct world *w, unsigned char n)
     settle(w);
 }
 
-static void sight(struct world *w, unsigned char n, bool present, uint64_t size)
+static void sight_at(struct world *w, unsigned char n, bool present, uint64_t size, const char *hosts)
 {
-    struct sighting s = {.dataset = D, .present = present, .size = size, .hosts = (char[]){"h1"}};
+    struct sighting s = {.dataset = D, .present = present, .size = size, .hosts = (char *)hosts};
 
     engine_sighting(w->e, w->now, w->sessions[n], &s);
     settle(w);
+}
+
+static void sight(struct world *w, unsigned char n, bool present, uint64_t size)
+{
+    sight_at(w, n, present, size, "h1");
 }
 
 static void complete(struct world *w, unsigned char n)
@@ -207,6 +212,39 @@ static void test_what_concerns(void **state)
     sight(w, 1, true, 8);
     assert_true(w->heard[2] > 4);
     assert_int_equal(w->last[2].size, 8);
+    world_free(w);
+}
+
+/* Attached twice, or where its owner is not: it may be to a node that has nothing to do with it. */
+static void test_what_concerns_all(void **state)
+{
+    struct world *w = world_new();
+    struct command c = {.kind = COMMAND_DATASET_CREATE, .id = 1, .dataset = xcalloc(1, sizeof(struct dataset))};
+
+    come(w, 1, 0);
+    come(w, 2, 0);
+    come(w, 3, 0);
+    come(w, 4, OTHER_STORAGE);
+    report(w, 2);
+    sight_at(w, 1, true, 5, "h2 h3");
+    assert_int_equal(w->heard[3], 1);
+    assert_int_equal(w->heard[1], 0); /* it was the one that saw it */
+    assert_int_equal(w->heard[4], 0);
+    sight_at(w, 1, true, 5, "h2");
+    assert_int_equal(w->heard[3], 1); /* the store knows nothing of it */
+    c.dataset->id = D;
+    c.dataset->primary = id(2);
+    engine_command(w->e, w->now, &c);
+    settle(w);
+    engine_report(w->e, w->now, w->sessions[2], &(struct report){.volume = {.dataset = D, .present = true}});
+    settle(w);
+    sight_at(w, 1, true, 5, "h3");
+    assert_int_equal(w->heard[3], 2);
+    sight_at(w, 1, true, 5, NULL); /* nowhere */
+    assert_int_equal(w->heard[3], 2);
+    report(w, 2);
+    sight_at(w, 1, true, 5, "h2");
+    assert_int_equal(w->heard[3], 2); /* where its owner says it is */
     world_free(w);
 }
 
@@ -357,7 +395,7 @@ struct brain {
     struct node *n;
     struct now now;
     uint64_t seed;
-    unsigned lists, here_only, observes, told, gone, completes;
+    unsigned lists, here_only, observes, detaches, told, gone, completes;
     struct volume_state states[2]; /* what a list and a look say */
     size_t n_states;
 };
@@ -383,6 +421,11 @@ static void run(struct brain *b)
             o.n_volumes = b->n_states;
         } else if (f->step.kind == STEP_OBSERVE) {
             b->observes++;
+            o.observed = true;
+            o.volume = b->states[0];
+        } else if (f->step.kind == STEP_UNMOUNT) {
+            b->detaches++;
+            b->states[0].attached = b->states[0].mounted = false;
             o.observed = true;
             o.volume = b->states[0];
         }
@@ -418,7 +461,7 @@ static struct brain *brain_new(void)
     struct brain *b = xcalloc(1, sizeof(*b));
 
     b->now = (struct now){.mono_us = S, .wall_us = 5 * S};
-    b->states[0] = (struct volume_state){.dataset = D, .present = true, .attached = true, .size = 5, .hosts = h1};
+    b->states[0] = (struct volume_state){.dataset = D, .present = true, .attached = true, .mounted = true, .size = 5, .hosts = h1};
     b->states[1] = (struct volume_state){.dataset = id(78), .present = true, .attached_elsewhere = true, .hosts = h2};
     b->n_states = 2;
     b->n = node_new(&(struct node_config){
@@ -548,6 +591,55 @@ static void test_seen(void **state)
     brain_free(b);
 }
 
+/* What is attached here and not used is looked for where somebody else is to have it, and detached. */
+static void test_attached_late(void **state)
+{
+    static const struct {
+        enum role role;
+        enum mark_state mark;
+        bool looks;
+    } cases[] = {{ROLE_KEEP, MARK_RELEASED, true}, {ROLE_KEEP, MARK_NONE, true}, {ROLE_RECEIVE, MARK_NONE, true}, {ROLE_KEEP, MARK_OWNED, false}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct brain *b = brain_new();
+        struct order o = {.dataset = D, .role = cases[i].role, .revision = 1, .transfer = 7, .number = 9};
+
+        b->states[0] = (struct volume_state){.dataset = D, .present = true, .mark = {.state = cases[i].mark, .epoch = 5}};
+        node_volume_changed(b->n, b->now, &o.dataset);
+        session(b);
+        node_order(b->n, b->now, &o);
+        run(b);
+        duty(b, LIST_BY_OTHER);
+        assert_int_equal(b->detaches, 0);
+        b->observes = 0;
+        pass(b, 9 * S);
+        assert_int_equal(b->observes, 0);
+        b->states[0].attached = true; /* nobody says so */
+        pass(b, 2 * S);
+        assert_int_equal(b->observes, cases[i].looks);
+        assert_int_equal(b->detaches, cases[i].looks);
+        b->observes = 0;
+        pass(b, HOUR);
+        assert_in_range(b->observes, cases[i].looks ? 20 : 0, cases[i].looks ? 26 : 0); /* ever less often */
+        brain_free(b);
+    }
+}
+
+/* No order names the dataset any more, and a list says that it is attached here. */
+static void test_attached_later_still(void **state)
+{
+    struct brain *b = brain_new();
+    struct node_sighting s = {.dataset = id(79), .present = true, .attached = {.here = true, .elsewhere = true}};
+
+    session(b);
+    duty(b, LIST_BY_OTHER);
+    b->states[0] = (struct volume_state){.dataset = s.dataset, .present = true, .attached = true, .attached_elsewhere = true};
+    node_seen(b->n, b->now, &s);
+    run(b);
+    assert_int_equal(b->detaches, 1);
+    brain_free(b);
+}
+
 static void test_where(void **state)
 {
     struct where_attached w = sighting_where("i-1 i-2", "i-2");
@@ -567,6 +659,7 @@ int main(void)
         cmocka_unit_test(test_one_lists),
         cmocka_unit_test(test_unknown_storage),
         cmocka_unit_test(test_what_concerns),
+        cmocka_unit_test(test_what_concerns_all),
         cmocka_unit_test(test_new_lister),
         cmocka_unit_test(test_silent_lister),
         cmocka_unit_test(test_shares),
@@ -577,6 +670,8 @@ int main(void)
         cmocka_unit_test(test_by_other),
         cmocka_unit_test(test_for_all),
         cmocka_unit_test(test_seen),
+        cmocka_unit_test(test_attached_late),
+        cmocka_unit_test(test_attached_later_still),
         cmocka_unit_test(test_where),
     };
 

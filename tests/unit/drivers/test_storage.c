@@ -1105,6 +1105,28 @@ static void test_list_again(void **state)
     destroy_everywhere(&id);
 }
 
+/* Unmounted, it is detached without being given away: it comes back with the next mount. */
+static void test_detach(void **state)
+{
+    struct uuid id = new_mounted(A, 3);
+
+    put(A, &id, "f", "kept");
+    if (!local())
+        fails(storage_detach(A->storage, &id), ERR_BUSY, NULL);
+    check(A, &id, MARK_OWNED, 3, true, true);
+    ok(storage_unmount(A->storage, &id));
+    ok(storage_detach(A->storage, &id));
+    ok(storage_detach(A->storage, &id));
+    struct volume_state v = look(A, &id);
+
+    assert_int_equal(v.mark.state, MARK_OWNED);
+    assert_int_equal(v.attached, local());
+    volume_state_done(&v);
+    ok(storage_mount(A->storage, &id, 3));
+    assert_content(A, &id, "f", "kept");
+    destroy_everywhere(&id);
+}
+
 /* A's machine is off: its volume is taken away from it, and from no other. */
 static void test_take_away(void **state)
 {
@@ -1689,6 +1711,7 @@ static int run(void)
         cmocka_unit_test(test_attachable_move),
         cmocka_unit_test(test_list_serves_all),
         cmocka_unit_test(test_list_again),
+        cmocka_unit_test(test_detach),
         cmocka_unit_test(test_take_away),
         cmocka_unit_test(test_grow),
         cmocka_unit_test(test_grown_elsewhere),
