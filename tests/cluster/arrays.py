@@ -1,17 +1,35 @@
-"""The simulated storage arrays of tests/arrays, as a lab's cluster has one: they stand in the client's network."""
+"""The simulated storage that a lab's cluster has: the arrays of tests/arrays, and the EC2 of tests/ec2. They stand in the client's network."""
 
+import http.client
 import json
 
 from database import move_there_and_back
-from lab import https_in, wait_until
+from lab import connect_in, https_in, wait_until
 from volumes import create
 
 ADDRESS = ("10.77.0.8", 443)
+EC2 = ("10.77.0.8", 4599)
+CHANGES = {  # the calls that change something; all others only look
+    "aws": {"CreateVolume", "AttachVolume", "DetachVolume", "ModifyVolume", "DeleteVolume"},
+    "powerflex": {"create", "map", "unmap", "resize", "remove"},
+    "xtremio": {"POST volumes", "POST lun-maps", "DELETE lun-maps", "PUT volumes", "DELETE volumes"},
+}
+ATTACH = {"aws": "AttachVolume", "powerflex": "map", "xtremio": "POST lun-maps"}
+DETACH = {"aws": "DetachVolume", "powerflex": "unmap", "xtremio": "DELETE lun-maps"}
+
+
+def connect(cluster):
+    pid = int(cluster.variables["CLIENT_PID"])
+    if cluster.backend != "aws":
+        return https_in(pid, *ADDRESS, cluster.path("array", "ca.pem"))
+    connection = http.client.HTTPConnection(*EC2, timeout=30)
+    connection.sock = connect_in(pid, EC2, 30)
+    return connection
 
 
 def array(cluster, **what):
-    """What the array has; with arguments it is told them first (POST /control)."""
-    connection = https_in(int(cluster.variables["CLIENT_PID"]), *ADDRESS, cluster.path("array", "ca.pem"))
+    """What the storage has; with arguments it is told them first (POST /control)."""
+    connection = connect(cluster)
     try:
         if what:
             connection.request("POST", "/control", json.dumps(what))
@@ -22,11 +40,24 @@ def array(cluster, **what):
         connection.close()
 
 
-def move_database(cluster, size, owners):
-    """A database moves between h1 and h2; `owners` says to which hosts each volume is mapped. Nothing is left on the array."""
+def volumes_of(cluster):
+    return [v for v in array(cluster)["volumes"] if v.get("status") != "deleted"]
+
+
+def owners(cluster):
+    """Of each volume, the hosts that it is attached to."""
+    if cluster.backend == "aws":
+        return [[v["attachment"]["instance"].removeprefix("i-")] if v["attachment"] else [] for v in volumes_of(cluster)]
+    if cluster.backend == "powerflex":
+        return [[f"h{int(guid.rsplit('-')[-1], 16)}" for guid in v["guids"]] for v in volumes_of(cluster)]
+    return [[m[0][1] for m in v["lun-mapping-list"]] for v in volumes_of(cluster)]
+
+
+def move_database(cluster, size):
+    """A database moves between h1 and h2. Nothing is left on the array."""
     dataset = create(cluster, "h1", maximum_size=size)
     move_there_and_back(cluster, dataset, ["h1", "h2"])
     assert owners(cluster) == [["h1"]]
     cluster.api.delete_dataset(dataset)
     cluster.wait_gone(dataset)
-    wait_until(lambda: not array(cluster)["volumes"], "the volume is removed", 20)
+    wait_until(lambda: not volumes_of(cluster), "the volume is removed", 20)

@@ -1,10 +1,9 @@
 """Real agents and the EC2 of tests/ec2, whose volumes are real block devices: moves of a database, growth, limits, dead hosts,
 agents that die between two calls, lists that lag, an account that is throttled."""
 
-import json
-
 import pytest
 
+from arrays import array
 from database import move_there_and_back
 from lab import holds, wait_until
 from volumes import is_mounted, wait_reason
@@ -12,26 +11,17 @@ from volumes import is_mounted, wait_reason
 # xfs can be made larger in a container of CI, too: for ext4 the kernel asks for CAP_SYS_RESOURCE.
 CLUSTER = {"nodes": 2, "backend": "aws", "docker": True, "images": ["postgres"], "options": ["--filesystem", "xfs"]}
 GIB = 1 << 30
-EC2 = "http://10.77.0.8:4599/control"
 HOSTS = ["h1", "h2"]
 QUICK = {"create_s": 0, "attach_s": 0, "detach_s": 0, "delete_s": 0, "lag_s": 0, "rate": 0, "attach_max": 27, "modify_s": 0,
          "optimize_s": 0, "device_grows_s": 0, "modify_again_s": 0}
 
 
-def tell(cluster, **what):
-    cluster.run("client", "curl", "-sS", "--fail", "--max-time", "15", "--retry", "2", "--retry-all-errors", "-d", json.dumps(what), EC2)
-
-
-def ec2(cluster):
-    return json.loads(cluster.run("client", "curl", "-sS", "--fail", EC2))
-
-
 def calls(cluster, action):
-    return ec2(cluster)["calls"].get(action, 0)
+    return array(cluster)["calls"].get(action, 0)
 
 
 def volumes_of(cluster, dataset):
-    return [v for v in ec2(cluster)["volumes"] if v["tags"].get("flocker-dataset-id") == dataset and v["status"] != "deleted"]
+    return [v for v in array(cluster)["volumes"] if v["tags"].get("flocker-dataset-id") == dataset and v["status"] != "deleted"]
 
 
 def create(cluster, host, gib=1):
@@ -55,20 +45,20 @@ def size_of(cluster, dataset):
 @pytest.fixture(autouse=True)
 def quick(cluster):
     yield
-    tell(cluster, settings=QUICK, faults=[], instances={"i-h1": {"state": "running"}, "i-h2": {"state": "running"}})
+    array(cluster, settings=QUICK, faults=[], instances={"i-h1": {"state": "running"}, "i-h2": {"state": "running"}})
     for host in ("h1", "h2"):
         cluster.start(host)
     cluster.wait_nodes(["h1", "h2"])
     for dataset in cluster.api.datasets():
         if not dataset["deleted"]:
             cluster.api.delete_dataset(dataset["dataset_id"])
-    wait_until(lambda: not [v for v in ec2(cluster)["volumes"] if v["status"] != "deleted"], "no volume is left", 60)
+    wait_until(lambda: not [v for v in array(cluster)["volumes"] if v["status"] != "deleted"], "no volume is left", 60)
 
 
 @pytest.mark.deadline(300)
 def test_database_moves(cluster):
     """EC2 takes as long as it really does, its lists are 30 seconds late, and the account may make few calls a second."""
-    tell(cluster, settings={"create_s": 1.5, "attach_s": 2, "detach_s": 2, "delete_s": 1, "lag_s": 30, "rate": 5})
+    array(cluster, settings={"create_s": 1.5, "attach_s": 2, "detach_s": 2, "delete_s": 1, "lag_s": 30, "rate": 5})
     dataset = cluster.api.create_dataset(cluster.node("h1"), maximum_size=GIB)
     move_there_and_back(cluster, dataset, HOSTS)
     assert len(volumes_of(cluster, dataset)) == 1
@@ -77,7 +67,7 @@ def test_database_moves(cluster):
 def test_grow(cluster):
     dataset = create(cluster, "h1")
     write(cluster, "h1", dataset, "kept")
-    tell(cluster, settings={"modify_s": 1, "device_grows_s": 2, "optimize_s": 3, "modify_again_s": 3600})
+    array(cluster, settings={"modify_s": 1, "device_grows_s": 2, "optimize_s": 3, "modify_again_s": 3600})
     cluster.api.expect("POST", f"/v1/configuration/datasets/{dataset}", {"maximum_size": 2 * GIB})
     wait_until(lambda: size_of(cluster, dataset) == 2 * GIB, "it has grown", 60)
     wait_until(lambda: volumes_of(cluster, dataset)[0]["modification"]["state"] == "completed", "EC2 has optimized it", 30)
@@ -88,14 +78,14 @@ def test_grow(cluster):
     asked = calls(cluster, "ModifyVolume")
     holds(lambda: calls(cluster, "ModifyVolume") == asked, "it does not ask again", 3)
     assert read(cluster, "h1", dataset) == "kept"
-    tell(cluster, settings={"modify_again_s": 0})
+    array(cluster, settings={"modify_again_s": 0})
     cluster.stop("h1", "agent")
     cluster.start("h1", "agent")
     wait_until(lambda: size_of(cluster, dataset) == 3 * GIB, "then it has", 60)
 
 
 def test_attach_limit(cluster):
-    tell(cluster, settings={"attach_max": 1})
+    array(cluster, settings={"attach_max": 1})
     first = create(cluster, "h1")
     second = cluster.api.create_dataset(cluster.node("h1"), maximum_size=GIB)
     text = wait_reason(cluster, second, "storage-limit", 60)
@@ -118,12 +108,12 @@ def test_dead_host(cluster):
     text = wait_reason(cluster, dataset, "storage-error", 60)
     assert "i-h1" in text and "EC2 says that it is running" in text
     assert not is_mounted(cluster, "h2", dataset)
-    tell(cluster, instances={"i-h1": {"state": "stopping"}})
+    array(cluster, instances={"i-h1": {"state": "stopping"}})
     holds(lambda: not is_mounted(cluster, "h2", dataset), "it may still write", 3)
-    tell(cluster, instances={"i-h1": {"state": "stopped"}})
+    array(cluster, instances={"i-h1": {"state": "stopped"}})
     cluster.wait_mounted(dataset, "h2", 90)
     assert read(cluster, "h2", dataset) == "kept"
-    tell(cluster, instances={"i-h1": {"state": "running"}})
+    array(cluster, instances={"i-h1": {"state": "running"}})
     cluster.start("h1")
     cluster.wait_nodes(["h1", "h2"], 60)
     cluster.ctl("unfence", cluster.node("h1"), check=False)
@@ -142,7 +132,7 @@ def test_killed_in_a_call(cluster, action):
         cluster.api.move_dataset(dataset, cluster.node("h2"))
         cluster.wait_mounted(dataset, "h2")
     before = calls(cluster, action)
-    tell(cluster, faults=[{"action": action, "how": "late", "seconds": 2}])
+    array(cluster, faults=[{"action": action, "how": "late", "seconds": 2}])
     if not dataset:
         dataset = cluster.api.create_dataset(cluster.node("h1"), maximum_size=GIB)
     elif action == "DetachVolume":
@@ -166,7 +156,7 @@ def test_killed_in_a_call(cluster, action):
 @pytest.mark.deadline(240)
 @pytest.mark.parametrize("how", ["lost", "drop", "twice"])
 def test_each_call_goes_wrong(cluster, how):
-    tell(cluster, faults=[{"action": a, "how": how} for a in
+    array(cluster, faults=[{"action": a, "how": how} for a in
                           ("CreateVolume", "AttachVolume", "DetachVolume", "DeleteVolume", "DescribeVolumes")])
     dataset = create(cluster, "h1")
     write(cluster, "h1", dataset, how)

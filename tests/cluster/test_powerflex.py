@@ -3,18 +3,13 @@ crashes and trouble of the gateway."""
 
 import pytest
 
-from arrays import array, move_database
+from arrays import array, move_database, owners
 from lab import wait_until
 from volumes import Guard, create, digest, fill, is_mounted, state, volume, wait_settled
 
 CLUSTER = {"nodes": 2, "backend": "powerflex", "docker": True, "images": ["postgres"]}
 HOSTS = ["h1", "h2"]
 SIZE = 8 << 30
-
-
-def owners(cluster):
-    """Of each volume, the hosts that it is mapped to."""
-    return [[f"h{int(guid.rsplit('-')[-1], 16)}" for guid in v["guids"]] for v in array(cluster)["volumes"]]
 
 
 def test_gateway_down(cluster):
@@ -36,7 +31,7 @@ def test_gateway_down(cluster):
 
 @pytest.mark.deadline(300)
 def test_database_moves(cluster):
-    move_database(cluster, SIZE, owners)
+    move_database(cluster, SIZE)
 
 
 def test_agent_dies(cluster):

@@ -3,18 +3,13 @@ of the array."""
 
 import pytest
 
-from arrays import array, move_database
+from arrays import array, move_database, owners
 from lab import wait_until
 from volumes import Guard, create, is_mounted, state, wait_settled
 
 CLUSTER = {"nodes": 2, "backend": "xtremio", "docker": True, "images": ["postgres"]}
 HOSTS = ["h1", "h2"]
 SIZE = 256 << 20
-
-
-def owners(cluster):
-    """Of each volume, the hosts that it is mapped to."""
-    return [[m[0][1] for m in v["lun-mapping-list"]] for v in array(cluster)["volumes"]]
 
 
 def test_array_busy(cluster):
@@ -37,7 +32,7 @@ def test_array_busy(cluster):
 
 @pytest.mark.deadline(300)
 def test_database_moves(cluster):
-    move_database(cluster, SIZE, owners)
+    move_database(cluster, SIZE)
     assert array(cluster)["violations"] == []
 
 
