@@ -187,7 +187,9 @@ struct driver {
     struct err *(*detach)(void *cookie, const struct uuid *dataset)MUST_USE;
     /* (optional) Detaches it from the machine of that other node, of which an operator has signed that it is off; the backend finds
      * the machine by the node's id, also when nothing runs there. No effect when it is attached to another machine, or to none.
-     * ERR_BUSY: the backend itself sees that it is used there. */
+     * ERR_BUSY: the backend itself sees that it is used there. A backend that cannot tell whose a machine is takes the only one that has
+     * the volume for it, if the backend itself says that this one is off or gone, else ERR_BUSY: nodes had the volume one after the other, so no
+     * other node of the cluster can be using it there (powerflex/attach.c, aws/attach.c). */
     struct err *(*detach_from)(void *cookie, const struct uuid *dataset, const struct uuid *node)MUST_USE;
     /* (optional) Makes the volume at least `size` bytes (a multiple of allocation_unit()) large, also while it is attached here and in
      * use; never smaller. Done when the backend says so; storage.c waits for the device to show it, and grows the file system.

@@ -374,6 +374,8 @@ static struct err *prove_off(struct aws *a, const struct aws_volume *v, const ch
         v->id, instance, state);
 }
 
+/* Which instance is that node's nothing tells here; it is the one that has the volume, as nodes get it one after the other. Should it be another
+ * (attached by hand, or by an order that came through late), it is off as well, as EC2 itself says: nobody there writes, and nothing is cut off. */
 struct err *aws_detach_from(void *cookie, const struct uuid *dataset, const struct uuid *node)
 {
     struct aws *a = cookie;

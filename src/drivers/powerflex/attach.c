@@ -223,14 +223,22 @@ struct err *pfx_detach(void *cookie, const struct uuid *dataset)
     return NULL;
 }
 
-/* An operator signed that the other node is off; its machine is known here only as the one that has the volume. So the system has to
- * say of that SDC that it is gone, too. */
+/* An operator signed that the other node is off. Which SDC is that node's nothing tells here: SDCs have no names of Flocker's, and the node's agent cannot
+ * be asked. It is the one that has the volume, since nodes had the dataset one after the other, each after the one before it had unmapped the volume
+ * (or was fenced, too, and is in the same order), so only the last one, that which was fenced, can have kept it. A third node has it only by an order that came
+ * through late; it never mounted it, so to cut that off costs nothing. What is left is a machine of somebody else, to which a person has mapped the volume
+ * by hand. So the system has to say of the SDC that it is gone, too; and where there are several, none is picked. */
 static struct err *check_gone(struct powerflex *p, struct pfx_try *t, const struct pfx_volume *v)
 {
     struct pfx_sdc who;
 
     if (!v->n_others)
         return pfx_elsewhere(p, t, v);
+    if (v->n_others > 1)
+        return err_new(ERR_BUSY,
+                       "the volume %s is mapped to several other SDCs, and which of them is the machine that is off is not known: "
+                       "unmap it by hand from all but that one",
+                       v->id);
     TRY(pfx_sdc_sync(p->gateway, t, v->others[0], &who));
     if (who.disconnected)
         return NULL;

@@ -161,7 +161,7 @@ static void powerflex_start(void)
     CLEANUP_FREE char *b = xasprintf("%s=%s/1/host", node_instance(&nodes[1]), node_dir);
 
     simulator_start(&node_array, ARRAYS "/powerflex.py", dir,
-                    (const char *const[]){"--tls", "--host", a, "--host", b, NULL});
+                    (const char *const[]){"--tls", "--host", a, "--host", b, "--host", NODE_STRANGER "=", NULL});
 }
 
 static json_t *xtremio_options(int i)

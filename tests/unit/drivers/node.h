@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #define NODES 2
+#define NODE_STRANGER "9e56672f-2f4b-4a42-bff4-0123456789ab" /* a host of the PowerFlex system that is no node */
 
 struct node {
     struct storage *storage;

@@ -530,6 +530,23 @@ static void test_taken_from_a_host_that_is_gone(void **state)
     ok(driver->detach_from(at[1], &id, node));
 }
 
+/* A person has mapped it to another machine as well: which of the two is off, nobody can tell. */
+static void test_not_taken_from_a_stranger(void **state)
+{
+    const char *a = node_instance(A);
+    struct uuid id = attached(0);
+
+    map_by_hand(&id, a, NODE_STRANGER);
+    simulator_tell(&node_array, "{s:{s:s,s:s}}", "states", a, "Disconnected", NODE_STRANGER, "Disconnected");
+    fails(driver->detach_from(at[1], &id, &A->config.node), ERR_BUSY, "several other SDCs");
+    is(0, &id, true, true, true);
+    map_by_hand(&id, a, NULL);
+    ok(driver->detach_from(at[1], &id, &A->config.node));
+    is(0, &id, true, false, false);
+    simulator_tell(&node_array, "{s:{s:s,s:s}}", "states", a, "Connected", NODE_STRANGER, "Connected");
+    end(0, &id);
+}
+
 /* Somebody took it away between the look and the order, or was faster. */
 static void test_mapped_between(void **state)
 {
@@ -793,6 +810,7 @@ static int run(void)
         cmocka_unit_test_setup_teardown(test_versions, fresh, done),
         cmocka_unit_test_setup_teardown(test_device_comes_late, fresh, done),
         cmocka_unit_test_setup_teardown(test_mapped_elsewhere, fresh, done),
+        cmocka_unit_test_setup_teardown(test_not_taken_from_a_stranger, fresh, done),
         cmocka_unit_test_setup_teardown(test_taken_from_a_host_that_is_gone, fresh, done),
         cmocka_unit_test_setup_teardown(test_mapped_between, fresh, done),
         cmocka_unit_test_setup_teardown(test_new_id_of_the_host, fresh, done),
