@@ -272,7 +272,7 @@ def test_calls_hang(cluster):
         return told if told.get("code") == "storage-error" else None
     told = wait_until(reason, "a reason", 150, 0.2)
     print(f"{cluster.backend}: after {time.monotonic() - began:.0f} s: {told['text']}")
-    assert told["next_try"] if "next_try" in told else True
+    assert "did not answer in time" in told["text"]
     holds(lambda: not is_mounted(cluster, "h2", dataset), "not mounted there", 1)
     array(cluster, faults=[])
     with Guard(cluster, dataset, HOSTS):
