@@ -58,8 +58,9 @@ static void leave_orders(struct sim *s, unsigned host)
     uint64_t state = s->options.seed * 0x9e3779b97f4a7c15u + s->now_us;
     struct random r = random_seeded(&state);
 
-    /* What is attached to a machine that is dead for ever only a person can take away. */
-    if (!sim_is_shared(s) || host >= s->n_nodes || s->hosts[host].dead || s->nuisances[N_HOST_DEAD])
+    /* What is attached to a machine that is dead for ever only a person can take away. An older agent, which nobody tells, finds it by a list of its
+     * own in five minutes. */
+    if (!sim_shares_lists(s, host) || host >= s->n_nodes || s->hosts[host].dead || s->nuisances[N_HOST_DEAD])
         return;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         if (random_below(&r, 6) == 0)

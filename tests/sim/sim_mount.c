@@ -310,8 +310,10 @@ const char *sim_mounts_unsettled(const struct sim *s, unsigned d, char *buf, siz
         if (!is_on_disk(&s->hosts[node], (unsigned)node, d, l->mounts[i]))
             return buf;
     }
-    /* What the store does not know, as it was put back, has no lease before it is made again. */
-    for (unsigned i = 0; s->store.datasets[d] && i < s->n_nodes; i++) {
+    /* What the store does not know, as it was put back, or knows as deleted, has no lease before it is made again. */
+    const struct dataset *st = s->store.datasets[d];
+    bool known = st && !(st->tombstone && s->store.history.restored);
+    for (unsigned i = 0; known && i < s->n_nodes; i++) {
         (void)snprintf(buf, size, "d%u: no lease for a mount that runs on h%u", d, i);
         if (!s->hosts[i].dead && !s->cloned && sim_mount_runs(s, i, d, SIM_PROMISED) && node != (int)i)
             return buf;
