@@ -40,6 +40,23 @@ uint64_t sysfs_block_size(const char *root, const char *device)
     return sscanf(text, "%" SCNu64, &sectors) == 1 ? sectors * SECTOR : 0;
 }
 
+struct err *sysfs_each(const char *root, const char *path, sysfs_each_fn *fn, void *cookie)
+{
+    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
+    CLEANUP_CLOSE int fd = open(whole, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? NULL : err_errno(errno, "cannot open %s", whole);
+    CLEANUP_DIR DIR *d = dir_stream(fd);
+    const char *name;
+
+    if (!d)
+        return err_errno(errno, "cannot list %s", whole);
+    while ((name = dir_next(d)))
+        TRY(fn(cookie, name));
+    return NULL;
+}
+
 struct err *sysfs_write(const char *root, const char *path, const char *text)
 {
     CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);

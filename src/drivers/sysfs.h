@@ -16,6 +16,9 @@ size_t sysfs_text(const char *root, const char *path, char ret[SYSFS_TEXT_SIZE])
 size_t sysfs_block_text(const char *root, const char *device, const char *attribute, char ret[SYSFS_TEXT_SIZE]);
 /* How long the block device is, in bytes; 0: it is not there, or is going away at this moment. */
 uint64_t sysfs_block_size(const char *root, const char *device);
+/* Calls `fn` with each name in the folder root/sys/PATH until it fails. A folder that is not there has no names: the kernel has no such thing. */
+typedef struct err *sysfs_each_fn(void *cookie, const char *name);
+struct err *sysfs_each(const char *root, const char *path, sysfs_each_fn *fn, void *cookie) MUST_USE;
 struct err *sysfs_write(const char *root, const char *path, const char *text) MUST_USE;
 
 enum disk_identity {

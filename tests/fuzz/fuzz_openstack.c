@@ -61,6 +61,7 @@ static void check_connection(const struct os_connection *c)
     RULE(c->kind != OS_CONNECT_NFS || (*c->file && strstr(c->export, ":/")));
     RULE(c->kind != OS_CONNECT_LOCAL || *c->path == '/');
     RULE(c->kind != OS_CONNECT_ISCSI || c->n_portals);
+    RULE(!strpbrk(c->chap_user, " \n") && !strpbrk(c->chap_password, " \n")); /* they go into a file of settings */
     for (size_t i = 0; i < c->n_portals; i++)
         RULE(*c->portals[i].address != '-' && !strpbrk(c->portals[i].iqn, "/ ") &&
              c->portals[i].lun <= 65535);

@@ -1,8 +1,11 @@
+#include "base/log.h"
 #include "base/str.h"
 #include "drivers/blockdev.h"
 #include "drivers/durable.h"
+#include "drivers/iscsi.h"
 #include "drivers/loopdev.h"
 #include "drivers/openstack/openstack.h"
+#include "drivers/sysfs.h"
 #include "exec/exec.h"
 
 #include <errno.h>
@@ -18,6 +21,7 @@
 #include <unistd.h>
 
 #define MOUNT_US 60000000u
+#define DISKS_MAX 64u /* of one LUN */
 #define INITIATOR_FILE "/etc/iscsi/initiatorname.iscsi"
 #define INITIATOR_KEY "InitiatorName="
 
@@ -165,16 +169,104 @@ static struct err *disconnect_local(const struct openstack *o, const struct os_v
     return path ? blockdev_settle(path) : NULL;
 }
 
-/* ---- all ---- */
+/* ---- iSCSI ---- */
 
-static struct err *no_iscsi(const struct os_volume *v)
+/* Cinder was told that there is no multipath: any one portal will do. */
+static struct iscsi_target target_of(const struct os_connection *c, size_t i)
 {
-    return err_new(
-        ERR_UNSUPPORTED,
-        "volume %s is reached by iSCSI, which this agent cannot do yet: attach by Nova, or "
-        "use an NFS back end of Cinder's",
-        v->id);
+    struct iscsi_target t = {.iqn = c->portals[i].iqn, .portal = c->portals[i].address};
+
+    if (*c->chap_user) {
+        t.chap_user = c->chap_user;
+        t.chap_password = c->chap_password;
+    }
+    return t;
 }
+
+/* A session with one of the portals' targets, made when there is none; *ret is its place in the list. */
+static struct err *log_in(const struct openstack *o, const struct os_connection *c, size_t *ret)
+{
+    CLEANUP_ERR struct err *last = NULL;
+
+    for (size_t i = 0; i < c->n_portals; i++) {
+        bool there;
+
+        *ret = i;
+        TRY(iscsi_has_session(o->host_root, c->portals[i].iqn, &there));
+        if (there)
+            return NULL;
+    }
+    for (size_t i = 0; i < c->n_portals; i++) {
+        struct iscsi_target t = target_of(c, i);
+
+        *ret = i;
+        err_free(last);
+        last = iscsi_login(o->host_root, &t);
+        if (!last)
+            return NULL;
+        log_debug("%s", last->text);
+    }
+    return steal(&last);
+}
+
+/* The target and the LUN say which disk it is; the kernel is asked anew how long it is. */
+static struct err *connect_iscsi(const struct openstack *o, const struct os_volume *v,
+                                 const struct os_connection *c, char **ret_path)
+{
+    CLEANUP_FREE char *name = NULL, *rescan = NULL;
+    unsigned sessions;
+    size_t i = 0;
+
+    TRY(err_wrap(log_in(o, c, &i), "volume %s is reached by iSCSI", v->id));
+    const struct os_portal *p = &c->portals[i];
+
+    TRY(iscsi_disk(o->host_root, p->iqn, p->lun, &name));
+    if (!name)
+        return iscsi_scan(o->host_root, p->iqn, p->lun, &sessions);
+    rescan = xasprintf("block/%s/device/rescan", name);
+    err_free(sysfs_write(o->host_root, rescan, "1")); /* what cannot be asked shows in its use */
+    uint64_t size = sysfs_block_size(o->host_root, name);
+    CLEANUP_FREE char *path = xasprintf("%s/dev/%s", o->host_root, name);
+
+    if (!size) /* it is going away, or just coming */
+        return NULL;
+    if (size != v->size)
+        return wrong_size(v, path, size);
+    *ret_path = steal(&path);
+    return NULL;
+}
+
+/* What it was in a session with this target is gone from the kernel; and the session, if nothing else is in it. */
+static struct err *leave(const struct openstack *o, const struct iscsi_target *t, unsigned lun)
+{
+    bool others;
+
+    for (unsigned i = 0; i < DISKS_MAX; i++) {
+        CLEANUP_FREE char *name = NULL;
+
+        TRY(iscsi_disk(o->host_root, t->iqn, lun, &name));
+        if (!name)
+            break;
+        CLEANUP_FREE char *path = xasprintf("%s/dev/%s", o->host_root, name);
+        CLEANUP_FREE char *gone = xasprintf("block/%s/device/delete", name);
+
+        TRY(blockdev_settle(path));
+        TRY(sysfs_write(o->host_root, gone, "1"));
+    }
+    TRY(iscsi_has_disks(o->host_root, t->iqn, &others));
+    return others ? NULL : iscsi_logout(t);
+}
+
+static struct err *disconnect_iscsi(const struct openstack *o, const struct os_connection *c)
+{
+    for (size_t i = 0; i < c->n_portals; i++) {
+        struct iscsi_target t = target_of(c, i);
+        TRY(leave(o, &t, c->portals[i].lun));
+    }
+    return NULL;
+}
+
+/* ---- all ---- */
 
 static struct err *connect_any(const struct openstack *o, const struct os_volume *v,
                                const struct os_connection *c, char **ret_path)
@@ -186,9 +278,9 @@ static struct err *connect_any(const struct openstack *o, const struct os_volume
     case OS_CONNECT_LOCAL:
         return connect_local(o, v, c, ret_path);
     case OS_CONNECT_ISCSI:
-        break;
+        return connect_iscsi(o, v, c, ret_path);
     }
-    return no_iscsi(v);
+    return NULL;
 }
 
 static struct err *disconnect_any(const struct openstack *o, const struct os_volume *v,
@@ -200,9 +292,9 @@ static struct err *disconnect_any(const struct openstack *o, const struct os_vol
     case OS_CONNECT_LOCAL:
         return disconnect_local(o, v, c);
     case OS_CONNECT_ISCSI:
-        break;
+        return disconnect_iscsi(o, c);
     }
-    return NULL; /* it was never connected */
+    return NULL;
 }
 
 struct err *os_host_connect(struct openstack *o, const struct os_volume *v,

@@ -311,9 +311,13 @@ static struct err *read_iscsi(const json_t *from, struct os_connection *c)
                  *iqns = json_object_get(from, "target_iqns"),
                  *luns = json_object_get(from, "target_luns");
     size_t n = json_array_size(portals);
+    char method[OS_NAME_SIZE];
 
     soft_field(from, "auth_username", c->chap_user, sizeof(c->chap_user));
     soft_field(from, "auth_password", c->chap_password, sizeof(c->chap_password));
+    soft_field(from, "auth_method", method, sizeof(method));
+    if (streq(method, "CHAP") && (!*c->chap_user || !*c->chap_password))
+        return odd("name and password for CHAP");
     if (!n || n > OS_PORTALS_MAX || json_array_size(iqns) != n || json_array_size(luns) != n)
         return add_portal(json_string_value(json_object_get(from, "target_portal")),
                           json_string_value(json_object_get(from, "target_iqn")),
@@ -336,6 +340,8 @@ struct err *os_connection_parse(const json_t *body, struct os_link *ret_link,
 
     TRY(read_link(json_object_get(body, "attachment"), &link));
     TRY(field(info, "driver_volume_type", kind, sizeof(kind)));
+    if (json_is_true(json_object_get(data, "encrypted")))
+        return err_new(ERR_UNSUPPORTED, "the volume is of an encrypted type, which only servers of Nova's can read: use another type");
     if (streq(kind, "nfs")) {
         TRY(read_nfs(data, &c));
         c.kind = OS_CONNECT_NFS;

@@ -1,46 +1,20 @@
 #include "drivers/xtremio/host.h"
 
 #include "base/log.h"
-#include "base/now.h"
 #include "base/str.h"
 #include "drivers/durable.h"
+#include "drivers/iscsi.h"
 #include "drivers/sysfs.h"
 #include "drivers/xtremio/disk.h"
-#include "exec/exec.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #define INITIATOR_FILE "etc/iscsi/initiatorname.iscsi"
 #define INITIATOR_MAX 4096u
-#define LOGIN_US (20 * (uint64_t)USEC_PER_SEC)
-#define SESSIONS "class/iscsi_session"
 #define REMOTE_PORTS "class/fc_remote_ports"
-
-/* ---- the names in a folder of sysfs ---- */
-
-typedef struct err *each_fn(void *cookie, const char *name);
-
-/* A folder that is not there has no names: the kernel has no such thing. */
-static struct err *each(const char *root, const char *path, each_fn *fn, void *cookie)
-{
-    CLEANUP_FREE char *whole = xasprintf("%s/sys/%s", root, path);
-    CLEANUP_CLOSE int fd = open(whole, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0)
-        return errno == ENOENT ? NULL : err_errno(errno, "cannot open %s", whole);
-    CLEANUP_DIR DIR *d = dir_stream(fd);
-    const char *name;
-
-    if (!d)
-        return err_errno(errno, "cannot list %s", whole);
-    while ((name = dir_next(d)))
-        TRY(fn(cookie, name));
-    return NULL;
-}
 
 static void text_in(const char *root, const char *folder, const char *name, const char *attribute,
                     char ret[SYSFS_TEXT_SIZE])
@@ -109,7 +83,7 @@ struct err *xtremio_host_ports(const char *root, enum xtremio_protocol protocol,
 {
     struct port_search s = {.root = root};
     struct err *e =
-        protocol == XTREMIO_FC ? each(root, "class/fc_host", add_fc_port, &s) : add_iqn(&s);
+        protocol == XTREMIO_FC ? sysfs_each(root, "class/fc_host", add_fc_port, &s) : add_iqn(&s);
 
     if (e)
         xtremio_ports_done(&s.ports);
@@ -118,7 +92,7 @@ struct err *xtremio_host_ports(const char *root, enum xtremio_protocol protocol,
     return e;
 }
 
-/* ---- sessions of iSCSI ---- */
+/* ---- the array ---- */
 
 static bool has_target(const struct xtremio_targets *t, const char *port)
 {
@@ -133,59 +107,6 @@ static bool has_target(const struct xtremio_targets *t, const char *port)
     return false;
 }
 
-struct session_search {
-    const char *root, *target;
-    bool found;
-};
-
-static struct err *is_session_of(void *cookie, const char *name)
-{
-    struct session_search *s = cookie;
-    char text[SYSFS_TEXT_SIZE], port[XTREMIO_PORT_SIZE];
-
-    text_in(s->root, SESSIONS, name, "targetname", text);
-    s->found = s->found || (xtremio_port_normalize(text, port) && streq(port, s->target));
-    return NULL;
-}
-
-static struct err *has_session(const char *root, const char *target, bool *ret)
-{
-    struct session_search s = {.root = root, .target = target};
-
-    TRY(each(root, SESSIONS, is_session_of, &s));
-    *ret = s.found;
-    return NULL;
-}
-
-static struct err *iscsiadm(const struct xtremio_target *t, const char *const *more)
-{
-    const char *argv[16] = {"iscsiadm", "-m", "node", "-T", t->port, "-p", t->portal};
-
-    for (size_t n = 7; *more; more++)
-        argv[n++] = *more;
-    return exec_run(&(struct exec_request){.argv = argv, .timeout_us = LOGIN_US}, NULL);
-}
-
-/* The record takes all but these from iscsid.conf, CHAP included: a secret has no business in an argument. Nothing is logged in to or scanned
- * by itself, so that after a reboot no LUN comes that is not asked for. */
-static struct err *login(const struct xtremio_target *t)
-{
-    static const char *const steps[][6] = {
-        {"-o", "new"},
-        {"-o", "update", "-n", "node.startup", "-v", "manual"},
-        {"-o", "update", "-n", "node.session.scan", "-v", "manual"},
-        {"--login"},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
-        const char *args[7] = {0};
-
-        memcpy(args, steps[i], sizeof(steps[i]));
-        TRY(err_wrap(iscsiadm(t, args), "cannot log in to %s at %s", t->port, t->portal));
-    }
-    return NULL;
-}
-
 struct err *xtremio_host_login(const char *root, const struct xtremio_targets *targets)
 {
     CLEANUP_ERR struct err *last = NULL;
@@ -194,9 +115,12 @@ struct err *xtremio_host_login(const char *root, const struct xtremio_targets *t
     for (size_t i = 0; i < targets->n; i++) {
         bool there;
 
-        TRY(has_session(root, targets->all[i].port, &there));
+        const struct xtremio_target *t = &targets->all[i];
+
+        TRY(iscsi_has_session(root, t->port, &there));
         if (!there) {
-            struct err *e = login(&targets->all[i]);
+            /* CHAP is that of iscsid.conf. */
+            struct err *e = iscsi_login(root, &(struct iscsi_target){.iqn = t->port, .portal = t->portal});
 
             if (e)
                 log_warning("%s", e->text);
@@ -236,24 +160,18 @@ static void scan_host(struct scan *s, unsigned host, const char *channel, const 
     }
 }
 
-/* class/iscsi_session/session1 leads to .../host2/session1/iscsi_session/session1. */
-static struct err *scan_session(void *cookie, const char *name)
+static void scan_sessions(struct scan *s)
 {
-    struct scan *s = cookie;
-    char text[SYSFS_TEXT_SIZE], link[PATH_MAX];
-    CLEANUP_FREE char *path = xasprintf("%s/sys/" SESSIONS "/%s", s->root, name);
-    ssize_t n = readlink(path, link, sizeof(link) - 1);
-    unsigned host;
+    for (size_t i = 0; i < s->targets->n; i++) {
+        unsigned n = 0;
+        struct err *e = iscsi_scan(s->root, s->targets->all[i].port, s->lun, &n);
 
-    text_in(s->root, SESSIONS, name, "targetname", text);
-    if (n < 0 || !has_target(s->targets, text))
-        return NULL;
-    link[n] = '\0';
-    const char *at = strstr(link, "/host");
-
-    if (at && sscanf(at, "/host%u/", &host) == 1)
-        scan_host(s, host, "0", "-");
-    return NULL;
+        s->n += n;
+        if (e) {
+            err_free(s->last);
+            s->last = e;
+        }
+    }
 }
 
 /* rport-8:0-3: host 8, channel 0. */
@@ -277,9 +195,12 @@ struct err *xtremio_host_scan(const char *root, enum xtremio_protocol protocol,
                               const struct xtremio_targets *targets, unsigned lun)
 {
     struct scan s = {.root = root, .targets = targets, .lun = lun};
-    struct err *e = protocol == XTREMIO_FC ? each(root, REMOTE_PORTS, scan_remote_port, &s)
-                                           : each(root, SESSIONS, scan_session, &s);
+    struct err *e = NULL;
 
+    if (protocol == XTREMIO_FC)
+        e = sysfs_each(root, REMOTE_PORTS, scan_remote_port, &s);
+    else
+        scan_sessions(&s);
     if (!e && !s.n)
         e = s.last
                 ? steal(&s.last)

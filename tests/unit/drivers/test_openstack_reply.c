@@ -93,6 +93,15 @@ static void test_connections(void **state)
         fails(os_connection_parse(o, &link, &c), ERR_CORRUPT, "cannot be one");
         json_decref(o);
     }
+    o = json_pack("{s:{s:s,s:{s:s,s:s,s:s,s:i,s:s,s:s,s:s}}}", "attachment", "id", "a", "connection_info", "driver_volume_type", "iscsi",
+                  "target_portal", "10.0.0.5:3260", "target_iqn", "iqn.a:1", "target_lun", 1, "auth_method", "CHAP", "auth_username", "u",
+                  "auth_password", "p\nnode.startup = automatic");
+    fails(os_connection_parse(o, &link, &c), ERR_CORRUPT, "password for CHAP that cannot be one");
+    json_decref(o);
+    o = json_pack("{s:{s:s,s:{s:s,s:s,s:s,s:b}}}", "attachment", "id", "a", "connection_info", "driver_volume_type", "nfs", "export", "a:/b",
+                  "name", "v", "encrypted", 1);
+    fails(os_connection_parse(o, &link, &c), ERR_UNSUPPORTED, "encrypted type");
+    json_decref(o);
     o = json_pack("{s:{s:s,s:{s:s}}}", "attachment", "id", "a", "connection_info",
                   "driver_volume_type", "rbd");
     fails(os_connection_parse(o, &link, &c), ERR_UNSUPPORTED, "rbd");
