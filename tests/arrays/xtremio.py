@@ -126,9 +126,13 @@ class Host:
             return
         if m[1] not in ("-", "0") or m[2] not in ("-", "0"):
             return
-        address = f"{adapter[4:]}:0:0:{m[3]}"
+        self.look(adapter, int(m[3]))
+
+    def look(self, adapter, lun):
+        """Does the array show something there?"""
+        address = f"{adapter[4:]}:0:0:{lun}"
         for lun_map in self.array.objects["lun-maps"].values():
-            if lun_map["lun"] == int(m[3]) and self.array.group_has(lun_map["ig"], self.ports(adapter)) and \
+            if lun_map["lun"] == lun and self.array.group_has(lun_map["ig"], self.ports(adapter)) and \
                     not os.path.exists(f"{self.root}/sys/class/scsi_device/{address}"):
                 self.appear(address, self.array.objects["volumes"][lun_map["vol"]])
 
@@ -209,6 +213,9 @@ class Host:
             for name in list(d.paths):
                 self.delete(name, forced=True)
 
+    def has_paths(self, volume):
+        return volume["guid"] in self.devices
+
     def shown(self):
         return {d.volume["name"]: {"paths": sorted(d.paths), "map": d.map} for d in self.devices.values()}
 
@@ -218,6 +225,9 @@ class XtremIO(Array):
         "user": "flocker", "password": "secret+/=", "clusters": ["xbrick1"], "volumes_max": 8192, "busy": 0,
         "sessions": True, "paths": 1, "multipath": False, "maps": True, "wwid": None, "cut": False,
     }
+
+    HOST = Host
+    PORTALS = ["10.9.0.1/24", "10.9.0.2/24"]
 
     def __init__(self, folder, hosts):
         self.selector, self.real_hosts, self.objects = selectors.DefaultSelector(), [], {}
@@ -231,13 +241,34 @@ class XtremIO(Array):
         super().reset()
         self.objects = {"volumes": {}, "initiator-groups": {}, "initiators": {}, "lun-maps": {}}
         self.serial, self.violations, self.programs, self.map_with_next = 0, [], [], {}
-        self.real_hosts = [Host(self, name, root, n) for n, (name, root) in enumerate(self.hosts.items()) if root]
+        self.real_hosts = [self.HOST(self, name, root, n) for n, (name, root) in enumerate(self.hosts.items()) if root]
 
     def close(self):
         for host in self.real_hosts:
             host.reboot()
+        for m in self.objects.get("lun-maps", {}).values():
+            self.unmapped(m)
         for v in self.objects.get("volumes", {}).values():
-            os.unlink(v["file"])
+            self.removed(v)
+
+    # ---- what becomes of it in the array: the files are all ----
+
+    def made(self, volume):
+        """Returns its NAA."""
+        return f"514f0c5{int(volume['guid'], 16):09x}"
+
+    def removed(self, volume):
+        os.unlink(volume["file"])
+
+    def mapped(self, lun_map):
+        pass
+
+    def unmapped(self, lun_map):
+        pass
+
+    def grown(self, volume):
+        for host in self.real_hosts:
+            host.grown(volume)
 
     def violate(self, text):
         self.violations.append(text)
@@ -400,8 +431,8 @@ class XtremIO(Array):
 
     def fixed(self, kind):
         if kind == "iscsi-portals":
-            return [{"name": f"10.9.0.{i + 1}/24", "index": i + 1, "ip-addr": f"10.9.0.{i + 1}/24", "ip-port": 3260, "port-address": t[0]}
-                    for i, t in enumerate(TARGETS)]
+            return [{"name": p, "index": i + 1, "ip-addr": p, "ip-port": 3260, "port-address": t[0]}
+                    for i, (p, t) in enumerate(zip(self.PORTALS, TARGETS))]
         fc = [{"name": f"X1-SC{i + 1}-fc1", "index": i + 1, "port-type": "fc", "port-state": "up", "port-address": t[1]} for i, t in enumerate(TARGETS)]
         iscsi = [{"name": f"X1-SC{i + 1}-iscsi1", "index": i + 3, "port-type": "iscsi", "port-state": "up", "port-address": t[0]} for i, t in enumerate(TARGETS)]
         return fc + iscsi
@@ -460,6 +491,8 @@ class XtremIO(Array):
         answer = self.add("volumes", body["vol-name"], kib=kib, naa="", tags=[], file=path)
         with open(path, "wb") as f:
             f.truncate(kib * 1024)
+        volume = self.named("volumes", body["vol-name"])
+        volume["shown"] = self.made(volume)
         return answer
 
     def create_group(self, body):
@@ -490,8 +523,11 @@ class XtremIO(Array):
             raise Failure("invalid_lun")  # assumed
         if lun in used:
             raise Failure("lun_is_in_use")  # assumed
-        vol["naa"] = vol["naa"] or f"514f0c5{int(vol['guid'], 16):09x}"
-        return self.add("lun-maps", f"{vol['index']}_{ig['index']}_1", vol=vol["index"], ig=ig["index"], lun=lun)
+        vol["naa"] = vol["shown"]
+        name = f"{vol['index']}_{ig['index']}_1"
+        answer = self.add("lun-maps", name, vol=vol["index"], ig=ig["index"], lun=lun)
+        self.mapped(self.named("lun-maps", name))
+        return answer
 
     def delete(self, kind, o):
         maps = self.objects["lun-maps"]
@@ -501,13 +537,14 @@ class XtremIO(Array):
                                            any(i["ig"] == o["index"] for i in self.objects["initiators"].values())):
             raise Failure("ig_is_in_use")  # assumed
         if kind == "lun-maps" and not self.settings["cut"]:
-            guid = self.objects["volumes"][o["vol"]]["guid"]
             for host in self.real_hosts:
-                if guid in host.devices and self.group_has(o["ig"], [host.iqn, *host.wwpns]):
+                if host.has_paths(self.objects["volumes"][o["vol"]]) and self.group_has(o["ig"], [host.iqn, *host.wwpns]):
                     self.violate(f"{o['name']} was unmapped while {host.name} had paths")
         del self.objects[kind][o["index"]]
+        if kind == "lun-maps":
+            self.unmapped(o)
         if kind == "volumes":
-            os.unlink(o["file"])
+            self.removed(o)
         return Answer()
 
     def put(self, kind, o, body):
@@ -522,8 +559,7 @@ class XtremIO(Array):
             o["kib"] = kib
             with open(o["file"], "r+b") as f:
                 f.truncate(kib * 1024)
-            for host in self.real_hosts:
-                host.grown(o)
+            self.grown(o)
         o["name"] = body.get("vol-name", o["name"])
         return Answer()
 

@@ -49,6 +49,8 @@ struct uuid node_new_dataset(void);
 /* Attachable: the step of sizes, and what the backend calls the node's machine. */
 uint64_t node_unit(void);
 const char *node_instance(const struct node *n);
+/* xtremio: the array's disks are LUNs of a real iSCSI target. */
+bool node_has_real_iscsi(void);
 /* Attachable: the file behind the volume, and the folder with this node's mark. */
 char *node_volume_file(const struct uuid *dataset);
 char *node_mark_folder(const struct node *n, const struct uuid *dataset);
