@@ -211,6 +211,7 @@ static void test_two_portals(void **state)
 /* ---- the real ones ---- */
 
 #define LIO "/sys/kernel/config/target"
+#define DISK LIO "/core/iblock_0/vol"
 #define GROUP LIO "/iscsi/" IQN "/tpgt_1"
 
 static char *place;
@@ -220,9 +221,9 @@ static int lio_up(void **state)
     (void)state;
     host.host_root = (char *)"";
     place = xasprintf("/tmp/flocker-lun");
-    tree_run("truncate -s %llu %s && mkdir -p " LIO "/core/fileio_0/vol && cd " LIO "/core/fileio_0/vol && "
-             "echo fd_dev_name=%s,fd_dev_size=%llu >control && echo 1 >enable", SIZE, place, place, SIZE);
-    tree_run("mkdir -p " GROUP "/lun/lun_0 && ln -s " LIO "/core/fileio_0/vol " GROUP "/lun/lun_0/vol && "
+    tree_run("truncate -s %llu %s && d=$(losetup -f --show %s) && mkdir -p " DISK " && cd " DISK " && echo -n udev_path=$d >control && "
+             "echo $d >udev_path && echo 1 >enable", SIZE, place, place);
+    tree_run("mkdir -p " GROUP "/lun/lun_0 && ln -s " DISK " " GROUP "/lun/lun_0/vol && "
              "mkdir " GROUP "/np/127.0.0.1:3260 && echo 1 >" GROUP "/attrib/authentication && "
              "i=$(sed -n s/InitiatorName=//p /etc/iscsi/initiatorname.iscsi) && mkdir " GROUP "/acls/$i && cd " GROUP "/acls/$i && "
              "echo -n flocker >auth/userid && echo -n '" SECRET "' >auth/password && mkdir lun_1 && "
@@ -291,7 +292,7 @@ static void test_real_grows(void **state)
     (void)state;
     larger.size = 2 * SIZE;
     fails(os_host_connect(&host, &larger, &c, &found), ERR_CORRUPT, "instead of");
-    tree_run("truncate -s %llu %s", 2 * SIZE, place);
+    tree_run("truncate -s %llu %s && losetup -c $(losetup -j %s | cut -d: -f1)", 2 * SIZE, place, place);
     ok(os_host_connect(&host, &larger, &c, &found));
     assert_non_null(found);
     assert_string_equal(found, path);
