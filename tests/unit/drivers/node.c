@@ -382,6 +382,40 @@ struct uuid node_new_dataset(void)
     return uuid_random_v4(&r);
 }
 
+struct volume_state node_look(struct node *n, const struct uuid *id)
+{
+    struct volume_state v;
+
+    ok(storage_observe(n->storage, id, &v));
+    return v;
+}
+
+void node_shows(struct node *n, const struct uuid *id, bool present, bool attached, bool elsewhere)
+{
+    struct volume_state v = node_look(n, id);
+
+    assert_int_equal(v.present, present);
+    assert_int_equal(v.attached, attached);
+    assert_int_equal(v.attached_elsewhere, elsewhere);
+    volume_state_done(&v);
+}
+
+struct uuid node_mounted(struct node *n, uint64_t size)
+{
+    struct uuid id = node_new_dataset();
+
+    ok(storage_create(n->storage, &id, size, NULL, 1));
+    ok(storage_mount(n->storage, &id, 1));
+    return id;
+}
+
+void node_end(struct node *n, const struct uuid *id)
+{
+    ok(storage_release(n->storage, id, 1, 1, ""));
+    ok(storage_destroy(n->storage, id));
+    node_shows(n, id, false, false, false);
+}
+
 char *node_place(const struct node *n, const struct uuid *dataset)
 {
     return xasprintf("%s/%s", n->mount_root, UUID_STR(dataset));

@@ -46,6 +46,12 @@ void node_close(struct node *n);
 void node_reboot(struct node *n);
 
 struct uuid node_new_dataset(void);
+struct volume_state node_look(struct node *n, const struct uuid *id); /* storage_observe(), which must succeed */
+void node_shows(struct node *n, const struct uuid *id, bool present, bool attached, bool elsewhere);
+/* A new dataset, made and mounted at epoch 1. */
+struct uuid node_mounted(struct node *n, uint64_t size);
+/* Gives such a one back, and destroys it. */
+void node_end(struct node *n, const struct uuid *id);
 /* Attachable: the step of sizes, and what the backend calls the node's machine. */
 uint64_t node_unit(void);
 const char *node_instance(const struct node *n);

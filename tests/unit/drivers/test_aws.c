@@ -22,40 +22,6 @@ static int fresh(void **state)
     return 0;
 }
 
-static struct volume_state look(struct node *n, const struct uuid *id)
-{
-    struct volume_state v;
-
-    ok(storage_observe(n->storage, id, &v));
-    return v;
-}
-
-static void is(struct node *n, const struct uuid *id, bool present, bool attached, bool elsewhere)
-{
-    struct volume_state v = look(n, id);
-
-    assert_int_equal(v.present, present);
-    assert_int_equal(v.attached, attached);
-    assert_int_equal(v.attached_elsewhere, elsewhere);
-    volume_state_done(&v);
-}
-
-static struct uuid mounted(struct node *n)
-{
-    struct uuid id = node_new_dataset();
-
-    ok(storage_create(n->storage, &id, GIB, NULL, 1));
-    ok(storage_mount(n->storage, &id, 1));
-    return id;
-}
-
-static void end(struct node *n, const struct uuid *id)
-{
-    ok(storage_release(n->storage, id, 1, 1, ""));
-    ok(storage_destroy(n->storage, id));
-    is(n, id, false, false, false);
-}
-
 static size_t volumes(void)
 {
     json_t *state = fake_ec2_state(&node_ec2), *v;
@@ -87,11 +53,11 @@ static void test_every_call_goes_wrong(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(actions) * ARRAY_SIZE(hows); i++) {
         fault(actions[i % ARRAY_SIZE(actions)], hows[i / ARRAY_SIZE(actions)]);
-        struct uuid id = mounted(A);
+        struct uuid id = node_mounted(A, GIB);
 
         assert_int_equal(volumes(), 1);
-        is(A, &id, true, true, false);
-        end(A, &id);
+        node_shows(A, &id, true, true, false);
+        node_end(A, &id);
         assert_int_equal(volumes(), 0);
     }
 }
@@ -104,19 +70,19 @@ static void test_slow_and_invisible(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(slow); i++)
         one_setting(slow[i], 0.6);
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, GIB);
 
     assert_int_equal(volumes(), 1);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* Lists show what was two seconds ago: nothing is made twice, and this node knows its own volumes. */
 static void test_lists_lag(void **state)
 {
     one_setting("lag_s", 2.0);
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, GIB);
 
-    is(A, &id, true, true, false);
+    node_shows(A, &id, true, true, false);
     ok(storage_create(A->storage, &id, GIB, NULL, 1));
     node_reboot(A);
     struct volume_state *states;
@@ -132,7 +98,7 @@ static void test_lists_lag(void **state)
     }
     free(states);
     assert_true(seen);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* Killed before the id was written down, while lists do not show the volume yet; and another node is asked for the same: it is
@@ -157,9 +123,9 @@ static void test_throttled(void **state)
 {
     fake_ec2_tell(&node_ec2, "{s:[{s:s,s:s,s:i,s:i}]}", "faults", "how", "error", "code",
                   "RequestLimitExceeded", "status", 503, "times", 4);
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, GIB);
 
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* ---- attaching ---- */
@@ -181,34 +147,34 @@ static void test_device_names(void **state)
     }
     fake_ec2_tell(&node_ec2, "{s:{s:{s:o}}}", "instances", "i-node-a", "taken", taken);
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
-        ids[i] = mounted(A);
+        ids[i] = node_mounted(A, GIB);
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
-        end(A, &ids[i]);
+        node_end(A, &ids[i]);
     fake_ec2_tell(&node_ec2, "{s:{s:{s:[]}}}", "instances", "i-node-a", "taken");
 }
 
 static void test_limit_of_the_instance(void **state)
 {
     fake_ec2_tell(&node_ec2, "{s:{s:i}}", "settings", "attach_max", 1);
-    struct uuid id = mounted(A), second = node_new_dataset();
+    struct uuid id = node_mounted(A, GIB), second = node_new_dataset();
 
     ok(storage_create(A->storage, &second, GIB, NULL, 1));
     fails(storage_mount(A->storage, &second, 1), ERR_TOO_MANY,
           "instance i-node-a has 1 volumes, and can have no more");
-    end(A, &id);
+    node_end(A, &id);
     ok(storage_mount(A->storage, &second, 1));
-    end(A, &second);
+    node_end(A, &second);
 }
 
 static void test_xen(void **state)
 {
     fake_ec2_tell(&node_ec2, "{s:{s:s}}", "settings", "bus", "xen");
-    struct uuid id = mounted(A);
-    struct volume_state v = look(A, &id);
+    struct uuid id = node_mounted(A, GIB);
+    struct volume_state v = node_look(A, &id);
 
     assert_non_null(strstr(v.device, "/dev/xvd"));
     volume_state_done(&v);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* Somebody changed the device under us: it is looked at each time, and not used. */
@@ -224,15 +190,15 @@ static void test_device_is_another(void **state)
     fails(storage_mount(A->storage, &id, 1), ERR_CORRUPT, "instead of 1073741824");
     shell("for f in %s/0/host/sys/block/*/size; do cp %s/size $f; done", node_dir, node_dir);
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* ---- detaching ---- */
 
 static void test_busy_is_not_forced(void **state)
 {
-    struct uuid id = mounted(A);
-    struct volume_state v = look(A, &id);
+    struct uuid id = node_mounted(A, GIB);
+    struct volume_state v = node_look(A, &id);
     CLEANUP_CLOSE int fd = open(v.device, O_RDONLY | O_EXCL | O_CLOEXEC);
 
     assert_int_equal(fd, -1); /* mounted */
@@ -243,19 +209,19 @@ static void test_busy_is_not_forced(void **state)
     assert_int_equal(fake_ec2_calls(&node_ec2, "DetachVolume"), 0);
     mem_closep(&fd);
     volume_state_done(&v);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 static void test_attached_elsewhere(void **state)
 {
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, GIB);
 
-    is(B, &id, true, false, true);
+    node_shows(B, &id, true, false, true);
     ok(storage_claim(B->storage, &id, 2));
     fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "is attached to i-node-a");
     fails(storage_destroy(B->storage, &id), ERR_BUSY, "i-node-a");
-    is(A, &id, true, true, false);
-    end(A, &id);
+    node_shows(A, &id, true, true, false);
+    node_end(A, &id);
 }
 
 /* ---- taking away ---- */
@@ -269,7 +235,7 @@ static void instance_a(const char *state)
 static void test_taken_from_what_is_off(void **state)
 {
     static const char *const on[] = {"running", "pending", "stopping", "shutting-down"};
-    struct uuid id = mounted(A), a = A->config.node;
+    struct uuid id = node_mounted(A, GIB), a = A->config.node;
 
     ok(storage_unmount(A->storage, &id));
     ok(storage_claim(B->storage, &id, 2));
@@ -278,15 +244,15 @@ static void test_taken_from_what_is_off(void **state)
         fails(storage_take_away(B->storage, &id, 2, &a, 1), ERR_BUSY, on[i]);
     }
     assert_int_equal(fake_ec2_calls(&node_ec2, "DetachVolume"), 0);
-    is(B, &id, true, false, true);
+    node_shows(B, &id, true, false, true);
     instance_a("stopped");
     fault("DetachVolume", "lost");
     ok(storage_take_away(B->storage, &id, 2, &a, 1));
-    is(B, &id, true, false, false);
+    node_shows(B, &id, true, false, false);
     ok(storage_take_away(B->storage, &id, 2, &a, 1)); /* nothing is there to take */
     ok(storage_mount(B->storage, &id, 2));
     ok(storage_take_away(B->storage, &id, 2, &a, 1)); /* nor from this node itself */
-    is(B, &id, true, true, false);
+    node_shows(B, &id, true, true, false);
     instance_a("running");
     fails(storage_mount(A->storage, &id, 1), ERR_BUSY, "i-node-b");
     ok(storage_drop(A->storage, &id));
@@ -304,7 +270,7 @@ static struct err *grow(const struct uuid *id, uint64_t size)
 
 static uint64_t size_of(const struct uuid *id)
 {
-    struct volume_state v = look(A, id);
+    struct volume_state v = node_look(A, id);
     uint64_t size = v.size;
 
     volume_state_done(&v);
@@ -411,21 +377,21 @@ static void test_volumes_of_others(void **state)
 
     fake_ec2_tell(&node_ec2, "{s:{s:{s:s,s:s}}}", "tags", volume, AWS_TAG_CLUSTER,
                   uuid_format(&other, tag), AWS_TAG_DATASET, UUID_STR(&id));
-    is(A, &id, false, false, false);
+    node_shows(A, &id, false, false, false);
     fails(storage_mount(A->storage, &id, 1), ERR_NOT_FOUND, "no volume");
     ok(storage_destroy(A->storage, &id));
     assert_int_equal(volumes(), 1);
     fake_ec2_tell(&node_ec2, "{s:{s:{}}}", "tags", volume);
-    is(A, &id, false, false, false);
+    node_shows(A, &id, false, false, false);
     /* Back, as a volume of Flocker 1 that this node never saw: adopted. */
     fake_ec2_tell(&node_ec2, "{s:{s:{s:s,s:s,s:s}}}", "tags", volume, AWS_TAG_VERSION, "1",
                   AWS_TAG_CLUSTER, uuid_format(&A->config.cluster, tag), AWS_TAG_DATASET,
                   UUID_STR(&id));
-    is(A, &id, true, false, false);
+    node_shows(A, &id, true, false, false);
     ok(storage_create(A->storage, &id, GIB, NULL, 1));
     assert_int_equal(volumes(), 1);
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
 }
 
 static void test_profiles(void **state)
@@ -501,7 +467,7 @@ static void test_nothing_told(void **state)
     struct storage_config c = A->config;
     struct storage *s = NULL;
     json_t *o = json_deep_copy(A->config.dataset);
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, GIB);
     struct volume_state v = {0};
 
     (void)json_object_del(o, "compute_instance_id");
@@ -518,7 +484,7 @@ static void test_nothing_told(void **state)
     (void)json_object_set_new(o, "metadata_endpoint", json_string("http://127.0.0.1:1"));
     fails(storage_open(&c, &s), ERR_UNAVAILABLE, "Could not find valid instance ID for this node");
     json_decref(o);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 static int run(void)

@@ -35,40 +35,6 @@ static int fresh(void **state)
     return 0;
 }
 
-static struct volume_state look(struct node *n, const struct uuid *id)
-{
-    struct volume_state v;
-
-    ok(storage_observe(n->storage, id, &v));
-    return v;
-}
-
-static void is(struct node *n, const struct uuid *id, bool present, bool attached, bool elsewhere)
-{
-    struct volume_state v = look(n, id);
-
-    assert_int_equal(v.present, present);
-    assert_int_equal(v.attached, attached);
-    assert_int_equal(v.attached_elsewhere, elsewhere);
-    volume_state_done(&v);
-}
-
-static struct uuid mounted(struct node *n)
-{
-    struct uuid id = node_new_dataset();
-
-    ok(storage_create(n->storage, &id, GIB, NULL, 1));
-    ok(storage_mount(n->storage, &id, 1));
-    return id;
-}
-
-static void end(struct node *n, const struct uuid *id)
-{
-    ok(storage_release(n->storage, id, 1, 1, ""));
-    ok(storage_destroy(n->storage, id));
-    is(n, id, false, false, false);
-}
-
 static void fault(const char *action, const char *how, int times)
 {
     simulator_tell(&node_between, "{s:[{s:s,s:s,s:i}]}", "faults", "action", action, "how", how,
@@ -95,21 +61,21 @@ static void wait_volumes(unsigned wanted)
 
 static void test_move(void **state)
 {
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, GIB);
     CLEANUP_FREE char *place = node_place(A, &id), *there = node_place(B, &id);
-    struct volume_state v = look(A, &id);
+    struct volume_state v = node_look(A, &id);
 
     assert_non_null(strstr(v.device, "/0/host/dev/vd"));
     volume_state_done(&v);
     shell("dd if=/dev/urandom of=%s/data bs=1M count=40 conv=fsync status=none", place);
     CLEANUP_FREE char *before = digest(place);
 
-    is(B, &id, true, false, true);
+    node_shows(B, &id, true, false, true);
     ok(storage_claim(B->storage, &id, 2));
     fails(storage_mount(B->storage, &id, 2), ERR_BUSY, node_instance(A));
     fails(storage_destroy(B->storage, &id), ERR_BUSY, node_instance(A));
     ok(storage_release(A->storage, &id, 1, 1, ""));
-    is(A, &id, true, false, false);
+    node_shows(A, &id, true, false, false);
     ok(storage_mount(B->storage, &id, 2));
     CLEANUP_FREE char *after = digest(there);
 
@@ -123,8 +89,8 @@ static void test_move(void **state)
 /* Another disk of the same server is never taken for it, whatever Nova calls it; one of the wrong size is not used. */
 static void test_device_is_told_by_serial(void **state)
 {
-    struct uuid id = mounted(A), other = mounted(A);
-    struct volume_state v = look(A, &id), w = look(A, &other);
+    struct uuid id = node_mounted(A, GIB), other = node_mounted(A, GIB);
+    struct volume_state v = node_look(A, &id), w = node_look(A, &other);
 
     assert_string_not_equal(v.device, w.device);
     volume_state_done(&v);
@@ -135,14 +101,14 @@ static void test_device_is_told_by_serial(void **state)
     fails(storage_mount(A->storage, &id, 1), ERR_CORRUPT, "instead of 1073741824");
     shell("cd %s/0/host/sys/block && for d in vd*; do mv $d/was $d/size; done", node_dir);
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
-    end(A, &other);
+    node_end(A, &id);
+    node_end(A, &other);
 }
 
 /* The operator says that it is off; Nova says otherwise, then too. */
 static void test_take_away(void **state)
 {
-    struct uuid id = mounted(A), node = A->config.node, stranger = node_new_dataset();
+    struct uuid id = node_mounted(A, GIB), node = A->config.node, stranger = node_new_dataset();
     CLEANUP_FREE char *place = node_place(A, &id);
 
     shell("echo kept >%s/f && sync %s/f", place, place);
@@ -225,9 +191,9 @@ static void test_every_call_goes_wrong(void **state)
         struct uuid id;
 
         fault(actions[i % ARRAY_SIZE(actions)], hows[i / ARRAY_SIZE(actions)], 1);
-        id = mounted(A);
-        is(A, &id, true, true, false);
-        end(A, &id);
+        id = node_mounted(A, GIB);
+        node_shows(A, &id, true, true, false);
+        node_end(A, &id);
         wait_volumes(0); /* also those that a doubled request made */
     }
 }

@@ -54,40 +54,6 @@ static int settled(void **state)
     return violations() + (int)left;
 }
 
-static struct volume_state look(struct node *n, const struct uuid *id)
-{
-    struct volume_state v;
-
-    ok(storage_observe(n->storage, id, &v));
-    return v;
-}
-
-static void is(struct node *n, const struct uuid *id, bool present, bool attached, bool elsewhere)
-{
-    struct volume_state v = look(n, id);
-
-    assert_int_equal(v.present, present);
-    assert_int_equal(v.attached, attached);
-    assert_int_equal(v.attached_elsewhere, elsewhere);
-    volume_state_done(&v);
-}
-
-static struct uuid mounted(struct node *n)
-{
-    struct uuid id = node_new_dataset();
-
-    ok(storage_create(n->storage, &id, SIZE, NULL, 1));
-    ok(storage_mount(n->storage, &id, 1));
-    return id;
-}
-
-static void end(struct node *n, const struct uuid *id)
-{
-    ok(storage_release(n->storage, id, 1, 1, ""));
-    ok(storage_destroy(n->storage, id));
-    is(n, id, false, false, false);
-}
-
 static size_t volumes(void)
 {
     json_t *state = simulator_state(&node_array);
@@ -136,11 +102,11 @@ static void test_every_call_goes_wrong(void **state)
         simulator_tell(&node_array, "{s:[{s:s,s:s,s:f}]}", "faults", "action",
                        actions[i % ARRAY_SIZE(actions)], "how", hows[i / ARRAY_SIZE(actions)],
                        "seconds", 0.3);
-        struct uuid id = mounted(A);
+        struct uuid id = node_mounted(A, SIZE);
 
         assert_int_equal(volumes(), 1);
-        is(A, &id, true, true, false);
-        end(A, &id);
+        node_shows(A, &id, true, true, false);
+        node_end(A, &id);
         assert_int_equal(volumes(), 0);
     }
 }
@@ -159,9 +125,9 @@ static void test_garbage(void **state)
 static void test_array_is_busy(void **state)
 {
     setting("busy", 1);
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, SIZE);
 
-    end(A, &id);
+    node_end(A, &id);
 }
 
 static void test_array_is_full(void **state)
@@ -170,7 +136,7 @@ static void test_array_is_full(void **state)
 
     setting("volumes_max", 0);
     fails(storage_create(A->storage, &id, SIZE, NULL, 1), ERR_NO_SPACE, "too_many_objs");
-    is(A, &id, false, false, false);
+    node_shows(A, &id, false, false, false);
 }
 
 /* ---- killed between any two calls ---- */
@@ -182,7 +148,7 @@ static void whole_life(const struct uuid *id, uint64_t epoch)
     ok(storage_mount(A->storage, id, epoch));
     ok(storage_release(A->storage, id, epoch, 1, ""));
     ok(storage_destroy(A->storage, id));
-    is(A, id, false, false, false);
+    node_shows(A, id, false, false, false);
     node_close(A);
 }
 
@@ -270,31 +236,31 @@ static void test_both_map_at_once(void **state)
     /* A's map comes while B's call is under way. */
     simulator_tell(&node_array, "{s:{s:s}}", "map_with_next", name, "node-a");
     fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "is attached to node-a");
-    is(B, &id, true, false, true);
+    node_shows(B, &id, true, false, true);
     assert_int_equal(paths("node-b", &id, NULL), 0);
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
     ok(storage_drop(B->storage, &id));
 }
 
 static void test_attached_elsewhere(void **state)
 {
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, SIZE);
 
-    is(B, &id, true, false, true);
+    node_shows(B, &id, true, false, true);
     ok(storage_claim(B->storage, &id, 2));
     fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "is attached to node-a");
     fails(storage_destroy(B->storage, &id), ERR_BUSY, "node-a");
-    is(A, &id, true, true, false);
-    end(A, &id);
+    node_shows(A, &id, true, true, false);
+    node_end(A, &id);
     ok(storage_drop(B->storage, &id));
 }
 
 /* Taken away while the host was on: its disk is still there, and its LUN is not given to another volume. */
 static void test_taken_away_under_a_host(void **state)
 {
-    struct uuid id = mounted(A), more[3];
-    struct volume_state v = look(A, &id);
+    struct uuid id = node_mounted(A, SIZE), more[3];
+    struct volume_state v = node_look(A, &id);
     struct stat before, after;
 
     assert_int_equal(stat(v.device, &before), 0);
@@ -302,10 +268,10 @@ static void test_taken_away_under_a_host(void **state)
     ok(storage_claim(B->storage, &id, 2));
     ok(storage_take_away(B->storage, &id, 2, &A->config.node, 1));
     setting("cut", 0);
-    is(A, &id, true, false, false);
+    node_shows(A, &id, true, false, false);
     for (size_t i = 0; i < ARRAY_SIZE(more); i++) {
-        more[i] = mounted(A);
-        struct volume_state w = look(A, &more[i]);
+        more[i] = node_mounted(A, SIZE);
+        struct volume_state w = node_look(A, &more[i]);
 
         assert_string_not_equal(w.device, v.device);
         volume_state_done(&w);
@@ -313,7 +279,7 @@ static void test_taken_away_under_a_host(void **state)
     assert_int_equal(stat(v.device, &after), 0);
     assert_int_equal(before.st_rdev, after.st_rdev);
     for (size_t i = 0; i < ARRAY_SIZE(more); i++)
-        end(A, &more[i]);
+        node_end(A, &more[i]);
     volume_state_done(&v);
     CLEANUP_FREE char *place = node_place(A, &id);
 
@@ -330,8 +296,8 @@ static void test_multipath(void **state)
     bool map;
 
     simulator_tell(&node_array, "{s:{s:i,s:b}}", "settings", "paths", 2, "multipath", 1);
-    struct uuid id = mounted(A);
-    struct volume_state v = look(A, &id);
+    struct uuid id = node_mounted(A, SIZE);
+    struct volume_state v = node_look(A, &id);
 
     assert_int_equal(paths("node-a", &id, &map), 2);
     assert_true(map);
@@ -367,7 +333,7 @@ static void test_paths_without_a_map(void **state)
     simulator_tell(&node_array, "{s:{s:b}}", "settings", "maps", 1);
     simulator_tell(&node_array, "{s:[s]}", "make_maps", "node-a");
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
     with_multipathd(A, false);
 }
 
@@ -384,13 +350,13 @@ static void test_device_is_another(void **state)
     fails(storage_mount(A->storage, &id, 1), ERR_CORRUPT, "instead of 67108864");
     shell("for f in %s/0/host/sys/block/sd*/size; do cp %s/size $f; done", node_dir, node_dir);
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
 }
 
 static void test_busy_is_not_forced(void **state)
 {
-    struct uuid id = mounted(A);
-    struct volume_state v = look(A, &id);
+    struct uuid id = node_mounted(A, SIZE);
+    struct volume_state v = node_look(A, &id);
 
     ok(storage_unmount(A->storage, &id));
     CLEANUP_CLOSE int fd = open(v.device, O_RDONLY | O_EXCL | O_CLOEXEC);
@@ -401,7 +367,7 @@ static void test_busy_is_not_forced(void **state)
     assert_int_equal(paths("node-a", &id, NULL), 1);
     mem_closep(&fd);
     volume_state_done(&v);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* ---- the host ---- */
@@ -427,10 +393,10 @@ static void test_fibre_channel(void **state)
     simulator_tell(&node_array, "{s:b}", "reset", 1); /* before this node has a group */
     simulator_tell(&node_array, "{s:[s,s]}", "logout", "node-a", "node-b");
     ok(open_with(A, json_pack("{s:s}", "protocol", "fc")));
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, SIZE);
 
     assert_int_equal(paths("node-a", &id, NULL), 1);
-    end(A, &id);
+    node_end(A, &id);
     json_t *now = simulator_state(&node_array);
 
     assert_int_equal(json_array_size(json_object_get(now, "initiators")), 2);
@@ -450,7 +416,7 @@ static void test_logs_in(void **state)
     node_close(A);
     ok(open_with(A, json_object()));
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
     json_t *now = simulator_state(&node_array), *ran = json_object_get(now, "programs");
     CLEANUP_FREE char *text = json_dumps(ran, 0);
 
@@ -461,13 +427,13 @@ static void test_logs_in(void **state)
 
 static void test_rebooted(void **state)
 {
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, SIZE);
 
     node_reboot(A);
     assert_int_equal(paths("node-a", &id, NULL), 0);
-    is(A, &id, true, true, false);
+    node_shows(A, &id, true, true, false);
     ok(storage_mount(A->storage, &id, 1));
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* ---- groups ---- */
@@ -483,13 +449,13 @@ static void test_group_that_people_made(void **state)
     simulator_tell(&node_array, "{s:b}", "reset", 1);
     groups("esx-17", "iqn.2026-01.test:node-a");
     node_open(A);
-    struct uuid id = mounted(A);
+    struct uuid id = node_mounted(A, SIZE);
 
     ok(storage_claim(B->storage, &id, 2));
     fails(storage_mount(B->storage, &id, 2), ERR_BUSY, "is attached to esx-17");
     ok(storage_drop(B->storage, &id));
 
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* What is mapped to it would be seen by another host. */
@@ -523,11 +489,11 @@ static void test_volumes_of_flocker_1(void **state)
     ok(storage_create(A->storage, &id, SIZE, NULL, 1));
     name_of(&id, name);
     simulator_tell(&node_array, "{s:{s:s}}", "rename", name, old);
-    is(A, &id, false, false, false);
+    node_shows(A, &id, false, false, false);
     simulator_tell(&node_array, "{s:{s:[s,s]}}", "tags", old, "/Volume", theirs);
-    is(A, &id, false, false, false);
+    node_shows(A, &id, false, false, false);
     simulator_tell(&node_array, "{s:{s:[s,s]}}", "tags", old, "/Volume", ours);
-    is(A, &id, true, false, false);
+    node_shows(A, &id, true, false, false);
     ok(storage_create(A->storage, &id, SIZE, NULL, 1));
     assert_int_equal(volumes(), 1);
     ok(storage_mount(A->storage, &id, 1));
@@ -541,7 +507,7 @@ static void test_volumes_of_flocker_1(void **state)
     }
     free(states);
     assert_int_equal(seen, 1);
-    end(A, &id);
+    node_end(A, &id);
 }
 
 /* Another cluster on the same array: neither seen nor touched, and with the same dataset (a cluster that was copied) two volumes. */
@@ -555,7 +521,7 @@ static void test_volumes_of_another_cluster(void **state)
     node_close(B);
     B->config.cluster = node_new_dataset();
     node_open(B);
-    is(B, &id, false, false, false);
+    node_shows(B, &id, false, false, false);
     ok(storage_list(B->storage, &states, &n));
     assert_int_equal(n, 0);
     free(states);
@@ -574,7 +540,7 @@ static void test_sizes(void **state)
     struct uuid id = node_new_dataset();
 
     ok(storage_create(A->storage, &id, SIZE + 1, NULL, 1));
-    struct volume_state v = look(A, &id);
+    struct volume_state v = node_look(A, &id);
 
     assert_int_equal(v.size, SIZE + (1 << 20)); /* rounded up; Flocker 1 cut */
     volume_state_done(&v);
