@@ -462,6 +462,7 @@ void routes_free(struct engine *e);
 
 /* engine_lists.c */
 void lists_node_told(struct engine *e, struct now now, struct node_entry *n); /* all that it has */
+void lists_reported(struct engine *e, const struct node_entry *n, const struct dataset_entry *d); /* news of it from the node */
 void lists_node_left(struct engine *e, struct now now, const struct uuid *node); /* its session is over, or another begins */
 uint64_t lists_deadline(const struct engine *e);
 void look_at_lists(struct engine *e, struct now now);

@@ -9,6 +9,7 @@
 struct sighted {
     struct sighting s;
     uint64_t pass; /* the appointment in which it was told last */
+    bool stray;    /* among the listing's strays */
     UT_hash_handle hh;
 };
 
@@ -20,6 +21,8 @@ struct listing {
     bool whole;         /* in which a list has been told to its end */
     uint64_t due_us;    /* mono: the next one must have been told by then */
     struct sighted *volumes;
+    struct sighted **strays; /* of these: told to every node, see is_in_the_way() */
+    size_t n_strays, cap_strays;
     UT_hash_handle hh;
 };
 
@@ -38,6 +41,7 @@ static void listing_free(struct engine *e, struct listing *l)
         free(v);
     }
     HASH_DEL(e->listings, l);
+    free(l->strays);
     free(l);
 }
 
@@ -83,17 +87,23 @@ static void send_sighting(struct engine *e, const struct node_entry *n, const st
     sighting_copy(&f->sighting, s);
 }
 
-/* A volume that is attached twice, or where its owner is not, may be so to a node that has nothing to do with it any more (an order to
- * attach of an agent that was killed, which came through late): only that node can tell. */
-static bool concerns_all(const struct dataset_entry *d, const struct sighting *s)
+/* A volume that is attached twice, or that its owner (without one: who still has something of it) says is attached elsewhere, may be so to a node
+ * that has nothing to do with it any more (an order to attach of an agent that was killed, which came through late): only that node can
+ * tell. */
+static bool is_in_the_way(const struct dataset_entry *d, const struct sighting *s)
 {
-    if (!s->present || !s->hosts)
+    if (!s->hosts)
         return false;
     if (strchr(s->hosts, ' '))
         return true;
-    const struct report *r = d && d->committed ? report_of(d, &d->committed->owner) : NULL;
+    for (uint32_t i = 0; d && d->committed && i < d->n_reports; i++) {
+        const struct dataset_report *r = &d->reports[i];
+        bool asked = uuid_is_nil(&d->committed->owner) || uuid_eq(&d->committed->owner, &r->node);
 
-    return d && d->committed && (!r || !r->volume.attached);
+        if (asked && r->report.volume.attached_elsewhere)
+            return true;
+    }
+    return false;
 }
 
 static void tell(struct engine *e, const struct listing *l, const struct node_entry *n, const struct sighting *s)
@@ -105,12 +115,41 @@ static void tell(struct engine *e, const struct listing *l, const struct node_en
 static void tell_near(struct engine *e, const struct listing *l, const struct sighting *s)
 {
     const struct dataset_entry *d = dataset_entry_find(e, &s->dataset);
-    bool all = concerns_all(d, s);
 
-    for (const struct node_entry *n = all ? e->nodes : NULL; n; n = n->hh.next)
-        tell(e, l, n, s);
-    for (uint32_t i = 0; d && !all && i < d->near.n; i++)
+    for (uint32_t i = 0; d && i < d->near.n; i++)
         tell(e, l, node_entry_find(e, &d->near.links[i].node->node), s);
+}
+
+static void tell_everybody(struct engine *e, const struct listing *l, const struct sighting *s)
+{
+    for (const struct node_entry *n = e->nodes; n; n = n->hh.next)
+        tell(e, l, n, s);
+}
+
+static void stray_end(struct listing *l, struct sighted *v)
+{
+    for (size_t i = 0; v->stray && i < l->n_strays; i++) {
+        if (l->strays[i] != v)
+            continue;
+        l->strays[i] = l->strays[--l->n_strays];
+        v->stray = false;
+    }
+}
+
+/* Is it one now? True when it has just become one, and everybody was told. */
+static bool stray_look(struct engine *e, struct listing *l, struct sighted *v)
+{
+    if (!is_in_the_way(dataset_entry_find(e, &v->s.dataset), &v->s)) {
+        stray_end(l, v);
+        return false;
+    }
+    if (v->stray)
+        return false;
+    l->strays = mem_grow(l->strays, l->n_strays, &l->cap_strays, sizeof(*l->strays));
+    l->strays[l->n_strays++] = v;
+    v->stray = true;
+    tell_everybody(e, l, &v->s);
+    return true;
 }
 
 #define ONLY_MISSING 1u
@@ -198,6 +237,8 @@ void lists_node_told(struct engine *e, struct now now, struct node_entry *n)
         return; /* it told once more */
     send_duty(e, n, LIST_BY_OTHER);
     tell_all(e, l, n, /* flags= */ 0);
+    for (size_t i = 0; i < l->n_strays; i++)
+        tell(e, l, n, &l->strays[i]->s);
 }
 
 void lists_node_left(struct engine *e, struct now now, const struct uuid *node)
@@ -225,6 +266,7 @@ static struct listing *told_by(const struct engine *e, uint64_t session)
 
 static void forget(struct listing *l, struct sighted *v)
 {
+    stray_end(l, v);
     HASH_DEL(l->volumes, v);
     sighting_done(&v->s);
     free(v);
@@ -247,13 +289,29 @@ void engine_sighting(struct engine *e, struct now now, uint64_t session, const s
     }
     if (v && !s->present) {
         forget(l, v);
+        v = NULL;
     } else if (v) {
         v->pass = l->pass;
         free(v->s.hosts);
         sighting_copy(&v->s, s);
     }
-    if (news)
+    bool told = v && stray_look(e, l, v);
+
+    if (news && !told && v && v->stray)
+        tell_everybody(e, l, s);
+    else if (news && !told)
         tell_near(e, l, s);
+}
+
+void lists_reported(struct engine *e, const struct node_entry *n, const struct dataset_entry *d)
+{
+    struct listing *l = uuid_is_nil(&n->hello.shared_by) ? NULL : listing_of(e, &n->hello.shared_by);
+    struct sighted *v = NULL;
+
+    if (l)
+        HASH_FIND(hh, l->volumes, &d->id, sizeof(d->id), v);
+    if (v)
+        (void)stray_look(e, l, v);
 }
 
 /* What an earlier lister told and this one did not is not there any more. */

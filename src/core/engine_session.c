@@ -252,6 +252,7 @@ void engine_report(struct engine *e, struct now now, uint64_t session, const str
     report_copy(&mine->report, report);
     mine->stale = false;
     learn_numbers(e, &report->volume);
+    lists_reported(e, n, entry);
     queue_dataset(e, entry);
     effect_push_changed(e, OBJECT_DATASET, UUID_STR(&entry->id));
     run_queue(e, now);

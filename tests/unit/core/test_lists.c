@@ -215,7 +215,7 @@ static void test_what_concerns(void **state)
     world_free(w);
 }
 
-/* Attached twice, or where its owner is not: it may be to a node that has nothing to do with it. */
+/* Attached twice, or elsewhere, as its owner says: it may be to a node that has nothing to do with it. */
 static void test_what_concerns_all(void **state)
 {
     struct world *w = world_new();
@@ -236,15 +236,22 @@ static void test_what_concerns_all(void **state)
     c.dataset->primary = id(2);
     engine_command(w->e, w->now, &c);
     settle(w);
-    engine_report(w->e, w->now, w->sessions[2], &(struct report){.volume = {.dataset = D, .present = true}});
-    settle(w);
     sight_at(w, 1, true, 5, "h3");
-    assert_int_equal(w->heard[3], 2);
+    assert_int_equal(w->heard[3], 1); /* a move is no news for everybody */
+    for (int i = 0; i < 2; i++) {
+        engine_report(w->e, w->now, w->sessions[2], &(struct report){.volume = {.dataset = D, .present = true, .attached_elsewhere = true}});
+        settle(w);
+        assert_int_equal(w->heard[3], 2); /* once is enough */
+    }
+    come(w, 5, 0);
+    assert_int_equal(w->heard[5], 1); /* and who comes later */
     sight_at(w, 1, true, 5, NULL); /* nowhere */
     assert_int_equal(w->heard[3], 2);
     report(w, 2);
     sight_at(w, 1, true, 5, "h2");
     assert_int_equal(w->heard[3], 2); /* where its owner says it is */
+    come(w, 5, 0);
+    assert_int_equal(w->heard[5], 1);
     world_free(w);
 }
 
