@@ -389,9 +389,17 @@ static void watch_uses(void *cookie)
     fake.on_use = look_at_disk;
 }
 
+static unsigned n_mounts;
+
+static void count_mounts(void *name)
+{
+    n_mounts = (unsigned)fake_find(name)->n_mounts;
+}
+
 static unsigned lease_mounts(const char *name)
 {
-    return (unsigned)fake_find(name)->n_mounts; /* read while the loop is idle */
+    on_loop(count_mounts, (void *)name);
+    return n_mounts;
 }
 
 static void wait_for_mounts(const char *name, unsigned want)
