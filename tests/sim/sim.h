@@ -122,6 +122,7 @@ struct sim_volume {
     struct sim_snapshot snapshots[MAX_SNAPSHOTS];
     size_t n_snapshots;
     bool mounted;       /* volatile, like the rest */
+    bool pulled;        /* attachable: its device went away while it was mounted */
     unsigned device;    /* attachable: slot it was mounted from */
     uint64_t announced; /* transfer that the mover takes */
     struct uuid announced_from;

@@ -188,7 +188,9 @@ static void write_to(struct sim *s, unsigned host, unsigned d)
 /* Its device was pulled out. */
 static bool is_device_gone(const struct sim *s, unsigned host, unsigned d)
 {
-    return sim_is_shared(s) && !s->hosts[host].volumes[d].mounted && !(s->shared[d].attached && s->shared[d].host == host);
+    const struct sim_volume *v = &s->hosts[host].volumes[d];
+
+    return sim_is_shared(s) && !v->mounted && (v->pulled || !(s->shared[d].attached && s->shared[d].host == host));
 }
 
 void sim_write(struct sim *s, unsigned host)

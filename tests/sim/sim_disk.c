@@ -128,6 +128,7 @@ void sim_vanish(struct sim *s, unsigned host, unsigned d)
         return;
     detach(s, host, d);
     s->hosts[host].volumes[d].mounted = false;
+    s->hosts[host].volumes[d].pulled = true;
 }
 
 void sim_attach_late(struct sim *s, unsigned host, unsigned d)
@@ -284,6 +285,7 @@ static struct err *mount_volume(struct sim *s, struct event *ev, unsigned host, 
         }
     }
     v->mounted = true;
+    v->pulled = false;
     struct sim_dataset *ds = &s->datasets[d];
     uint64_t version = sim_is_shared(s) ? s->shared[d].version : v->version;
     uint64_t life = sim_is_shared(s) ? s->shared[d].life : v->life;

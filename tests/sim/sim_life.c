@@ -59,8 +59,8 @@ static void leave_orders(struct sim *s, unsigned host)
     struct random r = random_seeded(&state);
 
     /* What is attached to a machine that is dead for ever only a person can take away. An older agent, which nobody tells, finds it by a list of its
-     * own in five minutes. */
-    if (!sim_shares_lists(s, host) || host >= s->n_nodes || s->hosts[host].dead || s->nuisances[N_HOST_DEAD])
+     * own in five minutes; and so do all where lists are that rare. */
+    if (!sim_shares_lists(s, host) || !sim_looks_often(s) || host >= s->n_nodes || s->hosts[host].dead || s->nuisances[N_HOST_DEAD])
         return;
     for (unsigned d = 0; d < s->n_datasets; d++) {
         if (random_below(&r, 6) == 0)
