@@ -8,6 +8,26 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define SETTLE_US 300000u
+#define SETTLE_STEP_US 5000u
+
+struct err *blockdev_prove_free(const char *path)
+{
+    for (uint64_t waited = 0;; waited += SETTLE_STEP_US) {
+        CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+        if (fd >= 0)
+            return NULL;
+        if (errno == ENXIO)
+            return err_new(ERR_UNAVAILABLE, "%s does not answer: the way to it is down", path);
+        if (errno != EBUSY)
+            return err_errno(errno, "cannot open %s exclusively", path);
+        if (waited >= SETTLE_US)
+            return err_new(ERR_BUSY, "%s is in use", path);
+        (void)usleep(SETTLE_STEP_US);
+    }
+}
+
 struct err *blockdev_settle(const char *path)
 {
     CLEANUP_CLOSE int fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);

@@ -270,6 +270,42 @@ struct err *place_forget(int dir)
     return growth_forget(dir);
 }
 
+/* ---- its users ---- */
+
+static struct usage_target target_of(const struct storage *s, const struct what *w,
+                                     const char *place)
+{
+    struct usage_target u = {.spot = &w->spot, .files = w->files};
+
+    if (!is_local(s)) {
+        u.device = w->files;
+    } else if (!s->driver->own_device) {
+        u.path = w->path;
+        u.path2 = place;
+    }
+    return u;
+}
+
+/* No mount in any namespace has it, and nobody a file of it: nobody else can write. */
+static struct err *prove_unused(const struct storage *s, const struct what *w, const char *place)
+{
+    CLEANUP_FREE char *user = NULL;
+    struct usage_target u = target_of(s, w, place);
+
+    if (w->device) {
+        struct err *e = blockdev_prove_free(w->device);
+
+        if (!err_is(e, ERR_BUSY))
+            return e;
+        err_free(e);
+    }
+    TRY(usage_find(&u, &user));
+    if (user)
+        return err_new(ERR_BUSY, "in use elsewhere: %s", user);
+    return w->device ? err_new(ERR_BUSY, "%s is held by something that cannot be seen", w->device)
+                     : NULL;
+}
+
 /* ---- mounting ---- */
 
 static struct err *make_place(const char *place)
@@ -279,8 +315,11 @@ static struct err *make_place(const char *place)
     return NULL;
 }
 
+#define MOUNT_USED 1u /* although somebody still has it, as after an unmount that failed */
+
+/* A file system that is mounted twice is one in memory: on a device that is in use as another volume, ours would be that one. */
 static struct err *mount_device(struct storage *s, const struct uuid *dataset, const struct what *w,
-                                const char *place)
+                                const char *place, unsigned flags)
 {
     CLEANUP_CLOSE int mnt = -1;
     CLEANUP_FREE char *type = NULL;
@@ -288,6 +327,8 @@ static struct err *mount_device(struct storage *s, const struct uuid *dataset, c
 
     TRY(ready_filesystem(s, dataset, w->device, &type));
     TRY(filesystem_head_read(w->device, &head));
+    if (!(flags & MOUNT_USED))
+        TRY(err_wrap(prove_unused(s, w, place), "not mounted"));
     TRY(mount_detached(type, w->device, s->mount_options, &mnt));
     TRY(filesystem_freshen(mnt));
     TRY(mount_attach(mnt, place));
@@ -302,7 +343,7 @@ static struct err *mount_folder(struct storage *s, const struct uuid *dataset, c
     return mount_bind(fd, place);
 }
 
-struct err *place_mount(struct storage *s, const struct uuid *dataset)
+static struct err *mount_it(struct storage *s, const struct uuid *dataset, unsigned flags)
 {
     CLEANUP_FREE char *place = place_path(s, dataset);
     CLEANUP_MOUNTS struct mount_table t = {0};
@@ -319,28 +360,19 @@ struct err *place_mount(struct storage *s, const struct uuid *dataset)
                        m->source, m->root, place);
     TRY(make_place(place));
     struct err *e =
-        is_local(s) ? mount_folder(s, dataset, place) : mount_device(s, dataset, &w, place);
+        is_local(s) ? mount_folder(s, dataset, place) : mount_device(s, dataset, &w, place, flags);
 
     if (e)
         (void)rmdir(place);
     return e;
 }
 
-/* ---- unmounting ---- */
-
-static struct usage_target target_of(const struct storage *s, const struct what *w,
-                                     const char *place)
+struct err *place_mount(struct storage *s, const struct uuid *dataset)
 {
-    struct usage_target u = {.spot = &w->spot, .files = w->files};
-
-    if (!is_local(s)) {
-        u.device = w->files;
-    } else if (!s->driver->own_device) {
-        u.path = w->path;
-        u.path2 = place;
-    }
-    return u;
+    return mount_it(s, dataset, 0);
 }
+
+/* ---- unmounting ---- */
 
 /* The reason why umount said "busy", as far as it can be seen; NULL: none is seen. */
 static struct err *find_busy(const struct storage *s, const struct what *w, const char *place,
@@ -417,41 +449,6 @@ static struct err *unmount_all(const struct storage *s, const struct what *w, co
                    place);
 }
 
-/* Nobody else may hold a block device exclusively: no mount in any namespace, not even a detached
- * one with an open file in it. */
-static int try_exclusive(const char *device)
-{
-    for (uint64_t waited = 0;; waited += SETTLE_STEP_US) {
-        CLEANUP_CLOSE int fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC);
-
-        if (fd >= 0)
-            return 0;
-        if (errno != EBUSY || waited >= SETTLE_US)
-            return -errno;
-        (void)usleep(SETTLE_STEP_US);
-    }
-}
-
-static struct err *prove_unused(const struct storage *s, const struct what *w, const char *place)
-{
-    CLEANUP_FREE char *user = NULL;
-    struct usage_target u = target_of(s, w, place);
-
-    if (w->device) {
-        int rc = try_exclusive(w->device);
-
-        if (!rc)
-            return NULL;
-        if (rc != -EBUSY)
-            return err_errno(-rc, "cannot open %s exclusively", w->device);
-    }
-    TRY(usage_find(&u, &user));
-    if (user)
-        return err_new(ERR_BUSY, "in use elsewhere: %s", user);
-    return w->device ? err_new(ERR_BUSY, "%s is held by something that cannot be seen", w->device)
-                     : NULL;
-}
-
 static struct err *unmount_and_prove(struct storage *s, const struct uuid *dataset,
                                      const struct what *w, const char *place)
 {
@@ -462,7 +459,7 @@ static struct err *unmount_and_prove(struct storage *s, const struct uuid *datas
         e = prove_unused(s, w, place);
     if (e && was_mounted) {
         /* Whoever uses it keeps what he had. */
-        struct err *again = place_mount(s, dataset);
+        struct err *again = mount_it(s, dataset, MOUNT_USED);
 
         if (again)
             e = err_wrap(e, "unmounted, and could not be mounted again (%s)", again->text);

@@ -1207,6 +1207,28 @@ static void test_note_of_mkfs_goes(void **state)
     destroy_everywhere(&id);
 }
 
+/* A mounted file system that is mounted once more is the same one: of the volume that the device was, if it is another now. */
+static void test_used_device_is_not_mounted(void **state)
+{
+    struct uuid id = node_new_dataset();
+
+    if (local())
+        return;
+    ok(storage_create(A->storage, &id, 128 * MIB, NULL, 1));
+    ok(storage_mount(A->storage, &id, 1));
+    struct volume_state v = look(A, &id);
+
+    ok(storage_unmount(A->storage, &id));
+    int held = open(v.device, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+    assert_true(held >= 0);
+    fails(storage_mount(A->storage, &id, 1), ERR_BUSY, "not mounted: in use elsewhere");
+    close(held);
+    ok(storage_mount(A->storage, &id, 1));
+    volume_state_done(&v);
+    destroy_everywhere(&id);
+}
+
 static void test_never_formats(void **state)
 {
     static const char *const kinds[] = {"mkfs.minix", "mkfs.btrfs -q -f", "mkswap -q",
@@ -1719,6 +1741,7 @@ static int run(void)
         cmocka_unit_test(test_mount_options),
         cmocka_unit_test(test_kill_while_growing),
         cmocka_unit_test(test_note_of_mkfs_goes),
+        cmocka_unit_test(test_used_device_is_not_mounted),
         cmocka_unit_test(test_never_formats),
         cmocka_unit_test(test_parallel),
         cmocka_unit_test(test_kill_anywhere),
