@@ -176,6 +176,21 @@ struct err *iscsi_logout(const struct iscsi_target *t)
 
 /* ---- LUNs ---- */
 
+/* The kernel looks for nothing in a session that is not up, and says nothing of it. */
+static bool is_up(struct session_search *s, const char *session)
+{
+    CLEANUP_FREE char *path = xasprintf(SESSIONS "/%s/state", session);
+    char state[SYSFS_TEXT_SIZE];
+
+    if (!sysfs_text(s->root, path, state) || streq(state, "LOGGED_IN"))
+        return true;
+    err_free(s->last);
+    s->last = err_new(ERR_UNAVAILABLE,
+                      "the iSCSI session with %s is down (%s): is its portal reached? iscsid connects again when it is", s->iqn,
+                      state);
+    return false;
+}
+
 /* class/iscsi_session/session1 leads to .../host2/session1/iscsi_session/session1. */
 static struct err *scan_session(void *cookie, const char *name)
 {
@@ -190,6 +205,8 @@ static struct err *scan_session(void *cookie, const char *name)
     link[n] = '\0';
     const char *at = strstr(link, "/host");
 
+    if (!is_up(s, name))
+        return NULL;
     if (!at || sscanf(at, "/host%u/", &host) != 1)
         return NULL;
     CLEANUP_FREE char *scan = xasprintf("class/scsi_host/host%u/scan", host);

@@ -20,7 +20,8 @@ struct err *iscsi_login(const char *root, const struct iscsi_target *t) MUST_USE
 /* Logs out, and removes the record. Fine when there is none. */
 struct err *iscsi_logout(const struct iscsi_target *t) MUST_USE;
 
-/* Looks for this one LUN in each session with the target, never for all. *ret_n: in so many sessions. */
+/* Looks for this one LUN in each session with the target, never for all. *ret_n: in so many sessions. ERR_UNAVAILABLE: there
+ * are, and none of them is up. */
 struct err *iscsi_scan(const char *root, const char *iqn, unsigned lun, unsigned *ret_n) MUST_USE;
 /* The name in sys/block of a disk that is this LUN of a session with the target; *ret_name NULL: there is none. The caller frees it. */
 struct err *iscsi_disk(const char *root, const char *iqn, unsigned lun, char **ret_name) MUST_USE;

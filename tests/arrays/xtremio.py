@@ -573,7 +573,8 @@ class XtremIO(Array):
 
     def change(self, what):
         """rename: {old: new} of volumes; tags: {volume: [names]}; reboot, logout, make_maps: [hosts]; groups: {name: [ports]};
-        map_with_next: {volume: group}, that somebody maps it to as well, just before the next map of it."""
+        map_with_next: {volume: group}, that somebody maps it to as well, just before the next map of it; map: {volume: [group, lun]}, that somebody
+        does now."""
         for old, new in what.get("rename", {}).items():
             self.named("volumes", old)["name"] = new
         for volume, names in what.get("tags", {}).items():
@@ -587,6 +588,8 @@ class XtremIO(Array):
                 for d in host.devices.values():
                     host.map(d)
         self.map_with_next.update(what.get("map_with_next", {}))
+        for volume, (group, lun) in what.get("map", {}).items():
+            self.create_map({"vol-id": volume, "ig-id": group, "lun": lun})
         for name, ports in what.get("groups", {}).items():
             if all(g["name"] != name for g in self.objects["initiator-groups"].values()):
                 self.add("initiator-groups", name)

@@ -149,6 +149,19 @@ static struct err *no_device(const struct xtremio *x, const struct xtremio_volum
                    v->name, x->group, v->naa, x->group);
 }
 
+/* A session may have been ended since this driver was opened, by a person or because the array refused it for a while. */
+static struct err *scan(const struct xtremio *x, const struct xtremio_targets *targets,
+                        unsigned lun)
+{
+    struct err *e = xtremio_host_scan(x->host_root, x->protocol, targets, lun);
+
+    if (!err_is(e, ERR_UNAVAILABLE) || !x->login)
+        return e;
+    err_free(e);
+    TRY(xtremio_host_login(x->host_root, targets));
+    return xtremio_host_scan(x->host_root, x->protocol, targets, lun);
+}
+
 /* Looks, and scans for it, until it is there. */
 static struct err *bring_device(struct xtremio *x, struct xms_try *t,
                                 const struct xtremio_volume *v, unsigned seconds, char **ret_path)
@@ -161,7 +174,7 @@ static struct err *bring_device(struct xtremio *x, struct xms_try *t,
         return NULL;
     TRY(xms_targets_sync(x->xms, t, x->protocol, &targets));
     do {
-        TRY(xtremio_host_scan(x->host_root, x->protocol, &targets, xtremio_mine(x, v)->lun));
+        TRY(scan(x, &targets, xtremio_mine(x, v)->lun));
         TRY(find_device(x, v, ret_path));
         if (*ret_path)
             return NULL;
@@ -182,7 +195,8 @@ struct err *xtremio_attach(void *cookie, const struct uuid *dataset)
         return err_new(ERR_NOT_FOUND, "there is no volume of it on the array");
     TRY(map_here(x, &t, &v));
     TRY(check_alone(x, &t, &v));
-    return bring_device(x, &t, &v, DEVICE_S, &path);
+    TRY(bring_device(x, &t, &v, DEVICE_S, &path));
+    return xtremio_disk_reached(x->host_root, path);
 }
 
 struct err *xtremio_device(void *cookie, const struct uuid *dataset, char **ret_path)

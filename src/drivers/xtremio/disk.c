@@ -1,5 +1,6 @@
 #include "drivers/xtremio/disk.h"
 
+#include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
 #include "drivers/blockdev.h"
@@ -32,7 +33,10 @@ void xtremio_disk_done(struct xtremio_disk *d)
 {
     for (size_t i = 0; i < d->n_paths; i++)
         free(d->paths[i]);
+    for (size_t i = 0; i < d->n_gone; i++)
+        free(d->gone[i]);
     free(d->paths);
+    free(d->gone);
     free(d->map);
     free(d->map_name);
     *d = (struct xtremio_disk){0};
@@ -74,24 +78,68 @@ static bool is_of_array(const struct search *s, const char *name)
     return streq(text, "XtremIO");
 }
 
+static struct err *delete_path(const char *root, const char *name)
+{
+    CLEANUP_FREE char *path = xasprintf("block/%s/device/delete", name);
+
+    return sysfs_write(root, path, "1");
+}
+
+/* Its users, if it has any, have a file system in memory that belongs to the volume which it was. */
+static struct err *check_same(const struct search *s, const char *name, const char *before)
+{
+    char now[SYSFS_TEXT_SIZE];
+    CLEANUP_FREE char *device = xasprintf("%s/dev/%s", s->root, name);
+
+    (void)sysfs_block_text(s->root, name, "device/wwid", now);
+    if (!*before || !*now || streq(now, before))
+        return NULL;
+    struct err *e = blockdev_prove_free(device);
+    bool used = err_is(e, ERR_BUSY);
+
+    err_free(e);
+    if (!used)
+        return NULL;
+    log_warning("the disk %s is in use as %s, but the array shows %s there now: it is taken away "
+                "from its users, whose writes would destroy the latter",
+                name, before, now);
+    return delete_path(s->root, name);
+}
+
+/* What cannot be asked anew shows in its use. */
+static struct err *ask_anew(const struct search *s, const char *name)
+{
+    CLEANUP_FREE char *rescan = xasprintf("block/%s/device/rescan", name);
+    char before[SYSFS_TEXT_SIZE];
+
+    (void)sysfs_block_text(s->root, name, "device/wwid", before);
+    err_free(sysfs_write(s->root, rescan, "1"));
+    return check_same(s, name, before);
+}
+
+static void add_name(char ***all, size_t *n, const char *name)
+{
+    *all = xrealloc(*all, *n + 1, sizeof(char *));
+    (*all)[(*n)++] = xstrdup(name);
+}
+
 static struct err *look_at_path(struct search *s, const char *name)
 {
-    if (!is_path(s, name) && !is_of_array(s, name))
-        return NULL;
-    CLEANUP_FREE char *rescan = xasprintf("block/%s/device/rescan", name);
     bool there;
 
-    err_free(sysfs_write(s->root, rescan, "1")); /* what cannot be asked shows in its use */
+    if (!is_path(s, name) && !is_of_array(s, name))
+        return NULL;
+    TRY(ask_anew(s, name));
     if (!is_path(s, name))
         return NULL;
-    if (s->found->n_paths == PATHS_MAX)
+    if (s->found->n_paths + s->found->n_gone == PATHS_MAX)
         return err_new(ERR_CORRUPT, "the volume with NAA %s has more than %u paths", s->naa,
                        PATHS_MAX);
     TRY(check_size(s, name, &there));
-    if (!there)
-        return NULL;
-    s->found->paths = xrealloc(s->found->paths, s->found->n_paths + 1, sizeof(char *));
-    s->found->paths[s->found->n_paths++] = xstrdup(name);
+    if (there)
+        add_name(&s->found->paths, &s->found->n_paths, name);
+    else
+        add_name(&s->found->gone, &s->found->n_gone, name);
     return NULL;
 }
 
@@ -199,6 +247,35 @@ struct err *xtremio_disk_choose(const char *root, const struct xtremio_disk *d, 
     return NULL;
 }
 
+/* "running", or why the kernel lets nothing through: blocked (iSCSI is connecting again), transport-offline (it has given that up for
+ * now), offline. */
+static bool is_up(const char *root, const char *name, char ret_state[SYSFS_TEXT_SIZE])
+{
+    (void)sysfs_block_text(root, name, "device/state", ret_state);
+    return !*ret_state || streq(ret_state, "running");
+}
+
+struct err *xtremio_disk_reached(const char *root, const char *path)
+{
+    const char *name = strrchr(path, '/') + 1, *slave;
+    CLEANUP_FREE char *slaves = xasprintf("block/%s/slaves", name);
+    char state[SYSFS_TEXT_SIZE];
+    bool up = is_up(root, name, state);
+
+    if (str_has_prefix(name, "dm-")) {
+        CLEANUP_CLOSE int fd = open_folder(root, slaves);
+        CLEANUP_DIR DIR *d = fd < 0 ? NULL : dir_stream(fd);
+
+        for (up = false; !up && d && (slave = dir_next(d));)
+            up = is_up(root, slave, state);
+    }
+    return up ? NULL
+              : err_new(ERR_UNAVAILABLE,
+                        "the disk %s is there, but no way to the array is up (%s): are its portals "
+                        "or ports reached? It goes on when they are",
+                        name, *state ? state : "no path");
+}
+
 struct err *xtremio_disk_widen(const struct xtremio_disk *d)
 {
     const char *const argv[] = {"multipathd", "resize", "map", d->map_name, NULL};
@@ -229,10 +306,24 @@ static struct err *remove_map(const struct xtremio_disk *d)
 static struct err *remove_paths(const char *root, const struct xtremio_disk *d)
 {
     for (size_t i = 0; i < d->n_paths; i++) {
-        CLEANUP_FREE char *path = xasprintf("block/%s/device/delete", d->paths[i]);
-
         TRY(settle(root, d->paths[i])); /* each has a cache of its own */
-        TRY(sysfs_write(root, path, "1"));
+        TRY(delete_path(root, d->paths[i]));
+    }
+    return NULL;
+}
+
+/* Of a volume that the array took away under this host the disk stays, as long as nothing, and its LUN with it. There is nowhere to flush
+ * to. */
+static struct err *remove_gone(const char *root, const struct xtremio_disk *d)
+{
+    for (size_t i = 0; i < d->n_gone; i++) {
+        CLEANUP_FREE char *device = xasprintf("%s/dev/%s", root, d->gone[i]);
+        struct err *e = blockdev_prove_free(device);
+
+        if (err_is(e, ERR_BUSY))
+            return e;
+        err_free(e);
+        TRY(delete_path(root, d->gone[i]));
     }
     return NULL;
 }
@@ -243,7 +334,8 @@ static struct err *remove_all(const char *root, const struct xtremio_disk *d)
         TRY(settle(root, d->map));
         TRY(remove_map(d));
     }
-    return remove_paths(root, d);
+    TRY(remove_paths(root, d));
+    return remove_gone(root, d);
 }
 
 /* A path may be going away already, or come back with a scan that was under way: done is when none is left. */
@@ -257,7 +349,7 @@ struct err *xtremio_disk_remove(const char *root, const char *naa, uint64_t size
         CLEANUP_XTREMIO_DISK struct xtremio_disk d = {0};
 
         TRY(xtremio_disk_look(root, naa, size, &d));
-        if (!d.map && !d.n_paths)
+        if (!d.map && !d.n_paths && !d.n_gone)
             return NULL;
         err_free(last);
         last = remove_all(root, &d);

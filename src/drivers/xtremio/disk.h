@@ -11,6 +11,8 @@
 struct xtremio_disk {
     char **paths; /* names in sys/block: "sdb" */
     size_t n_paths;
+    char **gone; /* paths to it of which the array says that nothing is there any more */
+    size_t n_gone;
     char *map;         /* "dm-3"; NULL: there is none */
     char *map_name;    /* as multipath knows it: "mpatha" */
     bool map_is_small; /* the volume grew, and multipathd does not know yet */
@@ -19,7 +21,8 @@ void xtremio_disk_done(struct xtremio_disk *d);
 #define CLEANUP_XTREMIO_DISK CLEANUP(xtremio_disk_done)
 
 /* The devices whose NAA is the volume's. Each path is first asked anew who it is and how long (its `rescan`): the kernel keeps what a disk
- * said when it came, also when the array shows another volume there since. ERR_CORRUPT: a size is not the volume's, or a map has
+ * said when it came, also when the array shows another volume there since. A disk that is another volume than it was and still in use
+ * is taken away from this machine at once, whosever it is: what its users write would go to the other volume. ERR_CORRUPT: a size is not the volume's, or a map has
  * paths that are not. None at all is no error. */
 struct err *xtremio_disk_look(const char *root, const char *naa, uint64_t size,
                               struct xtremio_disk *ret_disk) MUST_USE;
@@ -30,6 +33,9 @@ struct err *xtremio_disk_choose(const char *root, const struct xtremio_disk *d, 
                                 char **ret_path) MUST_USE;
 /* Lets multipathd make a map as large as its volume became. */
 struct err *xtremio_disk_widen(const struct xtremio_disk *d) MUST_USE;
+/* ERR_UNAVAILABLE: the kernel lets nothing through to the device (root/dev/NAME, of xtremio_disk_choose()), for no way to the
+ * array is up. */
+struct err *xtremio_disk_reached(const char *root, const char *path) MUST_USE;
 /* Takes all of it away from this machine: map and paths are flushed and deleted. ERR_BUSY: somebody uses it (nothing is forced). Done when
  * the kernel has none of them any more. */
 struct err *xtremio_disk_remove(const char *root, const char *naa, uint64_t size) MUST_USE;

@@ -20,6 +20,7 @@ struct err *xtremio_host_ports(const char *root, enum xtremio_protocol protocol,
 /* Logs in to those of the iSCSI targets that there is no session with (iscsiadm; node.startup and node.session.scan manual). One that cannot be
  * reached is logged; an error only when there is no session at all in the end. */
 struct err *xtremio_host_login(const char *root, const struct xtremio_targets *targets) MUST_USE;
-/* Looks for this one LUN wherever the array is reached; never for all of them. ERR_UNAVAILABLE: it is reached nowhere. */
+/* Looks for this one LUN wherever the array is reached; never for all of them. ERR_UNAVAILABLE: it is reached nowhere, for
+ * there is no session, or none is up. */
 struct err *xtremio_host_scan(const char *root, enum xtremio_protocol protocol,
                               const struct xtremio_targets *targets, unsigned lun) MUST_USE;

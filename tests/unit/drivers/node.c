@@ -193,7 +193,8 @@ static void xtremio_start(void)
     CLEANUP_FREE char *path = xasprintf("%s:%s", ARRAYS "/san", getenv("PATH"));
 
     assert_int_equal(setenv("FLOCKER_TEST_SAN", san, 1) | setenv("PATH", path, 1), 0);
-    simulator_start(&node_array, node_has_real_iscsi() ? ARRAYS "/xtremio_iscsi.py" : ARRAYS "/xtremio.py", dir,
+    simulator_start(&node_array,
+                    node_has_real_iscsi() ? ARRAYS "/xtremio_iscsi.py" : ARRAYS "/xtremio.py", dir,
                     (const char *const[]){"--tls", "--host", a, "--host", b, NULL});
 }
 

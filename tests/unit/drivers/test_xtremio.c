@@ -2,8 +2,7 @@
  * and maps, groups, and whose volumes are whose. */
 #include "base/str.h"
 #include "drivers/storage.h"
-#include "drivers/xtremio/xtremio.h"
-#include "node.h"
+#include "xtremio_nodes.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -13,81 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define A (&nodes[0])
-#define B (&nodes[1])
-#define SIZE (64ull << 20)
 #define FULL "FLOCKER_TEST_FULL"
-
-static int violations(void)
-{
-    json_t *state = simulator_state(&node_array), *all = json_object_get(state, "violations"), *v;
-    int n = (int)json_array_size(all);
-    size_t i;
-
-    json_array_foreach (all, i, v)
-        print_error("%s\n", json_string_value(v));
-    json_decref(state);
-    return n;
-}
-
-/* An array without volumes, and nodes that know it. */
-static int fresh(void **state)
-{
-    node_close(A);
-    node_close(B);
-    simulator_tell(&node_array, "{s:b, s:b}", "reset", 1, "forget_calls", 1);
-    node_open(A);
-    node_open(B);
-    return 0;
-}
-
-/* Nothing that must not happen has happened, and nothing is left. */
-static int settled(void **state)
-{
-    json_t *now = simulator_state(&node_array), *host;
-    size_t left = json_array_size(json_object_get(now, "volumes"));
-    const char *name;
-
-    json_object_foreach (json_object_get(now, "hosts"), name, host)
-        left += json_object_size(host);
-    json_decref(now);
-    return violations() + (int)left;
-}
-
-static size_t volumes(void)
-{
-    json_t *state = simulator_state(&node_array);
-    size_t n = json_array_size(json_object_get(state, "volumes"));
-
-    json_decref(state);
-    return n;
-}
-
-static void name_of(const struct uuid *id, char ret[XTREMIO_VOLUME_NAME_SIZE])
-{
-    xtremio_volume_name(id, &A->config.cluster, ret);
-}
-
-static void setting(const char *name, int value)
-{
-    simulator_tell(&node_array, "{s:{s:i}}", "settings", name, value);
-}
-
-/* Paths that the host has to the volume; *ret_map (may be NULL): is there a map? */
-static size_t paths(const char *host, const struct uuid *id, bool *ret_map)
-{
-    json_t *state = simulator_state(&node_array);
-    char name[XTREMIO_VOLUME_NAME_SIZE];
-
-    name_of(id, name);
-    json_t *shown = json_object_get(json_object_get(json_object_get(state, "hosts"), host), name);
-    size_t n = json_array_size(json_object_get(shown, "paths"));
-
-    if (ret_map)
-        *ret_map = json_is_string(json_object_get(shown, "map"));
-    json_decref(state);
-    return n;
-}
 
 /* ---- answers that are lost, late or doubled ---- */
 
@@ -372,21 +297,6 @@ static void test_busy_is_not_forced(void **state)
 
 /* ---- the host ---- */
 
-/* Opens a node with other options; an error is returned. */
-static struct err *open_with(struct node *n, json_t *changes)
-{
-    struct storage_config c = n->config;
-    json_t *o = json_deep_copy(n->config.dataset);
-
-    (void)json_object_update(o, changes);
-    json_decref(changes);
-    c.dataset = o;
-    struct err *e = storage_open(&c, &n->storage);
-
-    json_decref(o);
-    return e;
-}
-
 static void test_fibre_channel(void **state)
 {
     node_close(A);
@@ -409,13 +319,14 @@ static void test_logs_in(void **state)
 
     ok(storage_create(A->storage, &id, SIZE, NULL, 1));
     simulator_tell(&node_array, "{s:[s]}", "logout", "node-a");
-    fails(storage_mount(A->storage, &id, 1), ERR_UNAVAILABLE, "no iSCSI session");
     node_close(A);
     ok(open_with(A, json_pack("{s:b}", "iscsi_login", 0)));
+    fails(storage_mount(A->storage, &id, 1), ERR_UNAVAILABLE, "no iSCSI session");
     fails(storage_mount(A->storage, &id, 1), ERR_UNAVAILABLE, "iscsi_login: true");
     node_close(A);
-    ok(open_with(A, json_object()));
-    ok(storage_mount(A->storage, &id, 1));
+    ok(open_with(A, json_object())); /* logs in, */
+    simulator_tell(&node_array, "{s:[s]}", "logout", "node-a");
+    ok(storage_mount(A->storage, &id, 1)); /* and does so again */
     node_end(A, &id);
     json_t *now = simulator_state(&node_array), *ran = json_object_get(now, "programs");
     CLEANUP_FREE char *text = json_dumps(ran, 0);
@@ -596,8 +507,6 @@ static void test_certificate(void **state)
     fails(storage_open(&c, &s), ERR_DENIED, "certificate");
     json_decref(o);
 }
-
-#define WITH_ARRAY(test) cmocka_unit_test_setup_teardown(test, fresh, settled)
 
 static int run(void)
 {

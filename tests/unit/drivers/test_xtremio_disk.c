@@ -110,6 +110,53 @@ static void test_size_must_be_right(void **state)
     refuses(false, ERR_CORRUPT, "instead of 4294967296");
 }
 
+/* The array took the volume away, and the disk says so. */
+static void test_gone_path(void **state)
+{
+    CLEANUP_XTREMIO_DISK struct xtremio_disk d = {0};
+
+    add_path("sdb", "XtremIO ", "naa." NAA, 0);
+    finds(false, NULL);
+    add_path("sdc", "XtremIO ", "naa." NAA, 4 * GIB);
+    finds(false, "sdc");
+    assert_null(xtremio_disk_look(tree_root, NAA, 4 * GIB, &d));
+    assert_true(d.n_paths == 1 && d.n_gone == 1);
+    assert_string_equal(d.gone[0], "sdb");
+}
+
+static void path_is(const char *name, const char *state)
+{
+    tree_run("echo %s >%s/sys/block/%s/device/state", state, tree_root, name);
+}
+
+/* `part` NULL: it is reached. */
+static void reached(const char *name, const char *part)
+{
+    CLEANUP_FREE char *path = xasprintf("%s/dev/%s", tree_root, name);
+    CLEANUP_ERR struct err *e = xtremio_disk_reached(tree_root, path);
+
+    if (part ? !err_is(e, ERR_UNAVAILABLE) || !strstr(e->text, part) : e != NULL)
+        fail_msg("%s: %s", name, e ? e->text : "reached");
+}
+
+static void test_ways_that_are_down(void **state)
+{
+    add_path("sdb", "XtremIO ", "naa." NAA, 4 * GIB);
+    reached("sdb", NULL); /* a kernel that says nothing */
+    path_is("sdb", "running");
+    reached("sdb", NULL);
+    path_is("sdb", "blocked");
+    reached("sdb", "(blocked)");
+    add_path("sdc", "XtremIO ", "naa." NAA, 4 * GIB);
+    path_is("sdc", "running");
+    add_map("dm-2", "mpath-3" NAA, 4 * GIB, "sdb sdc");
+    reached("dm-2", NULL); /* one is enough */
+    path_is("sdc", "transport-offline");
+    reached("dm-2", "no way to the array is up");
+    add_map("dm-3", "mpath-3" NAA, 4 * GIB, "");
+    reached("dm-3", "(no path)");
+}
+
 static void test_map_before_path(void **state)
 {
     add_path("sdb", "XtremIO ", "naa." NAA, 4 * GIB);
@@ -228,6 +275,28 @@ static void test_scan_iscsi(void **state)
     scanned(4, "");
 }
 
+static void session_is(unsigned session, const char *state)
+{
+    tree_run("echo %s >%s/sys/class/iscsi_session/session%u/state", state, tree_root, session);
+}
+
+static void test_sessions_that_are_down(void **state)
+{
+    add_session(2, 1, ARRAY_A);
+    add_session(13, 2, ARRAY_B);
+    session_is(1, "FAILED");
+    session_is(2, "LOGGED_IN");
+    assert_null(scan(XTREMIO_ISCSI, 7));
+    scanned(2, "");
+    scanned(13, "0 - 7");
+    session_is(2, "FREE");
+    CLEANUP_ERR struct err *e = scan(XTREMIO_ISCSI, 8);
+
+    assert_true(err_is(e, ERR_UNAVAILABLE));
+    assert_non_null(strstr(e->text, "is down (F"));
+    scanned(13, "0 - 7");
+}
+
 static void test_scan_fc(void **state)
 {
     CLEANUP_ERR struct err *e = scan(XTREMIO_FC, 7);
@@ -270,6 +339,8 @@ int main(void)
         cmocka_unit_test_setup(test_wwid_must_be_whole, tree_empty),
         cmocka_unit_test_setup(test_paths_are_asked_anew, tree_empty),
         cmocka_unit_test_setup(test_size_must_be_right, tree_empty),
+        cmocka_unit_test_setup(test_gone_path, tree_empty),
+        cmocka_unit_test_setup(test_ways_that_are_down, tree_empty),
         cmocka_unit_test_setup(test_map_before_path, tree_empty),
         cmocka_unit_test_setup(test_map_of_another, tree_empty),
         cmocka_unit_test_setup(test_two_maps, tree_empty),
@@ -278,6 +349,7 @@ int main(void)
         cmocka_unit_test_setup(test_no_sysfs, tree_empty),
         cmocka_unit_test_setup(test_luns_in_use, tree_empty),
         cmocka_unit_test_setup(test_scan_iscsi, tree_empty),
+        cmocka_unit_test_setup(test_sessions_that_are_down, tree_empty),
         cmocka_unit_test_setup(test_scan_fc, tree_empty),
         cmocka_unit_test_setup(test_ports, tree_empty),
     };
