@@ -1,13 +1,13 @@
 """What the storage arrays of the tests have in common: files behind loop devices that appear on "hosts", a server (plain, or TLS with a
 certificate authority of its own), faults on demand. An array is a class made of Array; main(Array) runs it:
 
-    ARRAY.py --dir DIR --host NAME=HOSTROOT [--host NAME=HOSTROOT] [--port N] [--address A] [--tls] [--set JSON]
+    ARRAY.py --dir DIR --host NAME=HOSTROOT [--host NAME=HOSTROOT] [--port N] [--address A] [--tls] [--set JSON] [its OPTIONS]
 
 It prints "port N" when it is ready and ends when its standard input does. With --tls, DIR/ca.pem is the authority; the certificate is
 for localhost, 127.0.0.1 and A. Beside the array's own paths, the port serves, without any login:
 
   POST /control      JSON: {"settings": {...}, "faults": [{"action": "map", "how": "lost", "times": 1}], "reset": true, "forget_calls": true}
-                     faults: faults.py; "error" has status and body
+                     faults: faults.py; "error" has status, body and headers
   GET /control       JSON: settings, volumes, faults (`times` that are left), number of calls by action, the last body of each, the order of the last thousand
 """
 
@@ -102,9 +102,11 @@ class Array:
     """To be derived from. All methods are called with the lock held."""
 
     SETTINGS = {}
+    OPTIONS = ()  # more of main(), each with a value; it has them in `options`
 
-    def __init__(self, folder, hosts):
+    def __init__(self, folder, hosts, **options):
         self.lock = threading.RLock()
+        self.options = options
         self.folder, self.hosts = folder, hosts  # hosts: name -> HOSTROOT
         self.faults = Faults()
         self.reset()
@@ -123,6 +125,10 @@ class Array:
 
     def answer(self, request):
         raise NotImplementedError
+
+    def answering(self):
+        """What is held while it answers."""
+        return self.lock
 
     def state(self):
         """More for GET /control."""
@@ -179,10 +185,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             array.count(action, request)
             fault = array.faults.take(action, f"{self.path} {body.decode(errors='replace')}")
         if fault["how"] == "error":
-            return self.send(Answer(fault.get("body"), fault.get("status", 500)))
+            return self.send(Answer(fault.get("body"), fault.get("status", 500), headers=fault.get("headers", [])))
         if not array.faults.before(fault, peer):
             return self.cut()
-        with array.lock:
+        with array.answering():
             answer = array.answer(request)
             if fault["how"] == "twice":
                 answer = array.answer(request)
@@ -261,11 +267,13 @@ def main(array_class):
     p.add_argument("--address", default="127.0.0.1")
     p.add_argument("--tls", action="store_true")
     p.add_argument("--set", default="{}")
+    for name in array_class.OPTIONS:
+        p.add_argument(f"--{name}", required=True)
     a = p.parse_args()
     hosts = dict(h.split("=", 1) for h in a.host)
     for folder in (a.dir, *(f"{root}/dev" for root in filter(None, hosts.values()))):
         os.makedirs(folder, exist_ok=True)
-    Handler.array = array_class(a.dir, hosts)
+    Handler.array = array_class(a.dir, hosts, **{name: getattr(a, name) for name in array_class.OPTIONS})
     Handler.array.settings.update(json.loads(a.set))
     server = Server((a.address, a.port), Handler)
     if a.tls:

@@ -1,4 +1,4 @@
-"""What goes wrong on demand with the calls of a server of the tests (tests/arrays, tests/ec2). A fault, as POST /control tells it:
+"""What goes wrong on demand with the calls of a server of the tests (tests/arrays, tests/ec2, tests/openstack). A fault, as POST /control tells it:
 
   {"how": HOW, "action": NAME, "about": TEXT, "skip": N, "times": N, "seconds": S, ...}
 
@@ -12,7 +12,7 @@ first; times: so many do not (1). how:
   lost      it is done, the answer does not arrive
   late      it is done after `seconds`, answered then
   twice     it is done two times, the second answer arrives
-  garbage   it is done, a page of HTML arrives (tests/arrays only)
+  garbage   it is done, a page of HTML arrives (not from tests/ec2)
   hold      it stands still, `when`: "before" or "after" it is done, until POST /control says {"let_go": "on" or "end"}: it goes on, or its
             connection ends; whether anybody is left to hear it or not ("of": only those of that address). GET /control has
             "held": [{action, when, peer}]
