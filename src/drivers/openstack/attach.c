@@ -248,8 +248,12 @@ static struct err *attach_step(struct openstack *o, struct os_volume *v, struct 
     if (other)
         return err_new(ERR_BUSY, "the volume %s is attached to %s", v->id, os_holder(other));
     if (v->status == OS_ERROR)
-        return err_new(ERR_IO, "Cinder says that volume %s is in state error", v->id);
-    a->done = mine && v->status == OS_IN_USE;
+        return err_new(ERR_IO,
+                       "Cinder says that volume %s is in state error: ask the operator of the "
+                       "cloud why, and to reset the state",
+                       v->id);
+    /* When a growth failed, all else is as it was. */
+    a->done = mine && (v->status == OS_IN_USE || v->status == OS_ERROR_EXTENDING);
     if (v->status == OS_AVAILABLE)
         return order_attachment(o, v, a);
     if (!mine && o->by_cinder && os_is_moving(v) && ++a->unfinished >= UNFINISHED_LOOKS) {

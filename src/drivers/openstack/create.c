@@ -52,29 +52,50 @@ static struct err *order(struct openstack *o, const struct uuid *dataset, uint64
     return e;
 }
 
-static struct err *check_usable(const struct os_volume *v, bool *ret_usable)
+static struct err *order_deletion(struct openstack *o, const char *id, uint64_t deadline_us,
+                                  enum os_kind *ret_kind)
 {
-    *ret_usable = v->status == OS_AVAILABLE || v->status == OS_IN_USE || os_is_moving(v);
-    if (v->status == OS_ERROR)
-        return err_new(
-            ERR_IO,
-            "Cinder could not make volume %s (its state is error): often no back end has "
-            "room, or there is none for its type. Delete that volume and it is made anew",
-            v->id);
-    return NULL;
+    CLEANUP_FREE char *path = xasprintf("/volumes/%s", id);
+    CLEANUP_FREE char *what = xasprintf("cannot delete volume %s", id);
+
+    return os_call_sync(o->cloud,
+                        &(struct os_call){.what = what,
+                                          .service = OS_VOLUME,
+                                          .method = "DELETE",
+                                          .path = path,
+                                          .deadline_us = deadline_us},
+                        ret_kind, NULL);
+}
+
+/* What was ordered just now and used by nobody has no data: it goes, and the next try makes another. */
+static struct err *creation_failed(struct openstack *o, const struct os_volume *v, bool ordered,
+                                   uint64_t deadline_us)
+{
+    enum os_kind kind;
+
+    if (ordered && !v->n_attachments && uuid_is_nil(&v->node)) {
+        TRY(order_deletion(o, v->id, deadline_us, &kind));
+        TRY(notes_remove(&o->notes, &v->dataset));
+    }
+    return err_new(ERR_IO,
+                   "Cinder could not make volume %s (its state is error): often no back end has "
+                   "room, or there is none for its type",
+                   v->id);
 }
 
 /* Until Cinder says that it can be used. */
-static struct err *wait_usable(struct openstack *o, struct os_volume *v, struct wait *w)
+static struct err *wait_usable(struct openstack *o, struct os_volume *v, bool ordered,
+                               struct wait *w)
 {
-    bool found, usable;
+    bool found;
 
     do {
         TRY(os_look_again(o, v->id, w->deadline_us, v, &found));
         if (!found)
             return err_new(ERR_NOT_FOUND, "volume %s was deleted while it was made", v->id);
-        TRY(check_usable(v, &usable));
-        if (usable)
+        if (v->status == OS_ERROR)
+            return creation_failed(o, v, ordered, w->deadline_us);
+        if (v->status == OS_AVAILABLE || v->status == OS_IN_USE || os_is_moving(v))
             return NULL;
     } while (wait_more(w));
     return err_new(ERR_TIMEOUT, "volume %s is still %s after %d seconds", v->id, v->status_name,
@@ -103,6 +124,8 @@ static struct err *create(struct openstack *o, const struct uuid *dataset, uint6
     size = size ? size : o->size_default;
     size = size < o->size_min ? o->size_min : size;
     TRY(os_find(o, dataset, &v, &found));
+    bool ordered = !found;
+
     if (!found) {
         TRY(check_size(o, size));
         refused = order(o, dataset, size, type, w.deadline_us, &kind);
@@ -119,7 +142,7 @@ static struct err *create(struct openstack *o, const struct uuid *dataset, uint6
     if (!found)
         return err_new(ERR_UNAVAILABLE, "Cinder made a volume that it does not list yet");
     TRY(notes_write(&o->notes, dataset, v.id));
-    return wait_usable(o, &v, &w);
+    return wait_usable(o, &v, ordered, &w);
 }
 
 struct err *os_create(void *cookie, const struct uuid *dataset, uint64_t size)
@@ -193,10 +216,11 @@ static struct err *wait_grown(struct openstack *o, struct os_volume *v, uint64_t
         TRY(os_look_again(o, v->id, w->deadline_us, v, &found));
         if (!found)
             return err_new(ERR_NOT_FOUND, "volume %s is gone", v->id);
-        if (streq(v->status_name, "error_extending"))
+        if (v->status == OS_ERROR_EXTENDING)
             return err_new(ERR_IO,
                            "Cinder could not make volume %s larger (its state is error_extending): "
-                           "ask the operator of the cloud",
+                           "it can be used as it is, and grows after the operator of the cloud has "
+                           "reset its state, or after it was detached",
                            v->id);
         if (v->size >= size && v->status != OS_EXTENDING)
             return NULL;
@@ -220,7 +244,7 @@ struct err *os_grow(void *cookie, const struct uuid *dataset, uint64_t size)
     if (os_others(o, &v))
         return err_new(ERR_BUSY, "the volume %s is attached to %s", v.id,
                        os_holder(os_others(o, &v)));
-    if (v.size < size && v.status != OS_EXTENDING) {
+    if (v.size < size && v.status != OS_EXTENDING && v.status != OS_ERROR_EXTENDING) {
         TRY(check_size(o, size));
         struct err *e = order_growth(o, &v, size, w.deadline_us, &kind);
 
@@ -234,21 +258,6 @@ struct err *os_grow(void *cookie, const struct uuid *dataset, uint64_t size)
 }
 
 /* ---- destroying ---- */
-
-static struct err *order_deletion(struct openstack *o, const char *id, uint64_t deadline_us,
-                                  enum os_kind *ret_kind)
-{
-    CLEANUP_FREE char *path = xasprintf("/volumes/%s", id);
-    CLEANUP_FREE char *what = xasprintf("cannot delete volume %s", id);
-
-    return os_call_sync(o->cloud,
-                        &(struct os_call){.what = what,
-                                          .service = OS_VOLUME,
-                                          .method = "DELETE",
-                                          .path = path,
-                                          .deadline_us = deadline_us},
-                        ret_kind, NULL);
-}
 
 static struct err *destroy_one(struct openstack *o, struct os_volume *v, struct wait *w)
 {

@@ -87,8 +87,9 @@ static struct err *open_file(const struct os_connection *c, const struct os_volu
         return err_errno(errno, "cannot open %s of the export %s", c->file, c->export);
     if (!S_ISREG(st->st_mode))
         return err_new(ERR_CORRUPT, "%s of the export %s is no file", c->file, c->export);
-    if ((uint64_t)st->st_size != v->size &&
-        (v->status != OS_EXTENDING || (uint64_t)st->st_size < v->size))
+    bool grows = v->status == OS_EXTENDING || v->status == OS_ERROR_EXTENDING;
+
+    if ((uint64_t)st->st_size != v->size && (!grows || (uint64_t)st->st_size < v->size))
         return wrong_size(v, path, (uint64_t)st->st_size);
     *ret_fd = steal_fd(&fd);
     return NULL;

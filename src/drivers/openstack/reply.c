@@ -94,6 +94,7 @@ static const struct {
     {"deleted", OS_DELETING},
     {"error", OS_ERROR},
     {"error_deleting", OS_ERROR_DELETING},
+    {"error_extending", OS_ERROR_EXTENDING},
 };
 
 static enum os_status status_of(const char *name)

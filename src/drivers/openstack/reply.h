@@ -35,6 +35,7 @@ enum os_status {
     OS_DELETING,
     OS_ERROR,
     OS_ERROR_DELETING,
+    OS_ERROR_EXTENDING,
     OS_STATUS_OTHER, /* migrating, backing-up, and so on */
 };
 

@@ -399,6 +399,22 @@ static void test_refused(void **state)
             "cannot get a token", fact("password"));
 }
 
+/* No back end takes it: nothing is left of the volume that Cinder could not make, and the next try can make one. */
+static void test_creation_fails(void **state)
+{
+    struct uuid id = node_new_dataset();
+    struct storage *s = NULL;
+
+    ok(open_with(json_pack("{s:s}", "volume_type", "refused"), &s));
+    fails(storage_create(s, &id, GIB, NULL, 1), ERR_IO, "no back end");
+    node_shows(A, &id, false, false, false);
+    fails(storage_create(s, &id, GIB, NULL, 1), ERR_IO, "no back end");
+    s = storage_close(s);
+    ok(storage_create(A->storage, &id, GIB, NULL, 1));
+    ok(storage_mount(A->storage, &id, 1));
+    node_end(A, &id);
+}
+
 /* ---- Rackspace ---- */
 
 static json_t *rackspace(void)
@@ -447,6 +463,7 @@ static int run(void)
         cmocka_unit_test_setup(test_ways_to_sign_in, fresh),
         cmocka_unit_test_setup(test_clouds_yaml, fresh),
         cmocka_unit_test_setup(test_refused, fresh),
+        cmocka_unit_test_setup(test_creation_fails, fresh),
         cmocka_unit_test_setup(test_rackspace, fresh),
     };
 
