@@ -1,4 +1,5 @@
-"""The simulated storage that a lab's cluster has: the arrays of tests/arrays, and the EC2 of tests/ec2. They stand in the client's network."""
+"""The storage that a lab's cluster asks over a network: the arrays of tests/arrays and the EC2 of tests/ec2, which are simulated and stand in the
+client's network, and a real OpenStack (stack.py)."""
 
 import http.client
 import json
@@ -13,22 +14,27 @@ CHANGES = {  # the calls that change something; all others only look
     "aws": {"CreateVolume", "AttachVolume", "DetachVolume", "ModifyVolume", "DeleteVolume"},
     "powerflex": {"create", "map", "unmap", "resize", "remove"},
     "xtremio": {"POST volumes", "POST lun-maps", "DELETE lun-maps", "PUT volumes", "DELETE volumes"},
+    "openstack": {"POST volume /volumes", "POST volume /volumes/ID/metadata", "POST volume /attachments", "POST volume /attachments/ID/action",
+                  "DELETE volume /attachments/ID", "DELETE volume /volumes/ID"},
 }
-ATTACH = {"aws": "AttachVolume", "powerflex": "map", "xtremio": "POST lun-maps"}
-DETACH = {"aws": "DetachVolume", "powerflex": "unmap", "xtremio": "DELETE lun-maps"}
+ATTACH = {"aws": "AttachVolume", "powerflex": "map", "xtremio": "POST lun-maps", "openstack": "POST volume /attachments"}
+DETACH = {"aws": "DetachVolume", "powerflex": "unmap", "xtremio": "DELETE lun-maps", "openstack": "DELETE volume /attachments/ID"}
+# Calls that nothing keeps from being done twice: a late one makes a second volume, which goes together with the dataset.
+DOUBLES = {"openstack": "POST volume /volumes"}
 
 
 def connect(cluster):
     pid = int(cluster.variables["CLIENT_PID"])
-    if cluster.backend != "aws":
+    if cluster.backend in ("powerflex", "xtremio"):
         return https_in(pid, *ADDRESS, cluster.path("array", "ca.pem"))
-    connection = http.client.HTTPConnection(*EC2, timeout=30)
-    connection.sock = connect_in(pid, EC2, 30)
+    address = EC2 if cluster.backend == "aws" else cluster.between
+    connection = http.client.HTTPConnection(*address, timeout=30)
+    connection.sock = connect_in(pid, address, 30)
     return connection
 
 
 def array(cluster, **what):
-    """What the storage has; with arguments it is told them first (POST /control)."""
+    """What the storage has, and what it was asked; with arguments it is told them first (POST /control)."""
     connection = connect(cluster)
     try:
         if what:
@@ -41,11 +47,15 @@ def array(cluster, **what):
 
 
 def volumes_of(cluster):
+    if cluster.backend == "openstack":
+        return cluster.volumes()
     return [v for v in array(cluster)["volumes"] if v.get("status") != "deleted"]
 
 
 def owners(cluster):
-    """Of each volume, the hosts that it is attached to."""
+    """Of each volume, the hosts that it is attached to; None for one whose attachment was begun and not finished."""
+    if cluster.backend == "openstack":
+        return [v["hosts"] for v in volumes_of(cluster)]
     if cluster.backend == "aws":
         return [[v["attachment"]["instance"].removeprefix("i-")] if v["attachment"] else [] for v in volumes_of(cluster)]
     if cluster.backend == "powerflex":

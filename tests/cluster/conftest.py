@@ -22,6 +22,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 import lab  # noqa: E402 pylint: disable=wrong-import-position
+import stack  # noqa: E402 pylint: disable=wrong-import-position
 
 DEADLINE = 180
 FULL = os.environ.get("FLOCKER_TEST_FULL", "") not in ("", "0")
@@ -57,12 +58,20 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("cluster", backends, indirect=True, scope="module")
 
 
+def new_cluster(**settings):
+    if settings.get("backend") == "zfs" and not (shutil.which("zfs-fuse") and os.path.exists("/dev/fuse")):
+        pytest.skip("needs zfs-fuse and /dev/fuse: scripts/install-deps installs it where Debian has it (12; 13 has none)")
+    if settings.get("backend") != "openstack":
+        return lab.Cluster(**settings)
+    if not stack.is_built():
+        pytest.skip("needs an OpenStack (lab/openstack build, some minutes)")
+    return stack.StackCluster(**settings)
+
+
 @pytest.fixture(scope="module")
 def cluster(request):
     """The module's cluster."""
-    if request.param == "zfs" and not (shutil.which("zfs-fuse") and os.path.exists("/dev/fuse")):
-        pytest.skip("needs zfs-fuse and /dev/fuse: scripts/install-deps installs it where Debian has it (12; 13 has none)")
-    made = lab.Cluster(**{**request.module.CLUSTER, "backend": request.param})
+    made = new_cluster(**{**request.module.CLUSTER, "backend": request.param})
     yield made
     made.down()
 
@@ -74,7 +83,7 @@ def make_cluster(request):
     request.node.lab_clusters = made
 
     def make(**settings):
-        made.append(lab.Cluster(**settings))
+        made.append(new_cluster(**settings))
         return made[-1]
     yield make
     for one in made:
