@@ -36,6 +36,14 @@ static struct err *wrong_size(const struct os_volume *v, const char *path, uint6
                    path, v->id, size, v->size);
 }
 
+/* While Cinder makes it larger, or could not say that it has, the volume may be so already. */
+static bool has_size(const struct os_volume *v, uint64_t size)
+{
+    bool grows = v->status == OS_EXTENDING || v->status == OS_ERROR_EXTENDING;
+
+    return size == v->size || (grows && size > v->size);
+}
+
 /* ---- NFS ---- */
 
 /* Where the export is mounted; the name is the same at each start. */
@@ -87,9 +95,7 @@ static struct err *open_file(const struct os_connection *c, const struct os_volu
         return err_errno(errno, "cannot open %s of the export %s", c->file, c->export);
     if (!S_ISREG(st->st_mode))
         return err_new(ERR_CORRUPT, "%s of the export %s is no file", c->file, c->export);
-    bool grows = v->status == OS_EXTENDING || v->status == OS_ERROR_EXTENDING;
-
-    if ((uint64_t)st->st_size != v->size && (!grows || (uint64_t)st->st_size < v->size))
+    if (!has_size(v, (uint64_t)st->st_size))
         return wrong_size(v, path, (uint64_t)st->st_size);
     *ret_fd = steal_fd(&fd);
     return NULL;
@@ -155,7 +161,7 @@ static struct err *connect_local(const struct openstack *o, const struct os_volu
         return err_errno(errno, "cannot open %s", path);
     if (!S_ISBLK(st.st_mode) || ioctl(fd, BLKGETSIZE64, &size) < 0)
         return err_new(ERR_CORRUPT, "%s is no block device", path);
-    if (size != v->size)
+    if (!has_size(v, size))
         return wrong_size(v, path, size);
     *ret_path = steal(&path);
     return NULL;
@@ -231,7 +237,7 @@ static struct err *connect_iscsi(const struct openstack *o, const struct os_volu
 
     if (!size) /* it is going away, or just coming */
         return NULL;
-    if (size != v->size)
+    if (!has_size(v, size))
         return wrong_size(v, path, size);
     *ret_path = steal(&path);
     return NULL;

@@ -163,6 +163,12 @@ static void test_disk(void **state)
     tree_run("echo %llu >%s/sys/block/sdc/size", SIZE / 512 + 1, tree_root);
     fails(os_host_connect(&host, &volume, &c, &path), ERR_CORRUPT, "instead of 67108864");
     assert_null(path);
+    struct os_volume growing = volume;
+
+    growing.status = OS_EXTENDING;
+    ok(os_host_connect(&host, &growing, &c, &path));
+    assert_non_null(path);
+    free(path);
     tree_run("echo 0 >%s/sys/block/sdc/size", tree_root); /* it is going away */
     connects(&c, NULL);
 }
