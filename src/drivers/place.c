@@ -23,6 +23,7 @@
 #define MAX_STACKED 64    /* mounts on top of each other at one place */
 #define SETTLE_US 300000u /* the kernel finishes an unmount a moment after the call */
 #define SETTLE_STEP_US 5000u
+#define USER_LOOKS 4u /* so often in a row somebody must be seen who uses it */
 #define INTENT "mkfs"
 #define DEVICE_GROWS_S 60
 
@@ -410,9 +411,11 @@ struct err *place_find_user(struct storage *s, const struct uuid *dataset, char 
     return find_busy(s, &w, place, ret_user);
 }
 
-/* Whoever only looks (a scan of /proc like ours, lsof) keeps a mount busy for a moment: that is waited for. */
+/* Whoever only looks (a scan of /proc like ours, lsof, losetup) keeps a mount busy for a moment, or is taken for a user of it: that is waited for. */
 static struct err *unmount_one(const struct storage *s, const struct what *w, const char *place)
 {
+    unsigned seen = 0;
+
     for (uint64_t waited = 0;; waited += SETTLE_STEP_US) {
         CLEANUP_FREE char *reason = NULL;
         int rc = mount_remove(place);
@@ -420,7 +423,7 @@ static struct err *unmount_one(const struct storage *s, const struct what *w, co
         if (rc != -EBUSY || !w->spot.root)
             return rc < 0 ? err_errno(-rc, "cannot unmount %s", place) : NULL;
         TRY(find_busy(s, w, place, &reason));
-        if (reason)
+        if (reason && ++seen == USER_LOOKS)
             return err_new(ERR_BUSY, "%s", reason);
         if (waited >= SETTLE_US)
             return err_new(
