@@ -261,6 +261,7 @@ def test_dvdcli(cluster):
     path = two.ok("Mount", Name="mesos")["Mountpoint"]
     assert cluster.shell("h2", f"cat {path}/x") == "task\n"
     two.ok("Unmount", Name="mesos")
+    no_lease(cluster, "mesos")  # the control service hears of it a moment later, and of the other host's Remove perhaps before
     one.ok("Remove", Name="mesos")
     assert "Could not find volume with given name." in two.error("Get", Name="mesos")
 
