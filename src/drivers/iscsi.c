@@ -1,7 +1,7 @@
 #include "drivers/iscsi.h"
 
-#include "base/str.h"
 #include "base/now.h"
+#include "base/str.h"
 #include "drivers/durable.h"
 #include "drivers/sysfs.h"
 #include "exec/exec.h"
@@ -16,7 +16,7 @@
 #define CALL_US (20 * (uint64_t)USEC_PER_SEC)
 #define SESSIONS "class/iscsi_session"
 /* Exit statuses of iscsiadm(8). */
-#define IS_THERE 15  /* a session exists already */
+#define IS_THERE 15     /* a session exists already */
 #define IS_NOT_THERE 21 /* no session, no record */
 
 /* ---- sessions ---- */
