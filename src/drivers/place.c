@@ -423,7 +423,8 @@ static struct err *unmount_one(const struct storage *s, const struct what *w, co
         if (rc != -EBUSY || !w->spot.root)
             return rc < 0 ? err_errno(-rc, "cannot unmount %s", place) : NULL;
         TRY(find_busy(s, w, place, &reason));
-        if (reason && ++seen == USER_LOOKS)
+        seen = reason ? seen + 1 : 0;
+        if (seen == USER_LOOKS)
             return err_new(ERR_BUSY, "%s", reason);
         if (waited >= SETTLE_US)
             return err_new(
