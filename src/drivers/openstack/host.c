@@ -246,7 +246,7 @@ static struct err *connect_iscsi(const struct openstack *o, const struct os_volu
 /* What it was in a session with this target is gone from the kernel; and the session, if nothing else is in it. */
 static struct err *leave(const struct openstack *o, const struct iscsi_target *t, unsigned lun)
 {
-    bool others;
+    bool others, session;
 
     for (unsigned i = 0; i < DISKS_MAX; i++) {
         CLEANUP_FREE char *name = NULL;
@@ -261,7 +261,13 @@ static struct err *leave(const struct openstack *o, const struct iscsi_target *t
         TRY(sysfs_write(o->host_root, gone, "1"));
     }
     TRY(iscsi_has_disks(o->host_root, t->iqn, &others));
-    return others ? NULL : iscsi_logout(t);
+    if (others)
+        return NULL;
+    TRY(iscsi_has_session(o->host_root, t->iqn, &session));
+    struct err *e = iscsi_logout(t);
+
+    /* Without a session and without iscsiadm it was never connected. */
+    return !session && err_is(e, ERR_UNAVAILABLE) ? err_free(e) : e;
 }
 
 static struct err *disconnect_iscsi(const struct openstack *o, const struct os_connection *c)

@@ -199,6 +199,21 @@ static void test_log_out(void **state)
     tree_run("cd %s && ! grep -rq secret etc && [ ! -e sys/class/iscsi_session/session0 ]", tree_root);
 }
 
+/* A host without iscsiadm could not connect, and must not keep the volume because it cannot log out. */
+static void test_no_programs(void **state)
+{
+    struct os_connection c = connection("10.0.0.5:3260", 1);
+    CLEANUP_FREE char *path = xstrdup(getenv("PATH")), *found = NULL;
+
+    (void)state;
+    assert_int_equal(setenv("PATH", "/nowhere", 1), 0);
+    struct err *refused = os_host_connect(&host, &volume, &c, &found), *e = os_host_disconnect(&host, &volume, &c);
+
+    assert_int_equal(setenv("PATH", path, 1), 0);
+    fails(refused, ERR_UNAVAILABLE, "iscsiadm");
+    ok(e);
+}
+
 /* The second of two portals answers. */
 static void test_two_portals(void **state)
 {
@@ -329,6 +344,7 @@ int main(void)
         cmocka_unit_test_setup(test_disk, tree),
         cmocka_unit_test_setup(test_another_target, tree),
         cmocka_unit_test_setup(test_log_out, tree),
+        cmocka_unit_test_setup(test_no_programs, tree),
         cmocka_unit_test_setup(test_two_portals, tree),
     };
     const char *kernel = getenv("FLOCKER_TEST_ISCSI");
